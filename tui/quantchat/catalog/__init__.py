@@ -1,0 +1,1 @@
+"""What models are on this machine, read from their files without torch."""

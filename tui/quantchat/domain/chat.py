@@ -1,0 +1,149 @@
+"""Conversations: a tree of messages, and the session that holds it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+from quantchat.domain.generation import FinishReason, SamplingOverrides, SamplingSettings, TurnStatistics
+from quantchat.errors import ErrorReport
+
+SCHEMA = 1
+UNTITLED = "New session"
+TITLE_LENGTH = 48
+
+Role = Literal["system", "user", "assistant"]
+
+
+def utc_now() -> datetime:
+    """Return the time now, in UTC."""
+    return datetime.now(UTC)
+
+
+def new_id(now: datetime | None = None) -> str:
+    """Make an identifier that sorts by time: `20261121T035912123-a1b2c3`."""
+    moment = now or utc_now()
+    return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}-{secrets.token_hex(3)}"
+
+
+class RunCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which model wrote an answer, and how."""
+
+    model: str
+    path: str = ""
+    quantization: str = ""
+    kernel: str = ""
+    device: str = ""
+    sampling: SamplingSettings | None = None
+
+
+class Message(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One message of the tree.
+
+    Attributes:
+        parent: The message that this one follows; None for the first.
+        finish: Why an answer ended; None for the user's words and while an answer streams.
+        error: What failed, when `finish` is `error`.
+    """
+
+    id: str
+    role: Role
+    text: str
+    created: datetime
+    parent: str | None = None
+    finish: FinishReason | None = None
+    error: ErrorReport | None = None
+    run: RunCard | None = None
+    statistics: TurnStatistics | None = None
+
+
+class ChatMessage(msgspec.Struct, frozen=True):
+    """A message as the engine sees it: role and text."""
+
+    role: Role
+    content: str
+
+
+class Session(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One conversation: all messages ever written, and the head that is shown.
+
+    Regenerating and editing add siblings; nothing is overwritten.
+
+    Attributes:
+        version: Schema version of the file.
+        head: The last message of the branch that is shown; None for an empty session.
+        queued: Prompts that were sent while the engine was busy and have not started.
+        draft: Text in the prompt that was not sent.
+    """
+
+    version: int = SCHEMA
+    id: str
+    title: str = UNTITLED
+    created: datetime
+    updated: datetime
+    messages: dict[str, Message] = {}
+    head: str | None = None
+    system_prompt: str = ""
+    model: str | None = None
+    sampling: SamplingOverrides = SamplingOverrides()
+    queued: list[str] = []
+    draft: str = ""
+
+    @classmethod
+    def new(cls) -> Session:
+        """Start an empty session."""
+        now = utc_now()
+        return cls(id=new_id(now), created=now, updated=now)
+
+    def branch(self, head: str | None = None) -> list[Message]:
+        """Return the messages from the first to `head` (default: the head that is shown)."""
+        return list(self._upwards(head or self.head))[::-1]
+
+    def _upwards(self, leaf: str | None) -> Iterator[Message]:
+        seen: set[str] = set()
+        while leaf is not None and leaf in self.messages and leaf not in seen:
+            seen.add(leaf)
+            message = self.messages[leaf]
+            yield message
+            leaf = message.parent
+
+    def append(self, role: Role, text: str, *, parent: str | None = None) -> Message:
+        """Add a message below `parent` (default: the head) and make it the head."""
+        message = Message(id=new_id(), role=role, text=text, created=utc_now(), parent=parent or self.head)
+        self.messages[message.id] = message
+        self.head = message.id
+        self.updated = message.created
+        if role == "user" and self.title == UNTITLED:
+            self.title = title_from(text)
+        return message
+
+    def siblings(self, message_id: str) -> list[Message]:
+        """Return all versions of a message, itself included, oldest first."""
+        parent = self.messages[message_id].parent
+        return [message for message in self.messages.values() if message.parent == parent]
+
+    def prompt(self, head: str | None = None) -> list[ChatMessage]:
+        """Return what the model is asked with: the system prompt and the branch down to `head`."""
+        system = [ChatMessage("system", self.system_prompt)] if self.system_prompt else []
+        return system + [ChatMessage(m.role, m.text) for m in self.branch(head) if m.text]
+
+
+class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A session as a row of the list."""
+
+    id: str
+    title: str
+    updated: datetime
+    messages: int
+
+
+def title_from(text: str) -> str:
+    """Make a title from the first words of a prompt."""
+    line = " ".join(text.split())
+    if len(line) <= TITLE_LENGTH:
+        return line or UNTITLED
+    return line[:TITLE_LENGTH].rsplit(" ", 1)[0] + "…"

@@ -1,0 +1,116 @@
+"""What is known about a model on disk before it is loaded."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class QuantSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the weights are quantized, as the model's own config says.
+
+    Attributes:
+        method: `gptq`, `awq`, or `none` for unquantized weights; other methods by their `quant_method` name.
+        bits: Bits per weight.
+        group_size: Weights that share a scale; -1 is one group per column.
+        desc_act: GPTQ act-order: columns quantized by falling activation size.
+        sym: Symmetric quantization, no stored zero point.
+        checkpoint_format: How the integers are packed: `gptq`, `gptq_v2`, `marlin`, `gemm`, `gemv`, ...
+        lm_head: The output head is quantized too.
+        dynamic: Bits differ per module.
+        source: Name of the file that said so.
+        raw: The config itself, canonical keys, as transformers' `quantization_config` wants it.
+    """
+
+    method: str
+    bits: int | None = None
+    group_size: int | None = None
+    desc_act: bool | None = None
+    sym: bool | None = None
+    checkpoint_format: str | None = None
+    lm_head: bool = False
+    dynamic: bool = False
+    source: str = ""
+    raw: dict[str, object] = {}
+
+    def label(self) -> str:
+        """The short form of a model row, such as `GPTQ 4b g128`."""
+        if self.method == "none":
+            return "unquantized"
+        parts = [self.method.upper()]
+        if self.bits is not None:
+            parts.append(f"{self.bits}b")
+        if self.group_size is not None:
+            parts.append(f"g{self.group_size}" if self.group_size > 0 else "column")
+        return " ".join(parts)
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong with a model folder.
+
+    Attributes:
+        severity: An `error` keeps the model from loading; a `warning` does not.
+        cause: One line: what is wrong.
+        remedy: One line: what to do.
+    """
+
+    code: str
+    severity: Literal["error", "warning"]
+    cause: str
+    remedy: str
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The sizes of the network that memory depends on; 0 where the config does not say."""
+
+    layers: int = 0
+    hidden_size: int = 0
+    attention_heads: int = 0
+    kv_heads: int = 0
+    head_size: int = 0
+    vocabulary: int = 0
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model folder, read without loading it.
+
+    Attributes:
+        path: Absolute path of the folder; the model's identity.
+        name: What the user calls it: `owner/name` in the hub cache, else the folder's name.
+        root: The scan root under which it was found.
+        revision: Commit of a hub snapshot.
+        architecture: Class name from `config.json`, such as `LlamaForCausalLM`.
+        model_type: `model_type` of `config.json`.
+        parameters: Number of weights before packing, where headers tell.
+        weight_bytes: Sum of the tensors in the safetensors headers, exact.
+        disk_bytes: All files of the folder.
+        context_window: Tokens, from the config.
+        remote_code: The model wants code of its own to run.
+    """
+
+    path: str
+    name: str
+    root: str = ""
+    revision: str | None = None
+    architecture: str | None = None
+    model_type: str | None = None
+    quant: QuantSpec = QuantSpec(method="none")
+    shape: Shape = Shape()
+    parameters: int | None = None
+    weight_bytes: int = 0
+    disk_bytes: int = 0
+    context_window: int | None = None
+    has_chat_template: bool = False
+    remote_code: bool = False
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The problems that keep this model from loading."""
+        return tuple(problem for problem in self.problems if problem.severity == "error")
+
+    @property
+    def loadable(self) -> bool:
+        """Whether a load is worth trying."""
+        return not self.errors

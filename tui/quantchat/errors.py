@@ -1,0 +1,145 @@
+"""Every error that quantchat shows, as one tree.
+
+QuantchatError
+├── UsageError               a wrong command line, setting or theme          exit 2
+├── StorageError             the disk refused                                exit 3
+│   ├── SessionUnreadable    a session file that does not parse
+│   └── SessionLocked        another process writes this session
+├── ModelError               a folder that cannot be loaded, before loading  exit 4
+├── EngineError              the engine process                              exit 5
+│   ├── EngineGone           it died or was never started
+│   ├── LoadError            a model that did not load
+│   │   └── KernelError      its kernel cannot be built or run here
+│   ├── GenerationError      a turn that failed
+│   └── JobError             a quantize or evaluate job that failed
+├── FetchError               a download that did not arrive                  exit 6
+└── Cancelled                the user said stop                              exit 130
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
+    """An error as data: crosses the engine pipe and is shown on the screen.
+
+    Attributes:
+        code: Stable machine name, such as `out-of-memory`.
+        title: A few words for a heading.
+        detail: What happened, in one or two sentences.
+        remedy: What the user can do now; may be empty.
+    """
+
+    code: str
+    title: str
+    detail: str = ""
+    remedy: str = ""
+
+    def sentence(self) -> str:
+        """Everything in one paragraph, for a log line or stderr."""
+        parts = [self.title.rstrip("."), self.detail.rstrip("."), self.remedy.rstrip(".")]
+        return ". ".join(part for part in parts if part) + "."
+
+
+class QuantchatError(Exception):
+    """Base of all errors that are explained to the user."""
+
+    code = "error"
+    exit_code = 1
+
+    def __init__(self, title: str, detail: str = "", remedy: str = "", *, code: str | None = None) -> None:
+        super().__init__(title)
+        self.report = ErrorReport(code=code or self.code, title=title, detail=detail, remedy=remedy)
+
+    @classmethod
+    def from_report(cls, report: ErrorReport) -> QuantchatError:
+        """Raise-able form of a report that came over the engine pipe."""
+        return cls(report.title, report.detail, report.remedy, code=report.code)
+
+    def __str__(self) -> str:
+        return self.report.sentence()
+
+
+class UsageError(QuantchatError):
+    """The command line, a setting or a theme is wrong."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class StorageError(QuantchatError):
+    """The disk refused to read or write."""
+
+    code = "storage"
+    exit_code = 3
+
+
+class SessionUnreadable(StorageError):
+    """A session file does not parse; it has been moved to quarantine."""
+
+    code = "session-unreadable"
+
+
+class SessionLocked(StorageError):
+    """Another process holds the session for writing."""
+
+    code = "session-locked"
+
+
+class ModelError(QuantchatError):
+    """A model folder cannot be loaded, known before any weight is read."""
+
+    code = "model"
+    exit_code = 4
+
+
+class EngineError(QuantchatError):
+    """The engine process failed."""
+
+    code = "engine"
+    exit_code = 5
+
+
+class EngineGone(EngineError):
+    """The engine process died or was never started."""
+
+    code = "engine-gone"
+
+
+class LoadError(EngineError):
+    """A model did not load, or loaded wrongly and was refused."""
+
+    code = "load"
+
+
+class KernelError(LoadError):
+    """The chosen kernel cannot be built or run here; another one may."""
+
+    code = "kernel"
+
+
+class GenerationError(EngineError):
+    """A turn failed."""
+
+    code = "generation"
+
+
+class JobError(EngineError):
+    """A quantize, convert or evaluate job failed."""
+
+    code = "job"
+
+
+class FetchError(QuantchatError):
+    """A download did not arrive."""
+
+    code = "fetch"
+    exit_code = 6
+
+
+class Cancelled(QuantchatError):
+    """The user stopped a job."""
+
+    code = "cancelled"
+    exit_code = 130

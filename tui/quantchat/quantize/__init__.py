@@ -1,0 +1,1 @@
+"""Making quantized models and measuring them; runs inside the engine process."""

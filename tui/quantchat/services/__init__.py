@@ -1,0 +1,1 @@
+"""Use cases in plain Python: conversations, the model library, the demo."""

@@ -1,0 +1,1 @@
+"""What quantchat keeps on disk: sessions, journals, settings, themes."""
