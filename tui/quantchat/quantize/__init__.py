@@ -1,1 +1,1 @@
-"""Making quantized models and measuring them; runs inside the engine process."""
+"""Making and judging quantized models; runs inside the engine process."""

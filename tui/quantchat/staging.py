@@ -1,0 +1,80 @@
+"""Folders and files that appear complete or not at all.
+
+Work happens in a hidden sibling, `.<name>.partial-<pid>`, which is renamed when it is done. What a killed process left
+there is recognised by its pid and removed by the next one that makes the same thing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from quantchat.errors import StorageError
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, and rename it to `target` if the block ends well.
+
+    Raises:
+        StorageError: if `target` exists already, or the disk refuses.
+    """
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    try:
+        _prepare(target, partial)
+        yield partial
+        _commit(partial, target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(f"Cannot write {target}", reason, "Free some space or choose another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _prepare(target: Path, partial: Path) -> None:
+    if target.exists():
+        raise StorageError(f"{target} exists already", remedy="Choose another name, or move it away first")
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    remove_stale(target)
+    partial.mkdir(mode=0o700)
+
+
+def remove_stale(target: Path) -> None:
+    """Remove what processes that are gone have left half made of `target`."""
+    for left in target.parent.glob(f".{target.name}.partial-*"):
+        if not _alive(left.name.rpartition("-")[2]):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(pid: str) -> bool:
+    if not pid.isdecimal() or int(pid) == os.getpid():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _commit(partial: Path, target: Path) -> None:
+    """Put the bytes on the disk before the name, so that a power cut cannot leave a hollow folder."""
+    for path in partial.rglob("*"):
+        if path.is_file():
+            path.chmod(0o600)
+            _sync(path)
+    _sync(partial)
+    partial.rename(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
