@@ -1,0 +1,150 @@
+"""Reading a folder that others wrote: bounded, regular files only, and every fault becomes a `Problem`."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from quantchat.catalog.problems import Defect, defect, os_reason
+from quantchat.domain.models import Problem
+
+JSON_LIMIT = 64 * 1024**2
+LFS_MAGIC = b"version https://git-lfs.github.com/spec/"
+LFS_LIMIT = 1024
+SUBFOLDER_DEPTH = 3
+
+JsonObject = dict[str, object]
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A name in a folder, links followed. `regular` is False for folders, pipes and links to nowhere."""
+
+    size: int
+    regular: bool
+    identity: tuple[int, int] = (0, 0)
+
+
+class Folder:
+    """One folder, listed once; faults that its readers find are collected in `problems`.
+
+    Raises:
+        Defect: The folder cannot be listed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problems: list[Problem] = []
+        self._subfolders: list[str] = []
+        self._parsed: dict[str, JsonObject | None] = {}
+        self.entries: Mapping[str, Entry] = self._list()
+
+    def _list(self) -> dict[str, Entry]:
+        entries: dict[str, Entry] = {}
+        try:
+            with os.scandir(self.path) as found:
+                for item in found:
+                    entries[item.name] = _entry(item)
+                    if item.is_dir(follow_symlinks=False):
+                        self._subfolders.append(item.path)
+        except OSError as error:
+            raise defect("folder-unreadable", why=os_reason(error)) from error
+        return entries
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.entries and self.entries[name].regular
+
+    def names(self, *suffixes: str) -> list[str]:
+        """Return the regular files that end so, sorted."""
+        return sorted(name for name, entry in self.entries.items() if entry.regular and name.endswith(suffixes))
+
+    def disk_bytes(self) -> int:
+        """Sum the sizes of all files in bytes, links followed, each file once, three levels deep."""
+        sizes = {entry.identity: entry.size for entry in self.entries.values() if entry.regular}
+        for subfolder in self._subfolders:
+            _add_sizes(subfolder, sizes, SUBFOLDER_DEPTH)
+        return sum(sizes.values())
+
+    def json(self, name: str) -> JsonObject | None:
+        """Return the object in a JSON file; None if it is absent or bad, and then `problems` says so."""
+        if name not in self._parsed:
+            self._parsed[name] = None
+            try:
+                if name in self.entries:
+                    self._parsed[name] = read_json(self.path / name)
+            except Defect as fault:
+                self.problems.append(fault.problem)
+        return self._parsed[name]
+
+    def is_lfs_pointer(self, name: str) -> bool:
+        """Whether a file is what Git leaves in place of a large file that was not fetched."""
+        entry = self.entries[name]
+        if not entry.regular or entry.size > LFS_LIMIT:
+            return False
+        try:
+            return (self.path / name).read_bytes().startswith(LFS_MAGIC)
+        except OSError:
+            return False
+
+
+def _entry(item: os.DirEntry[str]) -> Entry:
+    try:
+        status = item.stat()
+    except OSError:
+        return Entry(0, regular=False)
+    return Entry(status.st_size, stat.S_ISREG(status.st_mode), (status.st_dev, status.st_ino))
+
+
+def _add_sizes(path: str, sizes: dict[tuple[int, int], int], depth: int) -> None:
+    try:
+        with os.scandir(path) as found:
+            for item in found:
+                if item.is_dir(follow_symlinks=False):
+                    if depth > 1:
+                        _add_sizes(item.path, sizes, depth - 1)
+                elif (entry := _entry(item)).regular:
+                    sizes[entry.identity] = entry.size
+    except OSError:
+        return
+
+
+def read_json(path: Path) -> JsonObject:
+    """Read a JSON object of at most 64 MiB.
+
+    The standard library parses it: configs written by Python hold `Infinity` and `NaN`, which strict parsers refuse.
+
+    Raises:
+        Defect: It is unreadable, not JSON or not an object.
+    """
+    text = _read_regular(path)
+    if text.startswith(LFS_MAGIC):
+        raise defect("lfs-pointer", file=path.name)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise defect("not-json", file=path.name, why=error) from error
+    if not isinstance(value, dict):
+        raise defect("not-an-object", file=path.name)
+    return value
+
+
+def _read_regular(path: Path) -> bytes:
+    try:
+        # Opening a pipe blocks until someone writes; O_NONBLOCK lets it be looked at first.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise defect("file-unreadable", file=path.name, why=os_reason(error)) from error
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise defect("file-unreadable", file=path.name, why="it is not a regular file")
+        if status.st_size > JSON_LIMIT:
+            raise defect("file-too-large", file=path.name, size=status.st_size)
+        try:
+            return file.read(JSON_LIMIT)
+        except OSError as error:
+            raise defect("file-unreadable", file=path.name, why=os_reason(error)) from error

@@ -1,0 +1,99 @@
+"""The words for everything that can be wrong with a model folder, in one table."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Literal
+
+import msgspec
+
+from quantchat.domain.models import Problem
+
+_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+SHOWN_LENGTH = 160
+
+
+def clean(text: object, limit: int = SHOWN_LENGTH) -> str:
+    """Make text from a foreign file fit to be shown: one line, no control characters, no bidi overrides."""
+    line = " ".join(str(text)[: 4 * limit].split())
+    visible = "".join(character for character in line if unicodedata.category(character) not in _INVISIBLE)
+    return visible if len(visible) <= limit else visible[: limit - 1] + "…"
+
+
+class Defect(Exception):
+    """A problem on its way from a reader to the list of the model; never leaves the catalog."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.cause)
+        self.problem = problem
+
+
+class _Words(msgspec.Struct, frozen=True):
+    cause: str
+    remedy: str
+    severity: Literal["error", "warning"] = "error"
+
+
+_FETCH_AGAIN = "Download it again."
+_OTHER_VERSION = "Use a GPTQ or AWQ version of this model."
+
+_TABLE = {
+    "folder-unreadable": _Words("The folder cannot be read: {why}.", "Check the path and its permissions."),
+    "path-not-utf8": _Words("The path of the folder is not valid UTF-8.", "Rename the folder."),
+    "file-unreadable": _Words("{file} cannot be read: {why}.", "Check the permissions of the file."),
+    "file-too-large": _Words("{file} is far larger than such a file should be ({size} bytes).", _FETCH_AGAIN),
+    "not-json": _Words("{file} is not valid JSON: {why}.", _FETCH_AGAIN),
+    "not-an-object": _Words("{file} holds no JSON object.", _FETCH_AGAIN),
+    "lfs-pointer": _Words("{file} is a Git LFS pointer, not the file itself.", "Run `git lfs pull` in the folder."),
+    "not-a-model": _Words("config.json describes no model, and there are no weights.", "Choose another folder."),
+    "config-missing": _Words("config.json is missing.", "Copy it from the model's page, or download again."),
+    "model-type-missing": _Words("config.json names no model_type.", "Copy config.json from the model's page."),
+    "not-a-chat-model": _Words("{architecture} does not generate chat text.", "Choose a causal language model."),
+    "adapter": _Words("This is an adapter for {base}, not a whole model.", "Merge it into its base model first."),
+    "quantization-invalid": _Words("{file} has a quantization setting that makes no sense: {why}.", _FETCH_AGAIN),
+    "quantization-unknown": _Words("Its quantization method `{method}` is not known here.", _OTHER_VERSION),
+    "format-cannot-run": _Words("{format} cannot run here yet: {why}.", _OTHER_VERSION),
+    "weights-missing": _Words("The folder holds no weights.", "Download the model's *.safetensors files."),
+    "weights-ambiguous": _Words(
+        "Several weight files and no index: {files}.", "Keep one, and name it model.safetensors."
+    ),
+    "gguf-only": _Words("The weights are GGUF, which cannot run here yet.", _OTHER_VERSION),
+    "pickle-only": _Words(
+        "The weights are pickles ({file}), which can run code; refused unless pickles are allowed.",
+        "Prefer a safetensors version of the model.",
+    ),
+    "index-missing": _Words("The weights are sharded, but {file} is missing.", "Download the index file."),
+    "index-invalid": _Words("{file} is damaged: {why}.", "Download the index file again."),
+    "shards-missing": _Words(
+        "{missing} of {total} weight files missing: {files}.", "Resume the download of the model."
+    ),
+    "tensors-missing": _Words("{count} tensors of the index are in no file, such as {tensor}.", _FETCH_AGAIN),
+    "weights-truncated": _Words(
+        "{file} is cut off: {expected} bytes expected, {actual} found.", "Resume the download of this file."
+    ),
+    "weights-damaged": _Words("{file} is not a sound safetensors file: {why}.", "Download this file again."),
+    "tokenizer-missing": _Words("The tokenizer is missing.", "Download tokenizer.json from the model's page."),
+    "chat-template-missing": _Words(
+        "The model has no chat template.", "A plain one is used; an instruct version answers better.", "warning"
+    ),
+    "remote-code": _Words(
+        "The model brings Python code of its own.", "It is loaded without that code unless you allow it.", "warning"
+    ),
+}
+
+
+def problem(code: str, **facts: object) -> Problem:
+    """Make a problem of the table; facts may come from foreign files and are cleaned."""
+    words = _TABLE[code]
+    cause = words.cause.format_map({name: clean(fact).rstrip(".") for name, fact in facts.items()})
+    return Problem(code=code, severity=words.severity, cause=cause, remedy=words.remedy)
+
+
+def defect(code: str, **facts: object) -> Defect:
+    """Make a raise-able problem of the table."""
+    return Defect(problem(code, **facts))
+
+
+def os_reason(error: OSError) -> str:
+    """Say why the system refused, without the path."""
+    return (error.strerror or type(error).__name__).lower()

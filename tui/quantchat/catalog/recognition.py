@@ -1,0 +1,128 @@
+"""Say how a model is quantized, from its configs and the definitions in `formats`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from quantchat.catalog.formats import BY_NAME, SOURCES, UNKNOWN, UNQUANTIZED, Format, Path, Setting, Source
+from quantchat.catalog.problems import clean, problem
+from quantchat.domain.models import Problem, QuantSpec
+
+Config = Mapping[str, object]
+
+
+class Recognition(msgspec.Struct, frozen=True):
+    """What the configs of a folder say, the definition behind it, and what is wrong with it."""
+
+    spec: QuantSpec
+    format: Format
+    problem: Problem | None = None
+
+
+def recognise(configs: Mapping[str, Config | None]) -> Recognition:
+    """Say how a model is quantized, from its parsed configs by file name. The first source that speaks wins."""
+    for source, found in _sources(configs):
+        method = _method(found, source, configs)
+        definition = BY_NAME.get(method)
+        if definition is None:
+            spec = QuantSpec(method=clean(method, 32) or "unknown", source=source.file)
+            return Recognition(spec, UNKNOWN, problem("quantization-unknown", method=spec.method))
+        return _read(definition, found, source)
+    return Recognition(QuantSpec(method="none"), UNQUANTIZED)
+
+
+def _sources(configs: Mapping[str, Config | None]) -> Iterator[tuple[Source, Config]]:
+    for source in SOURCES:
+        found = _follow(configs.get(source.file), source.key)
+        if isinstance(found, dict) and found:
+            yield source, found
+
+
+def _method(found: Config, source: Source, configs: Mapping[str, Config | None]) -> str:
+    named = found.get("quant_method") or found.get("method")
+    if isinstance(named, str):
+        return named.strip().lower()
+    if found.get("load_in_4bit") or found.get("load_in_8bit"):
+        return "bitsandbytes"
+    if source.method:
+        return source.method
+    return "mlx" if (configs.get(source.file) or {}).get("quantization") else ""
+
+
+def _read(definition: Format, found: Config, source: Source) -> Recognition:
+    values: dict[str, object] = {}
+    for field, setting in (definition.settings | definition.extras).items():  # type: ignore[operator]
+        value = _look_up(found, setting)
+        fault = _fault(field, value, setting)
+        if fault and not definition.refusal:
+            spec = QuantSpec(method=definition.method, source=source.file)
+            return Recognition(spec, definition, problem("quantization-invalid", file=source.file, why=fault))
+        values[field] = setting.default if value is None or fault else value
+    if isinstance(values.get("checkpoint_format"), str):
+        values["checkpoint_format"] = clean(_packing(found, values), 32).lower()
+    fields = {name: value for name, value in values.items() if name in definition.settings}
+    spec = QuantSpec(
+        method=definition.method,
+        source=source.file,
+        dynamic=bool(found.get("dynamic")),
+        raw={} if definition.refusal else _canonical(definition, found, values),
+        **fields,  # type: ignore[arg-type]
+    )
+    if definition.refusal:
+        return Recognition(
+            spec, definition, problem("format-cannot-run", format=definition.title, why=definition.refusal)
+        )
+    if not _travels(spec.raw):
+        spec = msgspec.structs.replace(spec, raw={})
+        fault = "it holds text or numbers that no program can pass on"
+        return Recognition(spec, definition, problem("quantization-invalid", file=source.file, why=fault))
+    return Recognition(spec, definition)
+
+
+def _packing(found: Config, values: Config) -> object:
+    return "marlin" if found.get("is_marlin_format") is True else values["checkpoint_format"]
+
+
+def _look_up(found: Config, setting: Setting) -> object:
+    for place in setting.places:
+        value = _follow(found, place)
+        if value is not None:
+            return value
+    return None
+
+
+def _follow(value: object, path: Path) -> object:
+    for key in path:
+        if not isinstance(value, dict):
+            return None
+        value = next(iter(value.values()), None) if key == "*" else value.get(key)
+    return value
+
+
+def _fault(field: str, value: object, setting: Setting) -> str:
+    if value is None:
+        return f"{field} is missing" if setting.default is ... else ""
+    if type(value) is not setting.kind:
+        return f"{field} is {value!r}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        return ""
+    sensible = 1 <= value <= 16 if field == "bits" else value == -1 or 0 < value < 2**31
+    return "" if sensible else f"{field} is {value!r}"
+
+
+def _canonical(definition: Format, found: Config, values: Config) -> dict[str, object]:
+    spelled = {path[0] for setting in definition.settings.values() for path in setting.places}
+    known = spelled | {"quant_method", "method", "is_marlin_format"}
+    raw = {key: value for key, value in found.items() if key not in known}
+    named = {definition.raw_names.get(field, field): value for field, value in values.items()}
+    return raw | named | {"quant_method": definition.method}
+
+
+def _travels(raw: dict[str, object]) -> bool:
+    try:
+        msgspec.msgpack.encode(raw)
+    except (ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError):
+        return False
+    return True

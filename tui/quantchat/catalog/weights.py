@@ -1,0 +1,154 @@
+"""Which files hold the weights, whether they are all there, and how large the model is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from quantchat.catalog.files import Folder, JsonObject
+from quantchat.catalog.problems import Defect, defect, problem
+from quantchat.catalog.recognition import Recognition
+from quantchat.catalog.safetensors import DTYPE_BITS, TensorInfo, read_header
+
+WEIGHTS = "model.safetensors"
+INDEX_SUFFIX = ".safetensors.index.json"
+_SHARD = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})\.safetensors$")
+_NOT_WEIGHTS = re.compile(r"^(training_args|optimizer|scheduler|scaler|rng_state|adapter_model|tokenizer)")
+_SHOWN_FILES = 3
+
+
+class Weights(msgspec.Struct, frozen=True):
+    """Sizes of the weights that are there: bytes, and weights before packing where headers tell."""
+
+    weight_bytes: int = 0
+    parameters: int | None = None
+
+
+def read_weights(folder: Folder, recognition: Recognition) -> Weights:
+    """Find the weight files and read their headers; what is wrong goes to the folder's problems."""
+    before = len(folder.problems)
+    try:
+        files, indexed = _choose(folder)
+    except Defect as fault:
+        folder.problems.append(fault.problem)
+        return Weights()
+    tensors = [tensor for name in files for tensor in _tensors(folder, name)]
+    sound = len(folder.problems) == before
+    if sound and (lost := indexed - {tensor.name for tensor in tensors}):
+        folder.problems.append(problem("tensors-missing", count=len(lost), tensor=min(lost)))
+    parameters = count_parameters(tensors, recognition) if sound else None
+    return Weights(sum(tensor.size for tensor in tensors), parameters)
+
+
+def weight_files(folder: Folder) -> list[str]:
+    """Return the safetensors files that are no adapter."""
+    return [name for name in folder.names(".safetensors") if not _NOT_WEIGHTS.match(name)]
+
+
+def pickle_files(folder: Folder) -> list[str]:
+    """Return the files that look like pickled weights."""
+    return [name for name in folder.names(".bin", ".pt", ".pth") if not _NOT_WEIGHTS.match(name)]
+
+
+def count_parameters(tensors: Sequence[TensorInfo], recognition: Recognition) -> int | None:
+    """Count weights before packing.
+
+    A packed integer of b bits holds b / bits weights. GPTQ's `g_idx` has one entry per input, which is exact even where
+    bits differ per module. None for formats whose packing the headers do not show.
+    """
+    definition, bits = recognition.format, recognition.spec.bits
+    if not definition.counts or not tensors:
+        return None
+    by_name = {tensor.name: tensor for tensor in tensors}
+    total = 0
+    for tensor in tensors:
+        if tensor.name.endswith(definition.beside):
+            continue
+        if definition.packed and tensor.name.endswith(definition.packed):
+            inputs = by_name.get(tensor.name.removesuffix(definition.packed) + ".g_idx")
+            if inputs is not None and inputs.elements and len(tensor.shape) == 2:
+                total += inputs.elements * tensor.shape[1]
+            elif bits:
+                total += tensor.elements * DTYPE_BITS.get(tensor.dtype, 32) // bits
+        else:
+            total += tensor.elements
+    return total
+
+
+def _tensors(folder: Folder, name: str) -> Iterable[TensorInfo]:
+    try:
+        return read_header(folder.path / name).tensors
+    except Defect as fault:
+        folder.problems.append(fault.problem)
+        return ()
+
+
+def _choose(folder: Folder) -> tuple[list[str], set[str]]:
+    """Return the files to read and the tensors that an index promises, in transformers' order of preference."""
+    if WEIGHTS in folder:
+        return [WEIGHTS], set()
+    indices = sorted(folder.names(INDEX_SUFFIX), key=lambda name: (name != "model" + INDEX_SUFFIX, name))
+    if indices:
+        return _indexed(folder, indices[0])
+    files = weight_files(folder)
+    if not files:
+        raise _no_weights(folder)
+    shards = [match for name in files if (match := _SHARD.match(name))]
+    if shards:
+        raise _unindexed(shards)
+    if len(files) > 1:
+        raise defect("weights-ambiguous", files=_listed(files))
+    return files, set()
+
+
+def _indexed(folder: Folder, index: str) -> tuple[list[str], set[str]]:
+    content = folder.json(index)
+    if content is None:
+        return [], set()
+    placed = _weight_map(content, index)
+    files = sorted(set(placed.values()))
+    missing = [name for name in files if name not in folder]
+    if missing:
+        words = problem("shards-missing", missing=len(missing), total=len(files), files=_listed(missing))
+        folder.problems.append(words)
+    return [name for name in files if name in folder], set(placed)
+
+
+def _weight_map(content: JsonObject, index: str) -> dict[str, str]:
+    placed = content.get("weight_map")
+    if not isinstance(placed, dict) or not placed:
+        raise defect("index-invalid", file=index, why="it has no weight_map")
+    for name in placed.values():
+        # An index is foreign data: a file name with a slash would read outside the folder.
+        if not isinstance(name, str) or "/" in name or "\0" in name or not name.endswith(".safetensors"):
+            raise defect("index-invalid", file=index, why=f"{name!r} is not a name of a weight file")
+    return placed
+
+
+def _unindexed(shards: list[re.Match[str]]) -> Defect:
+    first = shards[0]
+    total, stem = int(first["total"]), first["stem"]
+    present = {int(shard["number"]) for shard in shards if shard["stem"] == stem}
+    missing = [number for number in range(1, total + 1) if number not in present]
+    if missing:
+        names = [f"{stem}-{number:05d}-of-{total:05d}.safetensors" for number in missing[: _SHOWN_FILES + 1]]
+        return defect("shards-missing", missing=len(missing), total=total, files=_listed(names))
+    return defect("index-missing", file=stem + INDEX_SUFFIX)
+
+
+def _no_weights(folder: Folder) -> Defect:
+    if pickles := pickle_files(folder):
+        return defect("pickle-only", file=pickles[0])
+    if folder.names(".gguf"):
+        return defect("gguf-only")
+    broken = [name for name in folder.entries if name.endswith(".safetensors") and name not in folder]
+    if broken:
+        return defect("shards-missing", missing=len(broken), total=len(broken), files=_listed(broken))
+    return defect("weights-missing")
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:_SHOWN_FILES])
+    return f"{shown}, …" if len(names) > _SHOWN_FILES else shown
