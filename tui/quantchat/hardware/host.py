@@ -1,0 +1,41 @@
+"""Memory of this machine and of a process on it."""
+
+from __future__ import annotations
+
+import msgspec
+import psutil
+
+
+class HostMemory(msgspec.Struct, frozen=True):
+    """Host memory in bytes. `available` is what can be had without swapping; `used` is the rest."""
+
+    total: int
+    used: int
+    available: int
+
+
+def host_memory() -> HostMemory:
+    """Return the memory of this machine now."""
+    memory = psutil.virtual_memory()
+    return HostMemory(memory.total, memory.total - memory.available, memory.available)
+
+
+def process_bytes(pid: int) -> int | None:
+    """Return the resident bytes of a process and its children; None if it is gone or not ours to see.
+
+    Pages that they share are counted for each.
+    """
+    try:
+        process = psutil.Process(pid)
+        total = int(process.memory_info().rss)
+        children = process.children(recursive=True)
+    except (psutil.Error, ValueError, OverflowError):
+        return None
+    return total + sum(_resident(child) for child in children)
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
