@@ -1,0 +1,1 @@
+"""What the transcript shows, apart from the widget: messages, blocks of Markdown, and the lines they become."""
