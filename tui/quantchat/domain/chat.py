@@ -126,6 +126,11 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True):
         parent = self.messages[message_id].parent
         return [message for message in self.messages.values() if message.parent == parent]
 
+    def restore_queued(self) -> None:
+        """Move prompts that never started into the draft, after what is there."""
+        self.draft = "\n\n".join(part for part in (self.draft, *self.queued) if part)
+        self.queued = []
+
     def prompt(self, head: str | None = None) -> list[ChatMessage]:
         """Return what the model is asked with: the system prompt and the branch down to `head`."""
         system = [ChatMessage("system", self.system_prompt)] if self.system_prompt else []

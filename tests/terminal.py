@@ -1,0 +1,147 @@
+"""A real pseudo-terminal with a program in it, and its screen as `pyte` sees it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import sys
+import termios
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pyte
+
+# Sequences that pyte prints as text instead of ignoring them: kitty keyboard, mode queries, XTVERSION.
+_UNKNOWN = re.compile(rb"\x1b\[[<>=?][0-9;]*u|\x1b\[\?[0-9;]*\$p|\x1b\[>[0-9;]*q|\x1b\[>[0-9;]*m")
+_QUERY = re.compile(rb"\x1b\[\?(2026|2048)\$p")
+_PARTIAL = re.compile(rb"\x1b(\[[<>=?0-9;$]*)?$")
+
+KEYS = {
+    "enter": "\r", "esc": "\x1b", "up": "\x1b[A", "down": "\x1b[B", "tab": "\t", "pageup": "\x1b[5~", "f1": "\x1bOP",
+    "f2": "\x1bOQ", "f3": "\x1bOR", "f4": "\x1bOS", "ctrl+c": "\x03", "ctrl+j": "\n", "ctrl+l": "\x0c",
+    "ctrl+n": "\x0e", "ctrl+o": "\x0f", "ctrl+q": "\x11", "ctrl+r": "\x12", "delete": "\x1b[3~", "f10": "\x1b[21~",
+    "f7": "\x1b[18~", "f9": "\x1b[20~", "ctrl+p": "\x10", "backspace": "\x7f",
+}
+
+
+class Terminal:
+    """Runs a command under a pty of a given size; `screen_text` is what a person would see."""
+
+    def __init__(
+        self, command: Sequence[str], *, env: Mapping[str, str], columns: int = 120, lines: int = 40, cwd: Path | None = None
+    ) -> None:
+        self.screen = pyte.Screen(columns, lines)
+        self._stream = pyte.ByteStream(self.screen)
+        self._pending = b""
+        self.raw = bytearray()
+        self.bytes_read = 0
+        self.status: int | None = None
+        self.pid, self._fd = pty.fork()
+        if self.pid == 0:
+            if cwd is not None:
+                os.chdir(cwd)
+            os.execvpe(command[0], list(command), dict(env))
+        self.resize(columns, lines)
+        os.set_blocking(self._fd, False)
+
+    def resize(self, columns: int, lines: int) -> None:
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self.screen.resize(lines, columns)
+
+    def pump(self, seconds: float = 0.05) -> bytes:
+        """Read what the program wrote within some time; answers the mode queries as a modern terminal does."""
+        ready, _, _ = select.select([self._fd], [], [], seconds)
+        if not ready:
+            return b""
+        try:
+            data = os.read(self._fd, 1 << 16)
+        except OSError as error:
+            if error.errno in (errno.EIO, errno.EAGAIN):
+                return b""
+            raise
+        self.raw += data
+        self.bytes_read += len(data)
+        for query in _QUERY.finditer(data):
+            self.write(b"\x1b[?" + query.group(1) + b";2$y")
+        self._feed(data)
+        return data
+
+    def _feed(self, data: bytes) -> None:
+        data = self._pending + data
+        cut = _PARTIAL.search(data)
+        end = cut.start() if cut else len(data)
+        self._pending = data[end:]
+        self._stream.feed(_UNKNOWN.sub(b"", data[:end]))
+
+    def write(self, data: bytes) -> None:
+        os.write(self._fd, data)
+
+    def type(self, text: str) -> None:
+        self.write(text.encode())
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.write(KEYS[key].encode())
+
+    @property
+    def screen_text(self) -> str:
+        return "\n".join(line.rstrip() for line in self.screen.display)
+
+    def wait_for(self, wanted: str | Callable[[str], bool], timeout: float = 30.0) -> str:
+        """Read until the screen shows a text, or satisfies a condition; fail with the screen otherwise."""
+        test = wanted if callable(wanted) else (lambda text: wanted in text)
+        end = time.monotonic() + timeout
+        while True:
+            text = self.screen_text
+            if test(text):
+                return text
+            if time.monotonic() > end or (self.poll() is not None and not self.pump(0.0)):
+                raise AssertionError(f"waited for {wanted!r}; exit {self.status}; the screen shows:\n{text}")
+            self.pump()
+
+    def poll(self) -> int | None:
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+        return self.status
+
+    def wait_exit(self, timeout: float = 10.0) -> int:
+        end = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > end:
+                raise AssertionError(f"still running; the screen shows:\n{self.screen_text}")
+            self.pump(0.02)
+        while self.pump(0.05):
+            pass
+        assert self.status is not None
+        return self.status
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def close(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.status = -signal.SIGKILL
+        os.close(self._fd)
+
+
+def quantchat_command(*arguments: str) -> list[str]:
+    """The installed console script of this interpreter."""
+    return [str(Path(sys.executable).parent / "quantchat"), *arguments]
+
+
+def program_env(home: Path, **more: str) -> dict[str, str]:
+    """The environment of a fresh user with a modern terminal."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("QUANTCHAT", "PYTEST", "SSH", "TMUX"))}
+    return kept | {"QUANTCHAT_HOME": str(home), "TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8", **more}

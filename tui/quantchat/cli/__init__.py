@@ -1,0 +1,108 @@
+"""The command line. `--help` and `--version` import neither Textual nor torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from quantchat import __version__
+from quantchat.errors import QuantchatError
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="quantchat")
+@click.option("--model", metavar="NAME", help="Load this model at the start: a name, part of one, or a folder.")
+@click.option("--session", metavar="ID", help="Open this session.")
+@click.option("--continue", "resume", is_flag=True, help="Open the session that was shown last.")
+@click.option("--models-dir", "models_dirs", type=FOLDER, multiple=True, help="Scan this folder too; may be repeated.")
+@click.option("--theme", metavar="NAME", help="Use this theme.")
+@click.pass_context
+def main(
+    context: click.Context,
+    model: str | None,
+    session: str | None,
+    resume: bool,
+    models_dirs: tuple[Path, ...],
+    theme: str | None,
+) -> None:
+    """Chat with GPTQ and AWQ models in the terminal."""
+    if context.invoked_subcommand is None:
+        open_screen(model=model, session=session, resume=resume, models_dirs=models_dirs, theme=theme)
+
+
+def open_screen(
+    *,
+    model: str | None = None,
+    session: str | None = None,
+    resume: bool = False,
+    models_dirs: Sequence[Path] = (),
+    theme: str | None = None,
+) -> None:
+    """Run the full-screen program until the user leaves it."""
+    from quantchat.ui.app import QuantchatApp
+
+    if not sys.stdout.isatty() or not sys.stdin.isatty():
+        raise click.ClickException("quantchat draws on a terminal, and this is none. Run it in one, or in tmux.")
+    with explained():
+        app = QuantchatApp(models_dirs=models_dirs, model=model, session=session, resume=resume, theme=theme)
+    app.run()
+    sys.exit(app.return_code or 0)
+
+
+class explained:  # noqa: N801 - reads as a word in `with explained():`
+    """Turns quantchat's errors into a message on stderr and their exit code."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, QuantchatError):
+            click.echo(f"quantchat: {error}", err=True)
+            sys.exit(error.exit_code)
+
+
+@main.command()
+@click.option("--prepare", is_flag=True, help="Only make the model; do not open the screen.")
+def demo(prepare: bool) -> None:
+    """Make a small 4-bit model on this machine (once, a few minutes) and chat with it."""
+    from quantchat.cli.demo import prepare_demo
+
+    with explained():
+        folder = prepare_demo()
+    if prepare:
+        click.echo(str(folder))
+        return
+    open_screen(model=str(folder))
+
+
+@main.command()
+@click.option("--models-dir", "models_dirs", type=FOLDER, multiple=True, help="Scan this folder too; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+def models(models_dirs: tuple[Path, ...], as_json: bool) -> None:
+    """List the models on this machine."""
+    import msgspec
+
+    from quantchat.catalog.roots import default_roots
+    from quantchat.catalog.scan import scan
+    from quantchat.domain.memory import format_bytes
+    from quantchat.store.settings import load_settings
+
+    with explained():
+        settings, _problems = load_settings()
+        own = [Path(folder).expanduser() for folder in settings.models_dirs]
+        found = scan(default_roots([*models_dirs, *own]))
+    if as_json:
+        click.echo(msgspec.json.encode(found.models))
+        return
+    for model in found.models:
+        words = model.quant.label() if model.loadable else f"cannot load: {model.errors[0].cause}"
+        click.echo(f"{model.name}  {words}  {format_bytes(model.weight_bytes)}  {model.path}")
+    for problem in found.problems:
+        click.echo(problem.sentence(), err=True)
+    if not found.models:
+        click.echo("No models found. `quantchat demo` makes a small one.", err=True)

@@ -1,0 +1,220 @@
+"""The sessions that are open here, and the thread that writes them.
+
+Sessions are owned by the event loop. A save encodes on the loop, so that what is written is one consistent moment, and
+writes and syncs on one background thread, in order; the screen never waits for the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from quantchat.domain.chat import Message, Session, SessionSummary
+from quantchat.errors import SessionLocked, StorageError
+from quantchat.services.facts import Fact, Listener, Notice, SessionChanged, SessionsChanged
+from quantchat.store.journal import Journal
+from quantchat.store.locks import SessionLock
+from quantchat.store.recovery import Recovered, recover, settle
+from quantchat.store.sessions import SessionStore
+
+RETRY_SECONDS = 3.0
+
+__all__ = ["Archive", "Journal"]
+
+
+class Archive:
+    """Opens, keeps and saves sessions.
+
+    A session that could not be written stays in memory, is said to be unsaved, and is tried again every few seconds.
+    """
+
+    def __init__(self, listener: Listener, store: SessionStore | None = None) -> None:
+        self._listen = listener
+        self._store = store or SessionStore()
+        self._open: dict[str, Session] = {}
+        self._locks: dict[str, SessionLock] = {}
+        self._read_only: dict[str, StorageError] = {}
+        self._failed: dict[str, StorageError] = {}
+        self._kept: dict[str, list[Journal]] = {}
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sessions")
+        self._pending: set[Future[None]] = set()
+
+    async def recover(self) -> list[Recovered]:
+        """Fold in what a crash left behind; sessions of other running programs are left alone."""
+        return await asyncio.to_thread(recover, self._store)
+
+    async def list(self) -> list[SessionSummary]:
+        """Return the sessions on disk and the unsaved ones, newest first."""
+        stored = {summary.id: summary for summary in await asyncio.to_thread(self._store.list)}
+        for problem in self._store.take_problems():
+            self._listen(Notice(report=problem, dialog=True))
+        for session in self._open.values():
+            if session.id in stored or session.messages or session.queued:
+                stored[session.id] = SessionSummary(
+                    id=session.id, title=session.title, updated=session.updated, messages=len(session.messages)
+                )
+        return sorted(stored.values(), key=lambda summary: (summary.updated, summary.id), reverse=True)
+
+    def new(self) -> Session:
+        """Start a session; it is written once it holds something."""
+        session = Session.new()
+        self._open[session.id] = session
+        return session
+
+    def open(self, session_id: str) -> Session:
+        """Return a session, reading it from disk the first time.
+
+        Raises:
+            SessionUnreadable: if the file does not parse; it is in quarantine then.
+            StorageError: if it cannot be read.
+        """
+        if session_id in self._open:
+            return self._open[session_id]
+        self._acquire(session_id)
+        try:
+            session = self._store.load(session_id)
+        except StorageError:
+            self._release(session_id)
+            raise
+        if session_id not in self._read_only:
+            settle(session)
+            session.restore_queued()
+        self._open[session_id] = session
+        return session
+
+    def _acquire(self, session_id: str) -> None:
+        if session_id in self._locks:
+            return
+        try:
+            self._locks[session_id] = self._store.lock(session_id)
+            self._read_only.pop(session_id, None)
+        except StorageError as error:
+            self._read_only[session_id] = error
+
+    def _release(self, session_id: str) -> None:
+        self._read_only.pop(session_id, None)
+        lock = self._locks.pop(session_id, None)
+        if lock is not None:
+            lock.release()
+
+    def why_read_only(self, session_id: str) -> StorageError | None:
+        """Return why a session cannot be written from here, if so."""
+        error = self._read_only.get(session_id)
+        return error if isinstance(error, SessionLocked) else None
+
+    def unsaved(self, session_id: str) -> StorageError | None:
+        """Return why the latest state of a session is not on disk, if so."""
+        return self._failed.get(session_id)
+
+    def journal(self, session: Session, message: Message) -> Journal:
+        """Start the journal of a streaming answer."""
+        self._require_writable(session.id)
+        return self._store.journal(session.id, message)
+
+    def _require_writable(self, session_id: str) -> None:
+        self._acquire(session_id)
+        error = self.why_read_only(session_id)
+        if error is not None:
+            raise error
+
+    def save(self, session: Session) -> None:
+        """Write a session soon, on the background thread.
+
+        Raises:
+            SessionLocked: if another process writes it.
+        """
+        self._require_writable(session.id)
+        self._write(session, None)
+
+    def finish(self, session: Session, journal: Journal | None) -> None:
+        """Write a session with its complete answer, and only then drop the journal of that answer."""
+        self._write(session, journal)
+
+    def _write(self, session: Session, journal: Journal | None) -> None:
+        data = self._store.encode(session)
+        if journal is not None:
+            self._kept.setdefault(session.id, []).append(journal)
+        journals = list(self._kept.get(session.id, ()))
+
+        def work() -> None:
+            for kept in journals:
+                kept.close()
+            self._store.write(session.id, data)
+            for kept in journals:
+                kept.remove()
+
+        future = self._writer.submit(work)
+        self._pending.add(future)
+        loop = asyncio.get_running_loop()
+
+        def done(finished: Future[None]) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._written, session, journals, finished)
+
+        future.add_done_callback(done)
+
+    def _written(self, session: Session, journals: list[Journal], future: Future[None]) -> None:
+        self._pending.discard(future)
+        error = future.exception()
+        if error is None:
+            kept = [journal for journal in self._kept.pop(session.id, ()) if journal not in journals]
+            if kept:
+                self._kept[session.id] = kept
+            if self._failed.pop(session.id, None) is not None:
+                self._listen(SessionChanged(session=session.id))
+            return
+        failure = error if isinstance(error, StorageError) else StorageError("A session was not saved", str(error))
+        first = session.id not in self._failed
+        self._failed[session.id] = failure
+        if first:
+            self._listen(Notice(report=failure.report))
+            self._listen(SessionChanged(session=session.id))
+        asyncio.get_running_loop().call_later(RETRY_SECONDS, self._retry, session)
+
+    def _retry(self, session: Session) -> None:
+        if session.id in self._failed and session.id in self._open:
+            self._write(session, None)
+
+    def rename(self, session_id: str, title: str) -> None:
+        """Give a session a title."""
+        session = self.open(session_id)
+        session.title = " ".join(title.split()) or session.title
+        self.save(session)
+        self._tell(SessionsChanged(), SessionChanged(session=session_id))
+
+    async def delete(self, session_id: str) -> None:
+        """Move a session to the trash folder.
+
+        Raises:
+            SessionLocked: if another process writes it.
+        """
+        self._require_writable(session_id)
+        await self.flush()
+        await asyncio.to_thread(self._store.delete, session_id)
+        self._open.pop(session_id, None)
+        self._failed.pop(session_id, None)
+        self._release(session_id)
+        self._tell(SessionsChanged())
+
+    def _tell(self, *facts: Fact) -> None:
+        for fact in facts:
+            self._listen(fact)
+
+    async def flush(self) -> None:
+        """Wait until everything handed to the background thread is on disk, or has failed."""
+        pending: list[Callable[[], object]] = [future.exception for future in self._pending]
+        for wait in pending:
+            await asyncio.to_thread(wait)
+        await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Write what is unsaved once more, wait for the disk, release all locks."""
+        await self.flush()
+        for session_id in list(self._failed):
+            if session_id in self._open:
+                self._write(self._open[session_id], None)
+        await self.flush()
+        self._writer.shutdown(wait=False)
+        for session_id in list(self._locks):
+            self._release(session_id)

@@ -1,0 +1,109 @@
+"""All services of one running program, put together from the settings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+
+from quantchat.domain.models import ModelInfo
+from quantchat.engine.client import EngineClient
+from quantchat.errors import QuantchatError
+from quantchat.services.archive import Archive
+from quantchat.services.conversation import Conversation
+from quantchat.services.facts import Listener, Notice
+from quantchat.services.library import EngineFactory, Library, Phase
+from quantchat.services.memory import MemoryWatch
+from quantchat.store.settings import Settings
+from quantchat.store.state import UiState, load_state, save_state
+
+QUIT_GRACE = 1.2
+"""Seconds that the engine gets to leave on quit; with the kill that follows, quitting stays well under 2.5 s."""
+
+
+class Desk:
+    """Archive, library, conversation and memory watch, and what the program remembers between starts."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listener: Listener,
+        *,
+        models_dirs: Sequence[Path] = (),
+        engine_factory: EngineFactory = EngineClient,
+    ) -> None:
+        self.settings = settings
+        self.state: UiState = load_state()
+        self._listen = listener
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.archive = Archive(listener)
+        self.library = Library(
+            listener,
+            models_dirs=[*models_dirs, *(Path(folder).expanduser() for folder in settings.models_dirs)],
+            kernel=settings.kernel,
+            device=settings.device,
+            engine_factory=engine_factory,
+        )
+        self.conversation = Conversation(
+            self.archive, self.library, listener, sampling=settings.sampling, want_model=self._load_last
+        )
+        self.memory = MemoryWatch()
+
+    def _load_last(self) -> bool:
+        """Begin to load the model that was used last; say whether there is one."""
+        model = self.library.last_model or self.find(self.state.last_model)
+        if model is None or not model.loadable:
+            return False
+        self.load(model)
+        return True
+
+    def find(self, path: str | None) -> ModelInfo | None:
+        """Return the model of a folder, if it was found."""
+        return next((model for model in self.library.models if model.path == path), None)
+
+    def load(self, model: ModelInfo) -> None:
+        """Load a model; the answer that streams now is stopped and kept, waiting prompts go to the new model."""
+        self.state.last_model = model.path
+        turn = self.conversation.active
+        if turn is not None:
+            self.conversation.stop(turn.session.id)
+        self.run(self._load(model))
+
+    async def _load(self, model: ModelInfo) -> None:
+        try:
+            await self.library.load(model)
+        except QuantchatError as error:
+            self._listen(Notice(report=error.report, dialog=True))
+            self.conversation.return_waiting()
+
+    def unload(self) -> None:
+        """Unload the model, or break off its load; prompts that wait for it become drafts again."""
+        turn = self.conversation.active
+        if turn is not None:
+            self.conversation.stop(turn.session.id)
+        if self.library.phase is Phase.LOADING:
+            self.conversation.return_waiting()
+        self.run(self.library.unload())
+
+    def run(self, work: Coroutine[object, object, None]) -> None:
+        """Run a coroutine of a service to its end, holding a reference; its errors become notices."""
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, QuantchatError):
+            self._listen(Notice(report=error.report, dialog=True))
+        elif error is not None:
+            raise error
+
+    async def close(self) -> None:
+        """Keep what streams, write everything, end the engine."""
+        self.conversation.finish_now()
+        await asyncio.gather(self.archive.close(), self.library.close(QUIT_GRACE))
+        self.memory.close()
+        save_state(self.state)

@@ -1,0 +1,57 @@
+"""What services tell the screen: small facts, delivered on the event loop in the order in which they happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from quantchat.errors import ErrorReport
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all facts."""
+
+
+class ModelsChanged(Fact):
+    """The list of models was scanned anew."""
+
+
+class EngineChanged(Fact):
+    """The engine's phase, its loaded model or the progress of a load changed."""
+
+
+class SessionsChanged(Fact):
+    """A session was made, renamed, deleted, or changed its place in the list."""
+
+
+class SessionChanged(Fact):
+    """Messages of one session came, went or changed, other than by streamed text."""
+
+    session: str
+
+
+class TextArrived(Fact):
+    """Streamed text was added to a message."""
+
+    session: str
+    message: str
+    text: str
+
+
+class TurnProgress(Fact):
+    """Prefill went on or tokens were counted."""
+
+    session: str
+
+
+class Notice(Fact):
+    """Something the user should read; `dialog` when it is too long for a toast."""
+
+    report: ErrorReport
+    severity: Literal["information", "warning", "error"] = "error"
+    dialog: bool = False
+
+
+Listener = Callable[[Fact], None]

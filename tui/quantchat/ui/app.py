@@ -1,0 +1,196 @@
+"""The application: settings, themes, services, signals, and the main screen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from textual.app import App, SystemCommand
+from textual.content import Content
+from textual.screen import Screen
+
+from quantchat.errors import ErrorReport, QuantchatError
+from quantchat.services.desk import Desk
+from quantchat.services.facts import Fact, Notice
+from quantchat.store.settings import load_settings
+from quantchat.ui.commands import COMMANDS
+from quantchat.ui.keys import key_map
+from quantchat.ui.screens.chat import ChatScreen
+from quantchat.ui.screens.dialogs import ErrorScreen
+from quantchat.ui.theming import DEFAULT_THEME, read_themes
+
+LOCAL_HZ, SSH_HZ = 20, 10
+LOOK_SECONDS = 1.0
+
+
+class QuantchatApp(App[None]):
+    """The full-screen program.
+
+    Args:
+        models_dirs: Folders to scan beside the usual ones.
+        model: Name or path of the model to load at the start.
+        session: Id of the session to open at the start.
+        resume: Open the session that was shown last.
+        theme: Name of a theme that wins over the setting.
+    """
+
+    TITLE = "quantchat"
+    ENABLE_COMMAND_PALETTE = True
+
+    def __init__(
+        self,
+        *,
+        models_dirs: Sequence[Path] = (),
+        model: str | None = None,
+        session: str | None = None,
+        resume: bool = False,
+        theme: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.animation_level = "none"
+        settings, problems = load_settings()
+        self.key_map, key_problems = key_map(settings.keys)
+        self.set_keymap(self.key_map)
+        themes, theme_problems = read_themes()
+        for wanted in themes.values():
+            self.register_theme(wanted)
+        self._theme_names = list(themes)
+        self._problems = [*problems, *key_problems, *theme_problems]
+        self._choose_theme(theme or settings.theme)
+        self.desk = Desk(settings, self._take, models_dirs=models_dirs)
+        self._wanted_model = model
+        self._wanted_session = session or (self.desk.state.last_session if resume else None)
+        self._chat: ChatScreen | None = None
+        self._closing = False
+
+    def _choose_theme(self, name: str) -> None:
+        if name in self.available_themes:
+            self.theme = name
+            return
+        known = DEFAULT_THEME if DEFAULT_THEME in self.available_themes else "textual-dark"
+        self.theme = known
+        self._problems.append(
+            ErrorReport(code="theme", title=f"There is no theme {name!r}", detail=f"{known} is used",
+                        remedy=f"Known themes: {', '.join(self._theme_names)}")
+        )
+
+    def next_theme(self) -> None:
+        """Change to the next of the shipped and user themes."""
+        names = self._theme_names
+        if names:
+            place = names.index(self.theme) + 1 if self.theme in names else 0
+            self.theme = names[place % len(names)]
+
+    # Start
+
+    def get_default_screen(self) -> Screen[object]:
+        hz = SSH_HZ if os.environ.get("SSH_CONNECTION") else LOCAL_HZ
+        self._chat = chat = ChatScreen(self.desk, self.desk.archive.new(), flush_hz=hz)
+        return chat
+
+    def on_mount(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, lambda: self.run_worker(self.action_quit()))
+        self.call_after_refresh(self._after_first_frame)
+
+    def _after_first_frame(self) -> None:
+        self.run_worker(self._start(), name="start")
+
+    async def _start(self) -> None:
+        chat = self.chat
+        self._show_problems()
+        engine = asyncio.create_task(self._start_engine())
+        recovered = await self.desk.archive.recover()
+        if recovered:
+            self.notify(f"Recovered {len(recovered)} interrupted answer(s)", markup=False)
+        await chat.refresh_sessions()
+        self._open_wanted_session()
+        self.set_interval(LOOK_SECONDS, self._look)
+        await self._look()
+        await self.desk.library.scan()
+        await engine
+        self._load_wanted_model()
+
+    async def _start_engine(self) -> None:
+        try:
+            await self.desk.library.start_engine()
+        except QuantchatError as error:
+            self._show_notice(Notice(report=error.report, dialog=True))
+
+    def _show_problems(self) -> None:
+        for problem in self._problems:
+            self.notify(problem.sentence(), severity="warning", timeout=12, markup=False)
+
+    def _open_wanted_session(self) -> None:
+        wanted = self._wanted_session
+        if wanted is None:
+            return
+        try:
+            self.chat.open_session(self.desk.archive.open(wanted))
+        except QuantchatError as error:
+            self._show_notice(Notice(report=error.report, dialog=True))
+
+    def _load_wanted_model(self) -> None:
+        if self._wanted_model is None:
+            return
+        from quantchat.catalog.scan import find_model
+
+        try:
+            self.desk.load(find_model(self._wanted_model, self.desk.library.models))
+        except QuantchatError as error:
+            self._show_notice(Notice(report=error.report, dialog=True))
+
+    @property
+    def chat(self) -> ChatScreen:
+        assert self._chat is not None
+        return self._chat
+
+    # While it runs
+
+    def _take(self, fact: Fact) -> None:
+        if self._closing or self._chat is None or not self._chat.is_mounted:
+            return
+        if isinstance(fact, Notice):
+            self._show_notice(fact)
+        else:
+            self._chat.take(fact)
+
+    def _show_notice(self, notice: Notice) -> None:
+        if notice.dialog:
+            self.push_screen(ErrorScreen(notice.report))
+        else:
+            self.notify(notice.report.sentence(), severity=notice.severity, timeout=10, markup=False)
+
+    async def _look(self) -> None:
+        await self.desk.memory.look(self.desk.library.engine_pid)
+        self.chat.draw("status", "models", "activity")
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        for command in COMMANDS:
+            if command.id != "palette":
+                yield SystemCommand(command.title, command.help, lambda c=command: self._run_command(c.action))
+
+    async def _run_command(self, action: str) -> None:
+        await self.chat.run_action(action)
+
+    def watch_theme(self) -> None:
+        if self._chat is not None and self._chat.is_mounted:
+            self._chat.transcript.refresh_theme()
+
+    # End
+
+    async def action_quit(self) -> None:
+        """Keep what streams, write everything, end the engine, leave."""
+        if self._closing:
+            return
+        self.chat.keep_draft()
+        self._closing = True
+        self.chat.query_one("#status").show(Content(" Saving and leaving …"))  # type: ignore[attr-defined]
+        await self.desk.close()
+        self.exit()
+
+

@@ -1,0 +1,295 @@
+"""The main screen: sidebar, transcript, prompt, status bar, and how facts of the services reach them."""
+
+from __future__ import annotations
+
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import Screen
+from textual.timer import Timer
+
+from quantchat.domain.chat import Session, SessionSummary
+from quantchat.domain.memory import Fit
+from quantchat.domain.models import ModelInfo
+from quantchat.errors import QuantchatError
+from quantchat.services import facts
+from quantchat.services.turns import Turn
+from quantchat.ui import status
+from quantchat.ui.commands import QUIT_WORDS, find_slash
+from quantchat.ui.keys import bindings
+from quantchat.ui.screens.actions import ChatActions
+from quantchat.ui.text import clean
+from quantchat.ui.views import message_views, model_rows, session_rows
+from quantchat.ui.widgets.line import Line
+from quantchat.ui.widgets.prompt import Prompt
+from quantchat.ui.widgets.rows import RowList
+from quantchat.ui.widgets.transcript import MessageView, Transcript
+
+if TYPE_CHECKING:
+    from quantchat.services.desk import Desk
+
+SETTLE_SECONDS = 0.05
+"""Changes of the sidebar, header and activity line are gathered for this long and drawn once."""
+NARROW, WIDE = "-narrow", "-wide"
+
+
+class ChatScreen(ChatActions, Screen[None]):
+    """Models and sessions left, the chat right, one status bar below."""
+
+    CSS_PATH = "chat.tcss"
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, NARROW), (100, WIDE)]
+    AUTO_FOCUS = "#prompt"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *bindings(),
+        Binding("ctrl+c", "interrupt", "Copy or stop", show=False, priority=True, id="interrupt"),
+    ]
+
+    def __init__(self, desk: Desk, session: Session, *, flush_hz: int) -> None:
+        super().__init__()
+        self.desk = desk
+        self.session = session
+        self.summaries: list[SessionSummary] = []
+        self._unread: set[str] = set()
+        self._views: list[MessageView] = []
+        self._text: deque[str] = deque()
+        self._flush_seconds = 1 / flush_hz
+        self._flushed = 0.0
+        self._flush_timer: Timer | None = None
+        self._stale: set[str] = set()
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(id="body"):
+            with Vertical(id="sidebar"):
+                yield RowList("Models", id="models", empty="Looking for models …")
+                yield RowList("Sessions", id="sessions", empty="No sessions yet")
+            with Vertical(id="chat"):
+                yield Line(id="header")
+                yield Transcript(id="transcript")
+                yield Line(id="activity")
+                yield Prompt(id="prompt")
+        yield Line(id="status")
+
+    def on_mount(self) -> None:
+        self.transcript = self.query_one(Transcript)
+        self.prompt = self.query_one(Prompt)
+        self.draw("header", "status")
+
+    # Facts
+
+    def take(self, fact: facts.Fact) -> None:
+        """Take what happened; every change is drawn within a twentieth of a second, together with its neighbours."""
+        match fact:
+            case facts.TextArrived(session=session, text=text):
+                if session == self.session.id:
+                    self._text.append(text)
+                    self._plan_flush()
+            case facts.SessionChanged(session=session):
+                self._on_session_changed(session)
+            case facts.SessionsChanged():
+                self.run_worker(self.refresh_sessions(), exclusive=True, group="sessions")
+            case facts.ModelsChanged():
+                self.later("models", "status")
+            case facts.EngineChanged():
+                self.desk.conversation.pump()
+                self.later("models", "header", "activity", "status")
+            case facts.TurnProgress():
+                self.later("activity")
+            case _:
+                return
+
+    def _on_session_changed(self, session_id: str) -> None:
+        if session_id == self.session.id:
+            self.flush_text()
+            self.sync_transcript()
+            self._take_draft()
+        elif not self.desk.conversation.is_busy(session_id):
+            self._unread.add(session_id)
+        self.later("activity", "status", "sessions", "header")
+
+    def _take_draft(self) -> None:
+        """A prompt that was taken back stands in the session's draft; put it into an empty prompt."""
+        if self.session.draft and not self.prompt.text:
+            self.prompt.load(self.session.draft)
+            self.session.draft = ""
+
+    # Streaming
+
+    def _plan_flush(self) -> None:
+        """Show the first words at once, later ones at the flush rate."""
+        if self._flush_timer is not None:
+            return
+        wait = self._flushed + self._flush_seconds - monotonic()
+        if wait <= 0:
+            self.flush_text()
+        else:
+            self._flush_timer = self.set_timer(wait, self.flush_text)
+
+    def flush_text(self) -> None:
+        """Hand what has streamed in to the transcript."""
+        if self._flush_timer is not None:
+            self._flush_timer.stop()
+            self._flush_timer = None
+        turn = self.desk.conversation.active
+        if not self._text or turn is None or turn.session.id != self.session.id:
+            self._text.clear()
+            return
+        text = "".join(self._text)
+        self._text.clear()
+        self._flushed = monotonic()
+        self.transcript.extend(turn.message.id, text)
+        self.later("status", "activity")
+
+    # Drawing
+
+    def later(self, *parts: str) -> None:
+        """Draw parts of the screen soon, once for many changes."""
+        if not self._stale:
+            self.set_timer(SETTLE_SECONDS, self._draw_stale)
+        self._stale.update(parts)
+
+    def _draw_stale(self) -> None:
+        parts, self._stale = self._stale, set()
+        self.draw(*parts)
+
+    def draw(self, *parts: str) -> None:
+        """Draw parts of the screen now; what did not change costs nothing."""
+        for part in parts:
+            getattr(self, f"_draw_{part}")()
+
+    @property
+    def own_turn(self) -> Turn | None:
+        """The running turn if it is of the session that is shown."""
+        turn = self.desk.conversation.active
+        return turn if turn is not None and turn.session.id == self.session.id else None
+
+    def judge(self, model: ModelInfo) -> Fit | None:
+        view = self.desk.memory.latest
+        return view.fit(model) if view is not None else (None if model.loadable else "broken")
+
+    def _draw_models(self) -> None:
+        library = self.desk.library
+        rows = model_rows(library.models, self.judge, library.loaded)
+        models = self.query_one("#models", RowList)
+        models.empty = "Looking for models …" if library.scanning else "No models found. F1 says where to put them"
+        models.show(rows, follow=self.desk.state.last_model)
+
+    def _draw_sessions(self) -> None:
+        turn = self.desk.conversation.active
+        rows = session_rows(self.summaries, self.session.id, turn.session.id if turn else None, self._unread)
+        self.query_one("#sessions", RowList).show(rows, follow=self.session.id)
+
+    def _draw_header(self) -> None:
+        report = self.desk.library.loaded
+        model = clean(report.name, newlines=False) if report else "no model"
+        title = clean(self.session.title, newlines=False)
+        unsaved = "  NOT SAVED" if self.desk.archive.unsaved(self.session.id) else ""
+        held = self.desk.archive.why_read_only(self.session.id)
+        note = "  read only: open in another quantchat" if held else unsaved
+        self.query_one("#header", Line).show(
+            Content.assemble(" ", (title, "bold"), "  ", (model, "$text-accent"), (note, "$error"))
+        )
+
+    def _draw_activity(self) -> None:
+        conversation, loading = self.desk.conversation, self.desk.library.loading
+        waiting = conversation.waiting_for(self.session.id)
+        if loading is not None:
+            line = status.load_line(loading)
+        else:
+            turn = conversation.active
+            elsewhere = turn is not None and turn.session.id != self.session.id
+            line = status.turn_line(turn, waiting, elsewhere)
+        self.query_one("#activity", Line).show(line)
+
+    def _draw_status(self) -> None:
+        library = self.desk.library
+        report = library.loaded
+        model = f"{report.kernel.removeprefix('gptq_')} {report.device}" if report else library.phase.value
+        figures = status.turn_text(self.own_turn, self.session, report)
+        memory = status.memory_text(self.desk.memory.latest)
+        self.query_one("#status", Line).show(status.status_line(memory, model, figures, self.size.width))
+
+    def on_resize(self) -> None:
+        self.later("status")
+
+    def sync_transcript(self) -> None:
+        """Bring the transcript to the state of the session with the fewest changes."""
+        busy = self.desk.conversation.is_busy(self.session.id)
+        views = message_views(self.session, self.own_turn, busy)
+        old, self._views = self._views, views
+        common = 0
+        while common < min(len(old), len(views)) and old[common].id == views[common].id:
+            common += 1
+        for gone in old[common:]:
+            self.transcript.remove(gone.id)
+        for before, now in zip(old[:common], views[:common], strict=True):
+            if now != before and not (now.streaming and before.streaming):
+                self.transcript.replace(now)
+        for new in views[common:]:
+            self.transcript.append(new)
+
+    # Sessions
+
+    async def refresh_sessions(self) -> None:
+        self.summaries = await self.desk.archive.list()
+        self.draw("sessions")
+
+    def open_session(self, session: Session) -> None:
+        """Show another session; a streaming one goes on streaming."""
+        self.keep_draft()
+        self._text.clear()
+        self.session = session
+        self._unread.discard(session.id)
+        self.desk.state.last_session = session.id
+        busy = self.desk.conversation.is_busy(session.id)
+        self._views = message_views(session, self.own_turn, busy)
+        self.transcript.show(self._views)
+        self.prompt.load(session.draft)
+        session.draft = ""
+        self.draw("header", "activity", "status", "sessions")
+
+    def keep_draft(self) -> None:
+        """Save what stands in the prompt with its session."""
+        session, text = self.session, self.prompt.text
+        session.draft = text
+        if text or session.messages:
+            try:
+                self.desk.archive.save(session)
+            except QuantchatError:
+                # A session that is open elsewhere keeps its draft there.
+                return
+
+    # Events of the widgets
+
+    @on(Prompt.Submitted)
+    def _on_submitted(self, event: Prompt.Submitted) -> None:
+        text = event.text.strip()
+        if not text:
+            return
+        command = find_slash(text) if text.startswith("/") and " " not in text else None
+        if command is None and text.lower() in QUIT_WORDS:
+            command = find_slash("quit")
+        if command is not None:
+            self.prompt.load("")
+            self.call_later(self.run_action, command.action)
+            return
+        self.send(event.text.rstrip())
+
+    @on(Prompt.RecallRequested)
+    def _on_recall(self) -> None:
+        asked = [message for message in self.session.branch() if message.role == "user"]
+        if asked:
+            self.prompt.load(asked[-1].text)
+
+    @on(RowList.OptionSelected, "#models")
+    def _on_model_chosen(self, event: RowList.OptionSelected) -> None:
+        self.choose_model(event.option_id or "")
+
+    @on(RowList.OptionSelected, "#sessions")
+    def _on_session_chosen(self, event: RowList.OptionSelected) -> None:
+        self.choose_session(event.option_id or "")

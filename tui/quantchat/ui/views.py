@@ -1,0 +1,128 @@
+"""Sessions and models, put into the rows and messages that widgets show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from quantchat.domain.chat import Message, Session, SessionSummary
+from quantchat.domain.memory import Fit, format_bytes
+from quantchat.domain.models import ModelInfo
+from quantchat.engine.protocol import LoadReport
+from quantchat.services.conversation import label_of
+from quantchat.services.turns import Turn
+from quantchat.ui.text import clean
+from quantchat.ui.widgets.rows import Row
+from quantchat.ui.widgets.transcript import MessageView, Tone
+
+FIT_MARKS: dict[Fit, tuple[str, str]] = {
+    "fits": ("✓", "$success"),
+    "tight": ("~", "$warning"),
+    "too big": ("✗", "$error"),
+    "broken": ("!", "$error"),
+}
+LOADED_MARK = ("●", "$accent")
+
+FINISHES = {
+    "length": "cut at the token limit",
+    "stopped": "stopped",
+    "context": "context window full",
+    "error": "failed",
+    "interrupted": "interrupted: quantchat ended before the answer did",
+}
+
+
+def model_rows(
+    models: Iterable[ModelInfo], judge: Callable[[ModelInfo], Fit | None], loaded: LoadReport | None
+) -> list[Row]:
+    """One row per model: fit mark, name, quantization and size, and the kernel when it is loaded."""
+    rows = []
+    for model in models:
+        fit = judge(model)
+        mark, style = FIT_MARKS[fit] if fit else (" ", "")
+        detail = f"{model.quant.label()} {format_bytes(model.weight_bytes or model.disk_bytes)}"
+        here = loaded is not None and loaded.path == model.path
+        if here and loaded is not None:
+            mark, style = LOADED_MARK
+            detail = f"{model.quant.label()} {loaded.kernel.removeprefix('gptq_')}"
+        if not model.loadable:
+            detail = "cannot load"
+        rows.append(Row(model.path, clean(model.name, newlines=False), detail, mark, style, strong=here))
+    return rows
+
+
+def session_rows(sessions: Iterable[SessionSummary], shown: str, streaming: str | None, unread: set[str]) -> list[Row]:
+    """One row per session; `*` marks the one that streams, `+` an answer that ended unseen."""
+    rows = []
+    for summary in sessions:
+        mark, style = " ", ""
+        if summary.id == streaming:
+            mark, style = "*", "$accent"
+        elif summary.id in unread:
+            mark, style = "+", "$success"
+        when = summary.updated.astimezone()
+        rows.append(
+            Row(
+                summary.id,
+                clean(summary.title, newlines=False),
+                f"{when:%b %d %H:%M}",
+                mark,
+                style,
+                strong=summary.id == shown,
+            )
+        )
+    return rows
+
+
+def message_views(session: Session, turn: Turn | None, busy: bool) -> list[MessageView]:
+    """The branch that is shown, with the running answer's text so far and the prompts that wait."""
+    views: list[MessageView] = []
+    branch = session.branch()
+    for message in branch:
+        streaming = turn is not None and turn.message.id == message.id
+        views.append(message_view(session, message, turn.text if streaming and turn else None))
+        if message.error is not None:
+            views.append(
+                MessageView(
+                    id=f"{message.id}:error", role="note", text=message.error.sentence(), label="", tone="error"
+                )
+            )
+    for index, prompt in enumerate(session.queued):
+        views.append(MessageView(id=f"queued:{index}", role="user", text=prompt, label="you · waiting", tone="queued"))
+    if branch and branch[-1].role == "user" and not busy:
+        note = "Not answered yet. Ctrl+R asks the model again."
+        views.append(MessageView(id="unanswered", role="note", text=note, label=""))
+    return views
+
+
+def message_view(session: Session, message: Message, streamed: str | None) -> MessageView:
+    """One message; `streamed` is its text so far while it is being written."""
+    label = label_of(message)
+    versions = session.siblings(message.id)
+    if message.role == "assistant" and len(versions) > 1:
+        place = [version.id for version in versions].index(message.id) + 1
+        label += f" · version {place} of {len(versions)}"
+    tone: Tone = "normal"
+    if message.finish == "error":
+        tone = "error"
+    elif message.finish == "interrupted":
+        tone = "interrupted"
+    return MessageView(
+        id=message.id,
+        role="user" if message.role == "user" else "assistant",
+        text=message.text if streamed is None else streamed,
+        label=label,
+        footer="" if streamed is not None else footer_of(message),
+        tone=tone,
+        streaming=streamed is not None,
+    )
+
+
+def footer_of(message: Message) -> str:
+    """Why an answer ended, if not by itself, and what it cost."""
+    parts = [FINISHES[message.finish]] if message.finish in FINISHES else []
+    cost = message.statistics
+    if cost is not None and cost.new_tokens:
+        parts.append(f"{cost.new_tokens} tokens")
+        if cost.tokens_per_second:
+            parts.append(f"{cost.tokens_per_second:.1f} tok/s")
+    return " · ".join(parts)

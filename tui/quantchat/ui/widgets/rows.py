@@ -1,0 +1,93 @@
+"""A list of one-line rows that keeps its place while rows change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len, set_cell_size
+from textual.binding import Binding
+from textual.content import Content
+from textual.events import Resize
+from textual.widgets import OptionList
+from textual.widgets.option_list import Option
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: a mark of one cell, a name that may be shortened, and details at the right edge."""
+
+    id: str
+    name: str
+    detail: str = ""
+    mark: str = " "
+    style: str = ""
+    strong: bool = False
+    enabled: bool = True
+
+
+def fit_row(row: Row, width: int) -> Content:
+    """Lay a row out in `width` cells; a name that is too long loses its middle."""
+    detail = row.detail if width - cell_len(row.detail) >= 14 else ""
+    space = max(width - 2 - (cell_len(detail) + 1 if detail else 0), 1)
+    name = set_cell_size(shorten(row.name, space), space)
+    text = Content.assemble((row.mark, row.style), " ", (name, "bold" if row.strong else ""))
+    return text + Content.assemble(" ", (detail, "dim")) if detail else text
+
+
+def shorten(name: str, width: int) -> str:
+    """Cut the middle out of a name so that both its ends stay readable."""
+    if cell_len(name) <= width:
+        return name
+    if width < 4:
+        return set_cell_size(name, width)
+    tail = (width - 1) // 2
+    return set_cell_size(name, width - 1 - tail).rstrip() + "…" + name[-tail:]
+
+
+class RowList(OptionList):
+    """Rows by id; the highlighted row stays highlighted when others come and go."""
+
+    BINDINGS = [
+        Binding("j", "cursor_down", show=False),
+        Binding("k", "cursor_up", show=False),
+        Binding("g", "first", show=False),
+        Binding("G", "last", show=False),
+    ]
+
+    def __init__(self, title: str, *, id: str, empty: str) -> None:
+        super().__init__(id=id, markup=False)
+        self.border_title = title
+        self._rows: tuple[Row, ...] = ()
+        self.empty = empty
+        self._drawn_width = 0
+
+    def show(self, rows: Sequence[Row], *, follow: str | None = None) -> None:
+        """Show these rows; `follow` names the row to highlight when none was."""
+        new = tuple(rows)
+        if new == self._rows and self.option_count:
+            return
+        self._rows = new
+        self._draw(follow)
+
+    def _draw(self, follow: str | None) -> None:
+        width = max(self.scrollable_content_region.width, 8)
+        self._drawn_width = width
+        kept = self.highlighted_id or follow
+        self.clear_options()
+        if not self._rows:
+            self.add_option(Option(Content.styled(self.empty, "dim"), disabled=True))
+            return
+        self.add_options([Option(fit_row(row, width), id=row.id, disabled=not row.enabled) for row in self._rows])
+        ids = [row.id for row in self._rows]
+        self.highlighted = ids.index(kept) if kept in ids else 0
+
+    @property
+    def highlighted_id(self) -> str | None:
+        """The id of the highlighted row."""
+        option = self.highlighted_option
+        return option.id if option is not None else None
+
+    def on_resize(self, event: Resize) -> None:
+        if self.scrollable_content_region.width != self._drawn_width:
+            self._draw(None)
