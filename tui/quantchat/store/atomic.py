@@ -1,0 +1,157 @@
+"""Files that are either the old one or the new one, never half of each."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import socket
+import time
+from pathlib import Path
+
+from quantchat.errors import StorageError
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+ABANDONED_SECONDS = 24 * 3600
+"""A temporary file older than this has no writer any more, whoever its process id belongs to now."""
+
+_TEMPORARY = re.compile(r"^\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp$")
+
+
+def translate_os_error(error: OSError, path: Path) -> StorageError:
+    """Explain what the disk said about `path`."""
+    said = error.strerror or str(error)
+    if error.errno in FULL:
+        return StorageError(
+            "The disk is full",
+            f"{path} could not be written ({said})",
+            f"Free some space where {path.parent} lies and try again",
+            code="disk-full",
+        )
+    if error.errno in FORBIDDEN:
+        return StorageError(
+            "No permission to write" if error.errno == errno.EROFS else "No permission to write or read",
+            f"{path}: {said}",
+            f"Make {path.parent} writable for your user, or point QUANTCHAT_HOME at a folder that is",
+            code="no-permission",
+        )
+    return StorageError("The disk refused", f"{path}: {said}", "Check the disk and try again")
+
+
+def private_dir(path: Path) -> Path:
+    """Make a folder that only its owner can enter (0700), with any missing parents, and return it.
+
+    Raises:
+        StorageError: if it cannot be made.
+    """
+    try:
+        for folder in reversed([path, *path.parents]):
+            if not folder.exists():
+                folder.mkdir(mode=0o700, exist_ok=True)
+        if path.stat().st_mode & 0o077:
+            # A folder of someone else's that we may write is still good enough.
+            with contextlib.suppress(PermissionError):
+                path.chmod(0o700)
+    except OSError as error:
+        raise translate_os_error(error, path) from error
+    return path
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace a file by new contents that are on the disk before their name is; mode 0600.
+
+    A symbolic link is followed, so that a linked `config.toml` stays linked.
+
+    Raises:
+        StorageError: `disk-full`, `no-permission` or `storage`; the old file is then untouched.
+    """
+    target = Path(os.path.realpath(path))
+    folder = target.parent if target.parent.is_dir() else private_dir(target.parent)
+    temporary = folder / temporary_name(target.name)
+    try:
+        try:
+            _write_synced(temporary, data)
+            temporary.replace(target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        sync_folder(folder)
+    except OSError as error:
+        raise translate_os_error(error, target) from error
+
+
+def temporary_name(name: str) -> str:
+    """Name a temporary file after its writer, so that a later start can tell whether it was abandoned."""
+    return f".{name}.{host_label()}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+
+
+def host_label() -> str:
+    """This machine's name in letters that fit into a file name."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40] or "host"
+
+
+def process_lives(pid: int) -> bool:
+    """Whether a process of this machine exists, ours or not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def sweep_temporaries(folder: Path) -> list[Path]:
+    """Remove temporary files whose writer is gone; return those removed."""
+    removed = []
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            if _abandoned(path):
+                path.unlink()
+                removed.append(path)
+    return removed
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a rename to the disk. Some network file systems cannot, and say so with EINVAL."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def move_aside(path: Path, folder: Path) -> Path:
+    """Move a file into a private folder under a name that is free there; return the new place.
+
+    Raises:
+        OSError: if it cannot be moved; it is then where it was.
+    """
+    private_dir(folder)
+    target = folder / path.name
+    while os.path.lexists(target):
+        target = folder / f"{path.stem}.{secrets.token_hex(4)}{path.suffix}"
+    path.rename(target)
+    return target
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _abandoned(path: Path) -> bool:
+    if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+        return True
+    writer = _TEMPORARY.match(path.name)
+    return writer is not None and writer["host"] == host_label() and not process_lives(int(writer["pid"]))

@@ -1,0 +1,188 @@
+"""What a running answer has said so far, kept safe while it streams.
+
+`sessions/<id>.journal` holds JSON lines: `{"message": {...}}` opens an answer, `{"text": "..."}` adds to it, and
+`{"finish": "...", "statistics": {...}}` closes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from quantchat.domain.chat import Message
+from quantchat.domain.generation import FinishReason, TurnStatistics
+from quantchat.errors import StorageError
+from quantchat.store.atomic import private_dir, sync_folder, translate_os_error
+from quantchat.store.schema import encode_json
+
+INTERVAL_SECONDS = 0.5
+CLOSE_SECONDS = 5.0
+
+
+class _Line(msgspec.Struct, omit_defaults=True):
+    message: Message | None = None
+    text: str = ""
+    finish: FinishReason | None = None
+    statistics: TurnStatistics | None = None
+
+
+_lines = msgspec.json.Decoder(_Line)
+
+
+class Journal:
+    """The journal of one answer. Its own thread writes, so that a slow disk never holds up the screen.
+
+    Attributes:
+        error: Why the last write failed; None as soon as one succeeds. What could not be written is kept and tried again.
+    """
+
+    def __init__(self, path: Path, message: Message, *, interval: float = INTERVAL_SECONDS) -> None:
+        """Open the journal of `message` and write at most each `interval` seconds; the first text at once."""
+        self.path = path
+        self.error: StorageError | None = None
+        self._interval = interval
+        opened = msgspec.structs.replace(message, finish=None, statistics=None, error=None)
+        self._unwritten = _encode(_Line(message=opened))
+        self._texts: list[str] = []
+        self._ending: _Line | None = None
+        self._closing = False
+        self._changed = threading.Condition()
+        self._descriptor: int | None = None
+        self._start = 0
+        self._end = 0
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    def append(self, text: str) -> None:
+        """Add to the answer; returns at once."""
+        with self._changed:
+            self._texts.append(text)
+            self._changed.notify()
+
+    def close(self, finish: FinishReason | None = None, statistics: TurnStatistics | None = None) -> None:
+        """Write what is left and, where it is known, how the answer ended; then stop the thread.
+
+        Does not raise: look at `error`. Waits for the disk for up to five seconds.
+        """
+        with self._changed:
+            if not self._closing and finish is not None:
+                self._ending = _Line(finish=finish, statistics=statistics)
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(CLOSE_SECONDS)
+
+    def remove(self) -> None:
+        """Delete the journal, after its text was saved with the session."""
+        self.close()
+        # What stays is folded in again at the next start, without effect.
+        with contextlib.suppress(OSError):
+            if self._start:
+                os.truncate(self.path, self._start)
+            else:
+                self.path.unlink()
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            with self._changed:
+                self._changed.wait_for(lambda: self._texts or self._unwritten or self._closing)
+                texts, self._texts = self._texts, []
+                closing = self._closing
+            if text := "".join(texts):
+                self._unwritten += _encode(_Line(text=text))
+            if closing and self._ending is not None:
+                self._unwritten += _encode(self._ending)
+            self._write()
+            if text or self.error:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closing, timeout=self._interval)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def _write(self) -> None:
+        if not self._unwritten:
+            return
+        try:
+            descriptor = self._opened()
+            _write_at(descriptor, self._unwritten, self._end)
+            os.fsync(descriptor)
+        except StorageError as error:
+            self.error = error
+        except OSError as error:
+            self.error = translate_os_error(error, self.path)
+            if self._descriptor is not None:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._descriptor, self._end)
+        else:
+            self._end += len(self._unwritten)
+            self._unwritten = b""
+            self.error = None
+
+    def _opened(self) -> int:
+        if self._descriptor is None:
+            private_dir(self.path.parent)
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # An answer that nobody has folded in yet stays in front of this one.
+            self._start = self._end = os.fstat(self._descriptor).st_size
+            if self._start:
+                self._unwritten = b"\n" + self._unwritten
+            sync_folder(self.path.parent)
+        return self._descriptor
+
+
+def replay(path: Path) -> tuple[Message, ...]:
+    """Read the answers of a journal; lines that are cut off or broken are passed over.
+
+    `finish` is None where the journal does not say how an answer ended. Text whose opening line was lost becomes an
+    answer of its own, named after the file.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    answers: list[Message] = []
+    texts: list[list[str]] = []
+    for line in _readable_lines(path.read_bytes()):
+        if line.message is not None:
+            answers.append(line.message)
+            texts.append([line.message.text])
+        elif not answers:
+            answers.append(_orphan(path))
+            texts.append([])
+        if line.text:
+            texts[-1].append(line.text)
+        if line.finish is not None:
+            answers[-1].finish, answers[-1].statistics = line.finish, line.statistics
+    for answer, parts in zip(answers, texts, strict=True):
+        answer.text = "".join(parts)
+    return tuple(answers)
+
+
+def _readable_lines(data: bytes) -> list[_Line]:
+    lines = []
+    for raw in data.split(b"\n"):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            line = _lines.decode(raw)
+            if line != _Line():
+                lines.append(line)
+    return lines
+
+
+def _orphan(path: Path) -> Message:
+    written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return Message(id=f"{path.stem}-recovered", role="assistant", text="", created=written)
+
+
+def _encode(line: _Line) -> bytes:
+    return encode_json(line) + b"\n"
+
+
+def _write_at(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written

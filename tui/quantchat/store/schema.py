@@ -1,0 +1,116 @@
+"""How a session becomes bytes and back, across versions of the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from quantchat.domain.chat import SCHEMA, UNTITLED, Session, SessionSummary
+
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+
+UPGRADES: Mapping[int, Upgrade] = {}
+"""From a version to the next one. Each step must give the same result when it meets its own output."""
+
+
+class NewerSchema(Exception):
+    """The file was written by a later quantchat."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"schema {version}, this quantchat reads up to {SCHEMA}")
+        self.version = version
+
+
+class _Version(msgspec.Struct):
+    version: int = 1
+
+
+class _Nothing(msgspec.Struct):
+    """Stands for a message that is counted and not read."""
+
+
+class _Row(msgspec.Struct):
+    """The fields of a list row; the rest of the file is checked and skipped, not built."""
+
+    updated: datetime
+    title: str = UNTITLED
+    version: int = 1
+    messages: dict[str, _Nothing] = {}
+
+
+_sessions = msgspec.json.Decoder(Session)
+_versions = msgspec.json.Decoder(_Version)
+_rows = msgspec.json.Decoder(_Row)
+
+
+def encode_json(value: Any) -> bytes:
+    """Encode as JSON; a lone surrogate, which UTF-8 cannot hold, becomes a question mark."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_scrub(msgspec.to_builtins(value)))
+
+
+def encode_session(session: Session) -> bytes:
+    """Return the file of a session: indented JSON that names its schema version.
+
+    Raises:
+        msgspec.ValidationError: if the session holds a value that could not be read back.
+    """
+    body = encode_json(msgspec.structs.replace(session, version=SCHEMA))
+    # The struct leaves out defaults, and the version is one; a file without it could not be upgraded later.
+    body = b'{"version":%d,' % SCHEMA + body[1:]
+    _sessions.decode(body)
+    return msgspec.json.format(body, indent=2) + b"\n"
+
+
+def decode_session(data: bytes, *, schema: int = SCHEMA, upgrades: Mapping[int, Upgrade] = UPGRADES) -> Session:
+    """Read a session of any version up to `schema`.
+
+    Raises:
+        NewerSchema: if a later quantchat wrote it.
+        msgspec.DecodeError: if it is not a session.
+    """
+    version = _versions.decode(data).version
+    if version > schema:
+        raise NewerSchema(version)
+    if version == schema:
+        return _sessions.decode(data)
+    if version < 1:
+        raise msgspec.ValidationError(f"there is no schema {version}")
+    return msgspec.convert(upgrade(msgspec.json.decode(data), schema=schema, upgrades=upgrades), Session)
+
+
+def upgrade(content: dict[str, Any], *, schema: int, upgrades: Mapping[int, Upgrade]) -> dict[str, Any]:
+    """Lead a decoded file step by step to `schema`."""
+    for version in range(content.get("version", 1), schema):
+        content = upgrades[version](content) | {"version": version + 1}
+    return content
+
+
+def decode_summary(session_id: str, data: bytes) -> SessionSummary:
+    """Read only what a list row shows.
+
+    Raises:
+        NewerSchema, msgspec.DecodeError: as `decode_session`.
+    """
+    try:
+        row = _rows.decode(data)
+    except msgspec.DecodeError:
+        row = None
+    # Another version may have moved these fields: its whole file decides what it is.
+    whole = decode_session(data) if row is None or row.version != SCHEMA else row
+    return SessionSummary(id=session_id, title=whole.title, updated=whole.updated, messages=len(whole.messages))
+
+
+def _scrub(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_scrub(key): _scrub(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_scrub(item) for item in value]
+    return value

@@ -1,0 +1,124 @@
+"""The user's settings: `config.toml`, written by hand and by the program, and never thrown away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import tomlkit
+import tomlkit.exceptions
+
+from quantchat import paths
+from quantchat.domain.generation import SamplingOverrides
+from quantchat.errors import ErrorReport, UsageError
+from quantchat.store.atomic import translate_os_error, write_atomic
+from quantchat.store.fields import Fault, convert_table, line_of, read_toml
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user has chosen.
+
+    Attributes:
+        models_dirs: Further folders to look for models in.
+        sampling: Sampling for all sessions; a session's own wins.
+        system_prompt: For new sessions.
+        keys: Action name to key, such as `{"stop": "ctrl+x"}`.
+        kernel: A kernel name of the policy table; None lets quantchat choose.
+        device: `cpu`, `cuda:0`, ...; None takes the first GPU, else the CPU.
+        allow_pickle: Also read weights from pickle files, which can run code.
+    """
+
+    theme: str = "quantchat-dark"
+    models_dirs: list[str] = []
+    sampling: SamplingOverrides = SamplingOverrides()
+    system_prompt: str = ""
+    keys: dict[str, str] = {}
+    kernel: str | None = None
+    device: str | None = None
+    allow_pickle: bool = False
+
+
+def load_settings(path: Path | None = None) -> tuple[Settings, list[ErrorReport]]:
+    """Read the settings (default: those of `paths`). Never raises.
+
+    What is wrong is reported by line and key, and only that has its default value.
+    """
+    path = path or paths.config_file()
+    try:
+        table = read_toml(path)
+        text = path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        return Settings(), []
+    except OSError as error:
+        return Settings(), [translate_os_error(error, path).report]
+    except ValueError as error:
+        return Settings(), [_unparsable(path, error).report]
+    good, faults = convert_table(table, Settings)
+    return Settings(**good), [_fault_report(path, text, fault) for fault in faults]
+
+
+def update_settings(path: Path | None = None, **changes: Any) -> Settings:
+    """Change some settings in the file, keeping its comments and order, and return what it now says.
+
+    None takes a setting out of the file. A table (`sampling`, `keys`) is replaced as a whole.
+
+    Raises:
+        UsageError: if a value is not allowed or the file does not parse; it is then untouched.
+        StorageError: if the disk refuses.
+    """
+    path = path or paths.config_file()
+    wanted = {key: msgspec.to_builtins(value) for key, value in changes.items()}
+    _, faults = convert_table({key: value for key, value in wanted.items() if value is not None}, Settings)
+    if faults:
+        raise UsageError("That setting is not allowed", "; ".join(f"`{key}`: {reason}" for key, reason in faults))
+    document = _read_document(path)
+    for key, value in wanted.items():
+        _put(document, key, value)
+    write_atomic(path, tomlkit.dumps(document).encode())
+    return load_settings(path)[0]
+
+
+def _read_document(path: Path) -> tomlkit.TOMLDocument:
+    try:
+        return tomlkit.parse(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        return tomlkit.document()
+    except OSError as error:
+        raise translate_os_error(error, path) from error
+    except (tomlkit.exceptions.TOMLKitError, ValueError) as error:
+        raise _unparsable(path, error) from error
+
+
+def _put(table: MutableMapping[str, Any], key: str, value: Any) -> None:
+    present = table.get(key)
+    if value is None:
+        table.pop(key, None)
+    elif isinstance(value, Mapping) and isinstance(present, MutableMapping):
+        for gone in [name for name in present if name not in value]:
+            del present[gone]
+        for name, item in value.items():
+            _put(present, name, item)
+    elif present is None or getattr(present, "unwrap", lambda: present)() != value:
+        table[key] = value
+
+
+def _unparsable(path: Path, error: Exception) -> UsageError:
+    return UsageError(
+        "The settings file does not parse",
+        f"{path}: {error}. It was left as it is, and the defaults are used",
+        "Correct that line and start again",
+        code="settings-unreadable",
+    )
+
+
+def _fault_report(path: Path, text: str, fault: Fault) -> ErrorReport:
+    line = line_of(text, fault.key)
+    unknown = fault.reason.startswith("not a known key")
+    return ErrorReport(
+        code="setting-unknown" if unknown else "setting-wrong",
+        title="A setting is not known" if unknown else "A setting is wrong",
+        detail=f"{path}{f', line {line}' if line else ''}: `{fault.key}` {fault.reason}",
+        remedy="It is ignored until you change it" if unknown else "Its default is used until you change it",
+    )
