@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -133,18 +135,28 @@ def read_json(path: Path) -> JsonObject:
 
 
 def _read_regular(path: Path) -> bytes:
+    with open_regular(path) as (file, size):
+        if size > JSON_LIMIT:
+            raise defect("file-too-large", file=path.name, size=size)
+        return file.read(JSON_LIMIT)
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a regular file for reading and give its size in bytes; never waits at a pipe.
+
+    Raises:
+        Defect: It is no regular file, or the system refuses to open or read it.
+    """
     try:
-        # Opening a pipe blocks until someone writes; O_NONBLOCK lets it be looked at first.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(path, "rb", opener=_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise defect("file-unreadable", file=path.name, why="it is not a regular file")
+            yield file, status.st_size
     except OSError as error:
         raise defect("file-unreadable", file=path.name, why=os_reason(error)) from error
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise defect("file-unreadable", file=path.name, why="it is not a regular file")
-        if status.st_size > JSON_LIMIT:
-            raise defect("file-too-large", file=path.name, size=status.st_size)
-        try:
-            return file.read(JSON_LIMIT)
-        except OSError as error:
-            raise defect("file-unreadable", file=path.name, why=os_reason(error)) from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)

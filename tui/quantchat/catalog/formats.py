@@ -145,7 +145,7 @@ FORMATS = (
         refusal="it is made for Apple's processors",
         counts=False,
     ),
-    Format(method="aqlm", title="AQLM", settings={"bits": _at("nbits_per_codebook")}, refusal=_PACKAGE, counts=False),
+    Format(method="aqlm", title="AQLM", refusal=_PACKAGE, counts=False),
     *(
         Format(
             method=method,

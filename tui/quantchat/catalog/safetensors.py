@@ -7,16 +7,14 @@ Format: 8 bytes little-endian header length, a JSON object of that length, the t
 from __future__ import annotations
 
 import math
-import os
-import stat
 import struct
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
 import msgspec
 
-from quantchat.catalog.files import LFS_MAGIC
-from quantchat.catalog.problems import defect, os_reason
+from quantchat.catalog.files import LFS_MAGIC, open_regular
+from quantchat.catalog.problems import defect
 
 HEADER_LIMIT = 100_000_000
 """Bytes; the limit of the safetensors library itself."""
@@ -81,19 +79,9 @@ def read_header(path: Path) -> Header:
     Raises:
         Defect: The file is unreadable, truncated, damaged, or a Git LFS pointer.
     """
-    try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise defect("file-unreadable", file=path.name, why="it is not a regular file")
-            text = _header_text(file, path.name, status.st_size)
-    except OSError as error:
-        raise defect("file-unreadable", file=path.name, why=os_reason(error)) from error
-    return _parse(text, path.name, status.st_size)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
+    with open_regular(path) as (file, size):
+        text = _header_text(file, path.name, size)
+    return _parse(text, path.name, size)
 
 
 def _header_text(file: BinaryIO, name: str, file_size: int) -> bytes:
