@@ -24,10 +24,29 @@ _QUERY = re.compile(rb"\x1b\[\?(2026|2048)\$p")
 _PARTIAL = re.compile(rb"\x1b(\[[<>=?0-9;$]*)?$")
 
 KEYS = {
-    "enter": "\r", "esc": "\x1b", "up": "\x1b[A", "down": "\x1b[B", "tab": "\t", "pageup": "\x1b[5~", "f1": "\x1bOP",
-    "f2": "\x1bOQ", "f3": "\x1bOR", "f4": "\x1bOS", "ctrl+c": "\x03", "ctrl+j": "\n", "ctrl+l": "\x0c",
-    "ctrl+n": "\x0e", "ctrl+o": "\x0f", "ctrl+q": "\x11", "ctrl+r": "\x12", "delete": "\x1b[3~", "f10": "\x1b[21~",
-    "f7": "\x1b[18~", "f9": "\x1b[20~", "ctrl+p": "\x10", "backspace": "\x7f",
+    "enter": "\r",
+    "esc": "\x1b",
+    "up": "\x1b[A",
+    "down": "\x1b[B",
+    "tab": "\t",
+    "pageup": "\x1b[5~",
+    "f1": "\x1bOP",
+    "f2": "\x1bOQ",
+    "f3": "\x1bOR",
+    "f4": "\x1bOS",
+    "ctrl+c": "\x03",
+    "ctrl+j": "\n",
+    "ctrl+l": "\x0c",
+    "ctrl+n": "\x0e",
+    "ctrl+o": "\x0f",
+    "ctrl+q": "\x11",
+    "ctrl+r": "\x12",
+    "delete": "\x1b[3~",
+    "f10": "\x1b[21~",
+    "f7": "\x1b[18~",
+    "f9": "\x1b[20~",
+    "ctrl+p": "\x10",
+    "backspace": "\x7f",
 }
 
 
@@ -35,7 +54,13 @@ class Terminal:
     """Runs a command under a pty of a given size; `screen_text` is what a person would see."""
 
     def __init__(
-        self, command: Sequence[str], *, env: Mapping[str, str], columns: int = 120, lines: int = 40, cwd: Path | None = None
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        columns: int = 120,
+        lines: int = 40,
+        cwd: Path | None = None,
     ) -> None:
         self.screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self.screen)
@@ -143,5 +168,13 @@ def quantchat_command(*arguments: str) -> list[str]:
 
 def program_env(home: Path, **more: str) -> dict[str, str]:
     """The environment of a fresh user with a modern terminal."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("QUANTCHAT", "PYTEST", "SSH", "TMUX"))}
-    return kept | {"QUANTCHAT_HOME": str(home), "TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8", **more}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("QUANTCHAT", "PYTEST", "SSH", "TMUX"))
+    }
+    return kept | {
+        "QUANTCHAT_HOME": str(home),
+        "TERM": "xterm-256color",
+        "COLORTERM": "truecolor",
+        "LANG": "C.UTF-8",
+        **more,
+    }

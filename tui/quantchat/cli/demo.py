@@ -41,7 +41,9 @@ class Bars:
         bar = self._bars.get(step.step)
         if bar is None:
             bar = self._bars[step.step] = self._progress.add_task(step.title, total=None, unit=step.unit)
-        self._progress.update(bar, description=step.title, completed=step.done, total=step.total or None, unit=step.unit)
+        self._progress.update(
+            bar, description=step.title, completed=step.done, total=step.total or None, unit=step.unit
+        )
 
 
 def prepare_demo() -> Path:

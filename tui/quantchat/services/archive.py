@@ -14,7 +14,7 @@ from quantchat.domain.chat import Message, Session, SessionSummary
 from quantchat.errors import SessionLocked, StorageError
 from quantchat.services.facts import Fact, Listener, Notice, SessionChanged, SessionsChanged
 from quantchat.store.journal import Journal
-from quantchat.store.locks import SessionLock
+from quantchat.store.locks import SessionLock, SessionLocks
 from quantchat.store.recovery import Recovered, recover, settle
 from quantchat.store.sessions import SessionStore
 
@@ -32,6 +32,7 @@ class Archive:
     def __init__(self, listener: Listener, store: SessionStore | None = None) -> None:
         self._listen = listener
         self._store = store or SessionStore()
+        self._session_locks = SessionLocks(self._store.root)
         self._open: dict[str, Session] = {}
         self._locks: dict[str, SessionLock] = {}
         self._read_only: dict[str, StorageError] = {}
@@ -42,9 +43,9 @@ class Archive:
 
     async def recover(self) -> list[Recovered]:
         """Fold in what a crash left behind; sessions of other running programs are left alone."""
-        return await asyncio.to_thread(recover, self._store)
+        return await asyncio.to_thread(recover, self._store, self._session_locks)
 
-    async def list(self) -> list[SessionSummary]:
+    async def summaries(self) -> list[SessionSummary]:
         """Return the sessions on disk and the unsaved ones, newest first."""
         stored = {summary.id: summary for summary in await asyncio.to_thread(self._store.list)}
         for problem in self._store.take_problems():
@@ -87,7 +88,7 @@ class Archive:
         if session_id in self._locks:
             return
         try:
-            self._locks[session_id] = self._store.lock(session_id)
+            self._locks[session_id] = self._session_locks.acquire(session_id)
             self._read_only.pop(session_id, None)
         except StorageError as error:
             self._read_only[session_id] = error
@@ -110,7 +111,7 @@ class Archive:
     def journal(self, session: Session, message: Message) -> Journal:
         """Start the journal of a streaming answer."""
         self._require_writable(session.id)
-        return self._store.journal(session.id, message)
+        return Journal(self._store.journal_path(session.id), message)
 
     def _require_writable(self, session_id: str) -> None:
         self._acquire(session_id)
@@ -132,7 +133,11 @@ class Archive:
         self._write(session, journal)
 
     def _write(self, session: Session, journal: Journal | None) -> None:
-        data = self._store.encode(session)
+        try:
+            data = self._store.encode(session)
+        except StorageError as error:
+            self._listen(Notice(report=error.report))
+            return
         if journal is not None:
             self._kept.setdefault(session.id, []).append(journal)
         journals = list(self._kept.get(session.id, ()))
@@ -140,7 +145,8 @@ class Archive:
         def work() -> None:
             for kept in journals:
                 kept.close()
-            self._store.write(session.id, data)
+            if data is not None:
+                self._store.write(session.id, data)
             for kept in journals:
                 kept.remove()
 
@@ -191,7 +197,12 @@ class Archive:
         """
         self._require_writable(session_id)
         await self.flush()
-        await asyncio.to_thread(self._store.delete, session_id)
+        try:
+            await asyncio.to_thread(self._store.delete, session_id)
+        except StorageError as error:
+            # A session that was never written has no file to move.
+            if error.report.code != "session-missing":
+                raise
         self._open.pop(session_id, None)
         self._failed.pop(session_id, None)
         self._release(session_id)

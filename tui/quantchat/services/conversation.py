@@ -11,7 +11,13 @@ from collections import deque
 from collections.abc import Callable
 
 from quantchat.domain.chat import Message, RunCard, Session, new_id, utc_now
-from quantchat.domain.generation import FinishReason, SamplingOverrides, SamplingSettings, TurnStatistics, resolve_sampling
+from quantchat.domain.generation import (
+    FinishReason,
+    SamplingOverrides,
+    SamplingSettings,
+    TurnStatistics,
+    resolve_sampling,
+)
 from quantchat.engine import protocol
 from quantchat.engine.client import EngineExited
 from quantchat.errors import ErrorReport, QuantchatError, UsageError

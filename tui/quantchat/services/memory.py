@@ -19,11 +19,13 @@ class MemoryView(msgspec.Struct, frozen=True, kw_only=True):
     host: HostMemory
     engine_host_bytes: int | None = None
 
-    def fit(self, model: ModelInfo) -> Fit:
-        """Judge whether a model fits where it would be loaded: the first GPU, else host memory."""
+    def fit(self, model: ModelInfo) -> Fit | None:
+        """Judge whether a model fits where it would be loaded: the first GPU, else host memory; None if unknown."""
         if isinstance(self.gpus, GpuSnapshot) and self.gpus.devices:
             device = self.gpus.devices[0]
-            return judge_fit(model, "cuda", device.total - device.used + (device.engine_bytes or 0))
+            if device.free is None:
+                return None
+            return judge_fit(model, "cuda", device.free + (device.engine_bytes or 0))
         return judge_fit(model, "cpu", self.host.available + (self.engine_host_bytes or 0))
 
 

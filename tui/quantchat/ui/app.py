@@ -73,8 +73,12 @@ class QuantchatApp(App[None]):
         known = DEFAULT_THEME if DEFAULT_THEME in self.available_themes else "textual-dark"
         self.theme = known
         self._problems.append(
-            ErrorReport(code="theme", title=f"There is no theme {name!r}", detail=f"{known} is used",
-                        remedy=f"Known themes: {', '.join(self._theme_names)}")
+            ErrorReport(
+                code="theme",
+                title=f"There is no theme {name!r}",
+                detail=f"{known} is used",
+                remedy=f"Known themes: {', '.join(self._theme_names)}",
+            )
         )
 
     def next_theme(self) -> None:
@@ -86,7 +90,7 @@ class QuantchatApp(App[None]):
 
     # Start
 
-    def get_default_screen(self) -> Screen[object]:
+    def get_default_screen(self) -> ChatScreen:
         hz = SSH_HZ if os.environ.get("SSH_CONNECTION") else LOCAL_HZ
         self._chat = chat = ChatScreen(self.desk, self.desk.archive.new(), flush_hz=hz)
         return chat
@@ -192,5 +196,3 @@ class QuantchatApp(App[None]):
         self.chat.query_one("#status").show(Content(" Saving and leaving …"))  # type: ignore[attr-defined]
         await self.desk.close()
         self.exit()
-
-

@@ -34,8 +34,8 @@ def device_text(device: GpuDevice) -> str:
     ]
     if device.engine_bytes is not None:
         parts.append(f"engine {gib(device.engine_bytes)}")
-    if device.utilisation is not None:
-        parts.append(f"{device.utilisation}%")
+    if device.utilization is not None:
+        parts.append(f"{device.utilization}%")
     if device.temperature is not None:
         parts.append(f"{device.temperature}°C")
     if device.power is not None:

@@ -43,7 +43,7 @@ class ChatScreen(ChatActions, Screen[None]):
     """Models and sessions left, the chat right, one status bar below."""
 
     CSS_PATH = "chat.tcss"
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, NARROW), (100, WIDE)]
+    HORIZONTAL_BREAKPOINTS = [(0, NARROW), (100, WIDE)]
     AUTO_FOCUS = "#prompt"
     BINDINGS: ClassVar[list[BindingType]] = [
         *bindings(),
@@ -236,7 +236,7 @@ class ChatScreen(ChatActions, Screen[None]):
     # Sessions
 
     async def refresh_sessions(self) -> None:
-        self.summaries = await self.desk.archive.list()
+        self.summaries = await self.desk.archive.summaries()
         self.draw("sessions")
 
     def open_session(self, session: Session) -> None:

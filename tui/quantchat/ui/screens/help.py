@@ -28,11 +28,18 @@ def help_text(keys: dict[str, str]) -> Content:
     section("Everywhere", [(show_keys(keys[c.id]), c.help) for c in COMMANDS if keys[c.id]])
     section("In lists", list(LIST_KEYS))
     section("Typed as a prompt", [(f"/{c.slashes[0]}", c.help) for c in COMMANDS if c.slashes])
-    section("Marks", [("✓ ~ ✗ !", "a model fits, is tight, is too big, is broken"), ("● * +", "loaded, streaming, answered unseen")])
+    section(
+        "Marks",
+        [("✓ ~ ✗ !", "a model fits, is tight, is too big, is broken"), ("● * +", "loaded, streaming, answered unseen")],
+    )
     section(
         "Files",
-        [("models", f"{paths.models_dir()}, the hub cache, models_dirs in config.toml"),
-         ("sessions", str(paths.sessions_dir())), ("settings", str(paths.config_file())), ("logs", str(paths.logs_dir()))],
+        [
+            ("models", f"{paths.models_dir()}, the hub cache, models_dirs in config.toml"),
+            ("sessions", str(paths.sessions_dir())),
+            ("settings", str(paths.config_file())),
+            ("logs", str(paths.logs_dir())),
+        ],
     )
     return Content("\n").join(lines)
 

@@ -1,0 +1,57 @@
+"""The real program on the real demo model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from demo_model import demo_model
+from terminal import Terminal, program_env, quantchat_command
+
+Start = Callable[..., Terminal]
+
+
+@pytest.fixture(scope="session")
+def model() -> Path:
+    """The demo's 4-bit model, made once by the demo's own code and kept outside the checkout."""
+    return demo_model()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A fresh user's home with greedy sampling, so that answers are the same each time."""
+    config = tmp_path / "home" / "config"
+    config.mkdir(parents=True)
+    (config / "config.toml").write_text("[sampling]\ntemperature = 0.0\n")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def start(home: Path, model: Path) -> Iterator[Start]:
+    """Start quantchat on the home under a pty; everything is ended after the test."""
+    terminals: list[Terminal] = []
+
+    def run(*arguments: str, columns: int = 120, lines: int = 40, **env: str) -> Terminal:
+        command = quantchat_command("--models-dir", str(model.parent), *arguments)
+        terminal = Terminal(command, env=program_env(home, **env), columns=columns, lines=lines)
+        terminals.append(terminal)
+        return terminal
+
+    yield run
+    for terminal in terminals:
+        terminal.close()
+
+
+def stored_sessions(home: Path) -> list[dict[str, object]]:
+    """All sessions on disk, oldest first; each must parse."""
+    return [json.loads(path.read_text()) for path in sorted((home / "data" / "sessions").glob("*.json"))]
+
+
+def answers_of(session: dict[str, object]) -> list[dict[str, object]]:
+    """The assistant's messages of a stored session."""
+    messages = session["messages"]
+    assert isinstance(messages, dict)
+    return [message for message in messages.values() if message["role"] == "assistant"]

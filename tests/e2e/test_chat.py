@@ -1,0 +1,172 @@
+"""A person's day: choose a model by keys, ask, stop, switch, quit, come back, lose nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from e2e.conftest import Start, answers_of, stored_sessions
+from terminal import Terminal
+
+pytestmark = pytest.mark.e2e
+
+QUESTION = "What is the capital of France?"
+LONG = "Write a very long story about a lighthouse keeper, with many chapters."
+LOAD_SECONDS = 240
+"""The first load on a machine compiles a kernel."""
+
+
+def load(terminal: Terminal) -> None:
+    """Choose the quantized model, which sorts first, by keys."""
+    terminal.wait_for("GPTQ 4b g64", 60)
+    terminal.press("ctrl+l")
+    terminal.type("jk")
+    terminal.press("enter")
+    loaded(terminal)
+
+
+def loaded(terminal: Terminal) -> None:
+    """Wait until the status bar names the kernel and the device."""
+    terminal.wait_for(lambda text: " cpu" in text.splitlines()[-1], LOAD_SECONDS)
+
+
+def ask(terminal: Terminal, text: str) -> None:
+    terminal.type(text)
+    terminal.press("enter")
+
+
+def engine_of(terminal: Terminal) -> psutil.Process:
+    children = psutil.Process(terminal.pid).children(recursive=True)
+    return next(child for child in children if "quantchat.engine" in " ".join(child.cmdline()))
+
+
+def streaming(terminal: Terminal) -> None:
+    """Wait until an answer has begun to stream."""
+    terminal.wait_for(lambda text: "Answering" in text and "tok/s" in text, 60)
+
+
+def test_ask_stop_switch_quit_and_come_back(start: Start, home: Path) -> None:
+    terminal = start()
+    load(terminal)
+    ask(terminal, QUESTION)
+    terminal.wait_for("Paris", 60)
+    terminal.wait_for(lambda text: "Answering" not in text, 60)
+
+    terminal.press("ctrl+n")
+    terminal.wait_for(lambda text: "Paris" not in text)
+    ask(terminal, LONG)
+    streaming(terminal)
+    terminal.wait_for(lambda text: any(word in text.lower() for word in ("lighthouse keeper", "keeper")), 30)
+    terminal.press("esc")
+    terminal.wait_for("stopped", 10)
+
+    terminal.press("f3")
+    terminal.type("j")
+    terminal.press("enter")
+    terminal.wait_for("Paris")
+    terminal.press("f3")
+    terminal.type("k")
+    terminal.press("enter")
+    terminal.wait_for("stopped")
+    terminal.press("ctrl+q")
+    assert terminal.wait_exit() == 0
+
+    sessions = stored_sessions(home)
+    assert len(sessions) == 2
+    (france,), (story,) = (answers_of(session) for session in sessions)
+    assert "Paris" in str(france["text"])
+    assert france["finish"] == "stop"
+    assert story["finish"] == "stopped"
+    assert len(str(story["text"])) > 10
+
+    again = start("--continue")
+    again.wait_for("stopped", 30)
+    again.wait_for(lambda text: QUESTION[:20] in text and LONG[:20] in text, 30)
+    again.press("ctrl+q")
+    assert again.wait_exit() == 0
+
+
+def test_a_dead_engine_leaves_the_chat_alive(start: Start, home: Path) -> None:
+    terminal = start("--model", "GPTQ")
+    loaded(terminal)
+    ask(terminal, LONG)
+    streaming(terminal)
+    engine_of(terminal).send_signal(signal.SIGKILL)
+    terminal.wait_for("SIGKILL", 20)
+    terminal.wait_for("failed", 10)
+    ask(terminal, QUESTION)
+    terminal.wait_for("Paris", LOAD_SECONDS)
+    terminal.press("ctrl+q")
+    assert terminal.wait_exit() == 0
+    (session,) = stored_sessions(home)
+    killed, answered = answers_of(session)
+    assert killed["finish"] == "error"
+    assert killed["text"]
+    assert "Paris" in str(answered["text"])
+
+
+def test_a_killed_program_gives_the_partial_answer_back(start: Start, home: Path) -> None:
+    terminal = start("--model", "GPTQ")
+    loaded(terminal)
+    ask(terminal, LONG)
+    streaming(terminal)
+    end = time.monotonic() + 2.5
+    while time.monotonic() < end:
+        terminal.pump()
+    engine = engine_of(terminal)
+    terminal.kill(signal.SIGKILL)
+    terminal.wait_exit()
+    engine.wait(5)
+
+    again = start("--continue")
+    again.wait_for("interrupted", 30)
+    again.press("ctrl+q")
+    assert again.wait_exit() == 0
+    (session,) = stored_sessions(home)
+    (answer,) = answers_of(session)
+    assert answer["finish"] == "interrupted"
+    assert len(str(answer["text"])) > 20
+
+
+@pytest.mark.parametrize("moment", ["importing", "loading", "generating"])
+def test_quitting_is_quick_and_clean(start: Start, moment: str) -> None:
+    arguments = () if moment == "importing" else ("--model", "GPTQ")
+    terminal = start(*arguments)
+    terminal.wait_for("New session", 30)
+    if moment == "loading":
+        terminal.wait_for("Loading", 60)
+    if moment == "generating":
+        loaded(terminal)
+        ask(terminal, LONG)
+        streaming(terminal)
+    family = psutil.Process(terminal.pid).children(recursive=True)
+    begun = time.monotonic()
+    terminal.press("ctrl+q")
+    assert terminal.wait_exit() == 0
+    assert time.monotonic() - begun < 2.5
+    _, alive = psutil.wait_procs(family, timeout=1)
+    assert alive == []
+    tail = bytes(terminal.raw[-4000:])
+    assert b"\x1b[?1049l" in tail
+    assert b"\x1b[?25h" in tail
+    assert b"\x1b[?1000l" in tail
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_save_and_restore_the_terminal(start: Start, home: Path, number: signal.Signals) -> None:
+    terminal = start("--model", "GPTQ")
+    loaded(terminal)
+    ask(terminal, LONG)
+    streaming(terminal)
+    os.kill(terminal.pid, number)
+    terminal.wait_exit()
+    assert b"\x1b[?1049l" in bytes(terminal.raw[-4000:])
+    (session,) = stored_sessions(home)
+    (answer,) = answers_of(session)
+    assert answer["finish"] == "stopped"
+    assert answer["text"]
