@@ -58,7 +58,7 @@ class Prompt(TextArea):
         text: str = "",
         *,
         placeholder: str = "",
-        id: str | None = None,  # noqa: A002
+        id: str | None = None,
         classes: str | None = None,
         disabled: bool = False,
     ) -> None:

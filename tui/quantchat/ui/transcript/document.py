@@ -1,0 +1,161 @@
+"""All messages of a transcript as one long column of lines, painted only where the reader looks."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from textual.strip import Strip
+
+from quantchat.ui.transcript.entry import BAR, Entry
+from quantchat.ui.transcript.messages import MessageView
+from quantchat.ui.transcript.palette import Palette
+
+if TYPE_CHECKING:
+    from quantchat.ui.transcript.painter import Painter
+
+
+class Place(NamedTuple):
+    """A line, said so that a changed height elsewhere does not move it: a message and a line of it."""
+
+    entry: int
+    line: int
+
+
+START = Place(0, 0)
+
+
+class Document:
+    """Messages, their heights, and the lines that were painted so far."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self._numbers: dict[str, int] = {}
+        self._tops: list[int] = [0]
+        self._exact_tops = 0
+        self._width = 0
+        self._palette: Palette | None = None
+        self._painter: Painter | None = None
+
+    @property
+    def total(self) -> int:
+        """Lines in all, partly estimated."""
+        return self._top(len(self.entries))
+
+    def set_format(self, width: int, palette: Palette) -> bool:
+        """Use this width and palette; return whether that changes anything."""
+        if (width, palette) == (self._width, self._palette):
+            return False
+        self._width, self._palette, self._painter = width, palette, None
+        self._exact_tops = 0
+        return True
+
+    def load(self, messages: Iterable[MessageView]) -> None:
+        """Replace everything."""
+        self.entries = [Entry(message) for message in messages]
+        self._renumber()
+
+    def append(self, message: MessageView) -> None:
+        self._numbers[message.id] = len(self.entries)
+        self.entries.append(Entry(message))
+
+    def remove(self, number: int) -> None:
+        del self.entries[number]
+        self._renumber()
+
+    def find(self, message_id: str) -> int | None:
+        return self._numbers.get(message_id)
+
+    def touch(self, number: int) -> None:
+        """Say that a message changed."""
+        self._exact_tops = min(self._exact_tops, number)
+
+    def y_of(self, place: Place) -> int:
+        return self._top(place.entry) + place.line
+
+    def locate(self, y: int) -> Place:
+        """Return which line is at `y`, as far as heights are known."""
+        if not self.entries:
+            return START
+        self._top(len(self.entries))
+        number = min(max(0, bisect_right(self._tops, max(0, y)) - 1), len(self.entries) - 1)
+        return Place(number, min(max(0, y - self._tops[number]), self._height(number) - 1))
+
+    def line(self, y: int) -> tuple[Place, Strip] | None:
+        """Return the painted line at `y`."""
+        if not 0 <= y < self.total:
+            return None
+        place = self.locate(y)
+        self.paint(place.entry)
+        lines = self.entries[place.entry].lines
+        return (place, lines[place.line]) if place.line < len(lines) else None
+
+    def strip(self, place: Place) -> Strip:
+        self.paint(place.entry)
+        return self.entries[place.entry].lines[place.line]
+
+    def paint(self, number: int) -> int | None:
+        """Make a message's height exact; return its first line that changed, or None."""
+        entry = self.entries[number]
+        before = entry.height(self._width)
+        changed = entry.paint(self._brush())
+        if len(entry.lines) != before:
+            self.touch(number)
+        return changed
+
+    def end(self, height: int) -> Place:
+        """Paint the last screenful; return its top line."""
+        return self.walk(Place(len(self.entries), 0), -height) if self.entries else START
+
+    def cover(self, place: Place, height: int) -> Place:
+        """Paint a screenful that begins at `place`, or at the last one possible; return its top line."""
+        if not self.entries:
+            return START
+        self.paint(place.entry)
+        place = place._replace(line=min(place.line, self._height(place.entry) - 1))
+        number, rows = place.entry, -place.line
+        while number < len(self.entries):
+            self.paint(number)
+            rows += self._height(number)
+            if rows >= height:
+                return place
+            number += 1
+        return self.end(height)
+
+    def walk(self, place: Place, lines: int) -> Place:
+        """Go up or down by exactly so many lines, painting what is passed."""
+        number, line = place.entry, place.line + lines
+        while line < 0 and number > 0:
+            number -= 1
+            self.paint(number)
+            line += self._height(number)
+        while number < len(self.entries) - 1:
+            self.paint(number)
+            if line < self._height(number):
+                break
+            line -= self._height(number)
+            number += 1
+        return Place(min(number, max(0, len(self.entries) - 1)), max(0, line))
+
+    def _brush(self) -> Painter:
+        if self._painter is None:
+            from quantchat.ui.transcript.painter import Painter
+
+            assert self._palette is not None
+            self._painter = Painter(self._width - BAR, self._palette)
+        return self._painter
+
+    def _height(self, number: int) -> int:
+        return self.entries[number].height(self._width)
+
+    def _renumber(self) -> None:
+        self._numbers = {entry.message.id: number for number, entry in enumerate(self.entries)}
+        self._exact_tops = 0
+
+    def _top(self, number: int) -> int:
+        del self._tops[self._exact_tops + 1 :]
+        for index in range(self._exact_tops, len(self.entries)):
+            self._tops.append(self._tops[index] + self._height(index))
+        self._exact_tops = len(self.entries)
+        return self._tops[number]
