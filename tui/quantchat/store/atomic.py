@@ -21,8 +21,8 @@ ABANDONED_SECONDS = 24 * 3600
 _TEMPORARY = re.compile(r"^\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp$")
 
 
-def translate_os_error(error: OSError, path: Path) -> StorageError:
-    """Explain what the disk said about `path`."""
+def translate_os_error(error: OSError, path: Path, *, reading: bool = False) -> StorageError:
+    """Explain what the disk said about `path`, while writing unless told otherwise."""
     said = error.strerror or str(error)
     if error.errno in FULL:
         return StorageError(
@@ -32,10 +32,11 @@ def translate_os_error(error: OSError, path: Path) -> StorageError:
             code="disk-full",
         )
     if error.errno in FORBIDDEN:
+        doing, needed = ("read", "readable") if reading else ("write", "writable")
         return StorageError(
-            "No permission to write" if error.errno == errno.EROFS else "No permission to write or read",
+            f"No permission to {doing}",
             f"{path}: {said}",
-            f"Make {path.parent} writable for your user, or point QUANTCHAT_HOME at a folder that is",
+            f"Make {path if reading else path.parent} {needed} for your user, or point QUANTCHAT_HOME somewhere else",
             code="no-permission",
         )
     return StorageError("The disk refused", f"{path}: {said}", "Check the disk and try again")

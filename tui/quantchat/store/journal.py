@@ -38,7 +38,8 @@ class Journal:
     """The journal of one answer. Its own thread writes, so that a slow disk never holds up the screen.
 
     Attributes:
-        error: Why the last write failed; None as soon as one succeeds. What could not be written is kept and tried again.
+        error: Why the last write failed; None as soon as one succeeds. What could not be
+            written is kept and tried again.
     """
 
     def __init__(self, path: Path, message: Message, *, interval: float = INTERVAL_SECONDS) -> None:

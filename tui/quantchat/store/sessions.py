@@ -95,11 +95,21 @@ class SessionStore:
         Raises:
             StorageError: if the disk refuses; the file of before is then untouched.
         """
+        data = self.encode(session)
+        if data is not None:
+            self.write(session.id, data)
+
+    def encode(self, session: Session) -> bytes | None:
+        """First half of `save`, for a caller that writes on another thread; None if there is nothing to keep.
+
+        Raises:
+            StorageError: `session-invalid`, if the session holds a value that could not be read back.
+        """
         path = self.path(session.id)
         if not _has_content(session) and not path.exists():
-            return
+            return None
         try:
-            data = encode_session(session)
+            return encode_session(session)
         except msgspec.MsgspecError as error:
             raise StorageError(
                 "The session could not be saved",
@@ -107,8 +117,15 @@ class SessionStore:
                 "Put its settings back to the defaults; what was saved before is untouched",
                 code="session-invalid",
             ) from error
+
+    def write(self, session_id: str, data: bytes) -> None:
+        """Second half of `save`: put what `encode` made on the disk.
+
+        Raises:
+            StorageError: if the disk refuses; the file of before is then untouched.
+        """
         private_dir(self.root)
-        write_atomic(path, data)
+        write_atomic(self.path(session_id), data)
 
     def list(self) -> list[SessionSummary]:
         """Return all readable sessions, the last changed first; what cannot be read goes to `problems`."""
@@ -117,7 +134,7 @@ class SessionStore:
         except FileNotFoundError:
             return []
         except OSError as error:
-            self.problems.append(translate_os_error(error, self.root).report)
+            self.problems.append(translate_os_error(error, self.root, reading=True).report)
             return []
         rows = [row for name in names if _ID.fullmatch(name) and (row := self._summary(name))]
         return sorted(rows, key=lambda row: (row.updated, row.id), reverse=True)
@@ -161,7 +178,7 @@ class SessionStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._refuse_once(translate_os_error(error, path), session_id)
+            self._refuse_once(translate_os_error(error, path, reading=True), session_id)
         except NewerSchema as error:
             self._refuse_once(_newer(path, error), session_id)
         except msgspec.DecodeError as error:
@@ -197,7 +214,7 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise _missing(path.stem) from error
     except OSError as error:
-        raise translate_os_error(error, path) from error
+        raise translate_os_error(error, path, reading=True) from error
 
 
 def _missing(session_id: str) -> StorageError:

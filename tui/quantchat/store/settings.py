@@ -52,7 +52,7 @@ def load_settings(path: Path | None = None) -> tuple[Settings, list[ErrorReport]
     except FileNotFoundError:
         return Settings(), []
     except OSError as error:
-        return Settings(), [translate_os_error(error, path).report]
+        return Settings(), [translate_os_error(error, path, reading=True).report]
     except ValueError as error:
         return Settings(), [_unparsable(path, error).report]
     good, faults = convert_table(table, Settings)
@@ -86,7 +86,7 @@ def _read_document(path: Path) -> tomlkit.TOMLDocument:
     except FileNotFoundError:
         return tomlkit.document()
     except OSError as error:
-        raise translate_os_error(error, path) from error
+        raise translate_os_error(error, path, reading=True) from error
     except (tomlkit.exceptions.TOMLKitError, ValueError) as error:
         raise _unparsable(path, error) from error
 

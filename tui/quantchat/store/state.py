@@ -10,7 +10,7 @@ from quantchat import paths
 from quantchat.store.atomic import write_atomic
 
 
-class UiState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class UiState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The last choices on the screen.
 
     Attributes:

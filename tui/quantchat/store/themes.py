@@ -64,7 +64,7 @@ def load_themes(shipped: Path, user: Path) -> tuple[dict[str, ThemeFile], list[E
         except FileNotFoundError:
             continue
         except OSError as error:
-            reports.append(translate_os_error(error, folder).report)
+            reports.append(translate_os_error(error, folder, reading=True).report)
             continue
         for path in files:
             theme, wrong = read_theme(path)
@@ -79,7 +79,7 @@ def read_theme(path: Path) -> tuple[ThemeFile | None, list[ErrorReport]]:
     try:
         table = read_toml(path)
     except OSError as error:
-        return None, [translate_os_error(error, path).report]
+        return None, [translate_os_error(error, path, reading=True).report]
     except ValueError as error:
         return None, [_report(path, str(error))]
     good, faults = convert_table(table, ThemeFile)

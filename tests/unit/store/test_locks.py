@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from quantchat.domain.chat import new_id, utc_now
+from quantchat.errors import SessionLocked, StorageError
+from quantchat.store import locks as module
+from quantchat.store.locks import Holder, SessionLocks, read_holder
+
+HOLD = """
+import sys
+from pathlib import Path
+from quantchat.store.locks import SessionLocks
+lock = SessionLocks(Path(sys.argv[1])).acquire(sys.argv[2])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_process(root: Path, session_id: str) -> Iterator[subprocess.Popen[str]]:
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root), session_id], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+@pytest.fixture
+def without_flock(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(module.fcntl, "flock", refuse)
+
+
+def test_one_writer(locks: SessionLocks) -> None:
+    session_id = new_id()
+    assert not locks.is_locked(session_id)
+    lock = locks.acquire(session_id)
+    assert locks.is_locked(session_id)
+    with pytest.raises(SessionLocked):
+        locks.acquire(session_id)
+    lock.release()
+    lock.release()
+    assert not locks.is_locked(session_id)
+    assert os.listdir(locks.root) == []
+    with locks.acquire(session_id) as again:
+        assert again.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_another_process_is_named(locks: SessionLocks) -> None:
+    session_id = new_id()
+    with another_process(locks.root, session_id) as child:
+        assert locks.is_locked(session_id)
+        holder = locks.holder(session_id)
+        assert holder is not None
+        assert (holder.host, holder.pid) == (socket.gethostname(), child.pid)
+        with pytest.raises(SessionLocked) as caught:
+            locks.acquire(session_id)
+        assert f"process {child.pid} on {socket.gethostname()}" in str(caught.value)
+        assert f"{holder.since.astimezone():%Y-%m-%d %H:%M:%S}" in str(caught.value)
+        assert locks.path(session_id).exists()
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(locks: SessionLocks) -> None:
+    session_id = new_id()
+    with another_process(locks.root, session_id) as child:
+        child.kill()
+        child.wait()
+        assert locks.path(session_id).exists()
+        assert not locks.is_locked(session_id)
+        assert locks.holder(session_id) is None
+        with locks.acquire(session_id) as lock:
+            assert lock.holder.pid == os.getpid()
+            assert read_holder(lock.path) == lock.holder
+
+
+def test_a_name_removed_between_open_and_flock_is_no_lock(locks: SessionLocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The former holder removes the file while the next one waits: two files of one name would be two writers."""
+    session_id = new_id()
+    real = module.fcntl.flock
+    removed = []
+
+    def flock(descriptor: int, operation: int) -> None:
+        real(descriptor, operation)
+        if not removed:
+            removed.append(locks.path(session_id).unlink())
+
+    monkeypatch.setattr(module.fcntl, "flock", flock)
+    with locks.acquire(session_id):
+        assert locks.is_locked(session_id)
+        assert removed
+
+
+def test_a_broken_lock_file_still_says_something(locks: SessionLocks) -> None:
+    session_id = new_id()
+    with locks.acquire(session_id) as lock:
+        lock.path.write_bytes(b"")
+        with pytest.raises(SessionLocked, match="another process"):
+            locks.acquire(session_id)
+
+
+def test_a_lock_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError):
+        SessionLocks(tmp_path / "file" / "sessions").acquire(new_id())
+
+
+@pytest.mark.usefixtures("without_flock")
+class TestWithoutFlock:
+    def test_one_writer(self, locks: SessionLocks) -> None:
+        session_id = new_id()
+        lock = locks.acquire(session_id)
+        assert locks.is_locked(session_id)
+        with pytest.raises(SessionLocked, match=str(os.getpid())):
+            locks.acquire(session_id)
+        lock.release()
+        assert not locks.is_locked(session_id)
+        locks.acquire(session_id).release()
+
+    @pytest.mark.parametrize("stale", ["dead process", "before the last boot"])
+    def test_a_stale_lock_is_taken_over(self, locks: SessionLocks, stale: str) -> None:
+        child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+        session_id, me = new_id(), Holder.me()
+        if stale == "dead process":
+            holder = msgspec.structs.replace(me, pid=int(child.stdout))
+        else:
+            holder = msgspec.structs.replace(me, boot="another")
+        locks.root.mkdir(parents=True)
+        locks.path(session_id).write_bytes(msgspec.json.encode(holder))
+        assert not locks.is_locked(session_id)
+        with locks.acquire(session_id) as lock:
+            assert read_holder(lock.path) == lock.holder
+
+    def test_another_machine_is_believed(self, locks: SessionLocks) -> None:
+        session_id = new_id()
+        locks.root.mkdir(parents=True)
+        holder = Holder(host="gpu-box-7", pid=1, since=utc_now())
+        locks.path(session_id).write_bytes(msgspec.json.encode(holder))
+        assert locks.is_locked(session_id)
+        with pytest.raises(SessionLocked, match="gpu-box-7"):
+            locks.acquire(session_id)

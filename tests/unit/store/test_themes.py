@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quantchat import paths
+from quantchat.store.themes import COLOURS, ThemeFile, load_themes, read_theme
+
+SHIPPED = paths.shipped_themes_dir()
+INKS = ("foreground", "primary", "secondary", "accent", "success", "warning", "error")
+PAPERS = ("background", "surface", "panel")
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance, WCAG 2.2."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    dim, bright = sorted((luminance(one), luminance(other)))
+    return (bright + 0.05) / (dim + 0.05)
+
+
+def shipped() -> dict[str, ThemeFile]:
+    themes, problems = load_themes(SHIPPED, Path("/nonexistent"))
+    assert problems == []
+    return themes
+
+
+@pytest.fixture
+def dirs(tmp_path: Path) -> tuple[Path, Path]:
+    folders = tmp_path / "shipped", tmp_path / "user"
+    for folder in folders:
+        folder.mkdir()
+    return folders
+
+
+def theme_text(**changes: object) -> str:
+    values = {"name": "plain", "dark": True} | dict.fromkeys(COLOURS, "#abc") | changes
+    return "\n".join(
+        f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}"
+        for key, value in values.items()
+        if value is not None
+    )
+
+
+def test_contrast_is_that_of_the_standard() -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+def test_a_dark_and_a_light_theme_are_shipped() -> None:
+    assert {name: theme.dark for name, theme in shipped().items()} >= {"quantchat-dark": True, "quantchat-light": False}
+    assert all((SHIPPED / f"{name}.toml").exists() for name in shipped())
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_shipped_themes_can_be_read_by_anyone(name: str) -> None:
+    theme = shipped()[name]
+    weak = {
+        (ink, paper): round(contrast(getattr(theme, ink), getattr(theme, paper)), 2)
+        for ink in INKS
+        for paper in PAPERS
+        if contrast(getattr(theme, ink), getattr(theme, paper)) < (7 if ink == "foreground" else 4.5)
+    }
+    assert weak == {}
+    pairs = [
+        (theme.variables["block-cursor-foreground"], theme.variables["block-cursor-background"]),
+        (theme.variables["block-cursor-blurred-foreground"], theme.variables["block-cursor-blurred-background"]),
+        (theme.variables["input-cursor-foreground"], theme.variables["input-cursor-background"]),
+        (theme.variables["footer-key-foreground"], theme.variables["footer-background"]),
+        (theme.foreground, theme.variables["input-selection-background"]),
+    ]
+    assert [pair for pair in pairs if contrast(*pair) < 4.5] == []
+    assert theme.dark == (luminance(theme.background) < luminance(theme.foreground))
+
+
+def test_the_users_theme_wins(dirs: tuple[Path, Path]) -> None:
+    (dirs[0] / "a.toml").write_text(theme_text(primary="#111"))
+    (dirs[0] / "b.toml").write_text(theme_text(name="other"))
+    (dirs[1] / "mine.toml").write_text(theme_text(primary="#222"))
+    (dirs[1] / "notes.txt").write_text("no theme")
+    themes, problems = load_themes(*dirs)
+    assert problems == []
+    assert {name: theme.primary for name, theme in themes.items()} == {"plain": "#222", "other": "#abc"}
+
+
+@pytest.mark.parametrize("colour", ["#12", "#1234567", "red", "ansi_pink", "#ggg", "", "#abc\n", "rgb(1,2,3)"])
+def test_a_bad_colour_is_named_with_what_is_allowed(dirs: tuple[Path, Path], colour: str) -> None:
+    path = dirs[1] / "bad.toml"
+    path.write_text(theme_text(accent=colour))
+    themes, (problem,) = load_themes(*dirs)
+    assert themes == {}
+    for part in (str(path), "`accent`", repr(colour), "#rrggbb"):
+        assert part in problem.detail
+    assert problem.title == "The theme bad cannot be used"
+
+
+def test_a_bad_user_theme_leaves_the_shipped_one(dirs: tuple[Path, Path]) -> None:
+    (dirs[0] / "a.toml").write_text(theme_text(primary="#111"))
+    (dirs[1] / "a.toml").write_text(theme_text(primary="no"))
+    themes, problems = load_themes(*dirs)
+    assert themes["plain"].primary == "#111"
+    assert len(problems) == 1
+
+
+def test_all_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(
+        theme_text(name="no spaces", dark="yes", error=None, panel=3, primry="#fff")
+        + "\n[variables]\nborder = 'url(x)'\n'Bad Name' = '#fff'\nfine = '#fff 40%'\ncount = 3\nink = 'ansi_pink 50%'\n"
+    )
+    theme, problems = read_theme(path)
+    assert theme is None
+    assert {problem.detail.split("`")[1] for problem in problems} == {
+        "name",
+        "dark",
+        "error",
+        "panel",
+        "primry",
+        "variables.border",
+        "variables.Bad Name",
+        "variables.count",
+        "variables.ink",
+    }
+
+
+@pytest.mark.parametrize("value", ["ansi_bright_red", "auto 60%", "50%", "bold underline", "#aabbcc", "none"])
+def test_variables_may_be_colours_and_styles(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "good.toml"
+    path.write_text(theme_text(background="ansi_default") + f"\n[variables]\nx = '{value}'\n")
+    theme, problems = read_theme(path)
+    assert problems == []
+    assert theme is not None
+    assert theme.variables == {"x": value}
+
+
+@pytest.mark.parametrize("content", [b"name = ", b"\xff", b""])
+def test_what_is_no_theme_never_raises(dirs: tuple[Path, Path], content: bytes) -> None:
+    (dirs[1] / "bad.toml").write_bytes(content)
+    (dirs[1] / "folder.toml").mkdir()
+    themes, problems = load_themes(*dirs)
+    assert themes == {}
+    assert len(problems) >= 2
+    assert all("bad.toml" in p.detail or "folder.toml" in p.detail for p in problems)
+
+
+def test_folders_that_are_missing_or_files(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    themes, problems = load_themes(tmp_path / "none", tmp_path / "file")
+    assert themes == {}
+    assert len(problems) == 1
