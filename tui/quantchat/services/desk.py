@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 
+import msgspec
+
 from quantchat.domain.models import ModelInfo
 from quantchat.engine.client import EngineClient
-from quantchat.errors import QuantchatError
+from quantchat.errors import QuantchatError, StorageError
 from quantchat.services.archive import Archive
 from quantchat.services.conversation import Conversation
 from quantchat.services.facts import Listener, Notice
@@ -35,6 +38,7 @@ class Desk:
         self.settings = settings
         self.state: UiState = load_state()
         self._listen = listener
+        self._state_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self.archive = Archive(listener)
         self.library = Library(
@@ -57,13 +61,26 @@ class Desk:
         self.load(model)
         return True
 
+    def remember(self, **what: str | None) -> None:
+        """Note what the next start should know, such as `last_session`; a crash must not forget it."""
+        state = msgspec.structs.replace(self.state, **what)
+        if state != self.state:
+            self.state = state
+            self.run(self._save_state())
+
+    async def _save_state(self) -> None:
+        async with self._state_lock:
+            # Losing this costs nothing; a disk that refuses is reported by the sessions.
+            with contextlib.suppress(StorageError):
+                await asyncio.to_thread(save_state, self.state)
+
     def find(self, path: str | None) -> ModelInfo | None:
         """Return the model of a folder, if it was found."""
         return next((model for model in self.library.models if model.path == path), None)
 
     def load(self, model: ModelInfo) -> None:
         """Load a model; the answer that streams now is stopped and kept, waiting prompts go to the new model."""
-        self.state.last_model = model.path
+        self.remember(last_model=model.path)
         turn = self.conversation.active
         if turn is not None:
             self.conversation.stop(turn.session.id)
@@ -106,4 +123,4 @@ class Desk:
         self.conversation.finish_now()
         await asyncio.gather(self.archive.close(), self.library.close(QUIT_GRACE))
         self.memory.close()
-        save_state(self.state)
+        await self._save_state()

@@ -14,25 +14,25 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all facts."""
 
 
-class ModelsChanged(Fact):
+class ModelsChanged(Fact, frozen=True, kw_only=True):
     """The list of models was scanned anew."""
 
 
-class EngineChanged(Fact):
+class EngineChanged(Fact, frozen=True, kw_only=True):
     """The engine's phase, its loaded model or the progress of a load changed."""
 
 
-class SessionsChanged(Fact):
+class SessionsChanged(Fact, frozen=True, kw_only=True):
     """A session was made, renamed, deleted, or changed its place in the list."""
 
 
-class SessionChanged(Fact):
+class SessionChanged(Fact, frozen=True, kw_only=True):
     """Messages of one session came, went or changed, other than by streamed text."""
 
     session: str
 
 
-class TextArrived(Fact):
+class TextArrived(Fact, frozen=True, kw_only=True):
     """Streamed text was added to a message."""
 
     session: str
@@ -40,13 +40,13 @@ class TextArrived(Fact):
     text: str
 
 
-class TurnProgress(Fact):
+class TurnProgress(Fact, frozen=True, kw_only=True):
     """Prefill went on or tokens were counted."""
 
     session: str
 
 
-class Notice(Fact):
+class Notice(Fact, frozen=True, kw_only=True):
     """Something the user should read; `dialog` when it is too long for a toast."""
 
     report: ErrorReport

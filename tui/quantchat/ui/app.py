@@ -38,6 +38,8 @@ class QuantchatApp(App[None]):
     """
 
     TITLE = "quantchat"
+    # The default screen's own CSS_PATH is not read by Textual, so the main screen's sheet hangs here.
+    CSS_PATH = "screens/chat.tcss"
     ENABLE_COMMAND_PALETTE = True
 
     def __init__(
@@ -49,6 +51,7 @@ class QuantchatApp(App[None]):
         resume: bool = False,
         theme: str | None = None,
     ) -> None:
+        self._chat: ChatScreen | None = None
         super().__init__()
         self.animation_level = "none"
         settings, problems = load_settings()
@@ -63,8 +66,8 @@ class QuantchatApp(App[None]):
         self.desk = Desk(settings, self._take, models_dirs=models_dirs)
         self._wanted_model = model
         self._wanted_session = session or (self.desk.state.last_session if resume else None)
-        self._chat: ChatScreen | None = None
-        self._closing = False
+        self._resume = resume
+        self._leaving = False
 
     def _choose_theme(self, name: str) -> None:
         if name in self.available_themes:
@@ -130,7 +133,8 @@ class QuantchatApp(App[None]):
             self.notify(problem.sentence(), severity="warning", timeout=12, markup=False)
 
     def _open_wanted_session(self) -> None:
-        wanted = self._wanted_session
+        newest = self.chat.summaries[0].id if self.chat.summaries else None
+        wanted = self._wanted_session or (newest if self._resume else None)
         if wanted is None:
             return
         try:
@@ -156,7 +160,7 @@ class QuantchatApp(App[None]):
     # While it runs
 
     def _take(self, fact: Fact) -> None:
-        if self._closing or self._chat is None or not self._chat.is_mounted:
+        if self._leaving or self._chat is None or not self._chat.is_mounted:
             return
         if isinstance(fact, Notice):
             self._show_notice(fact)
@@ -189,10 +193,11 @@ class QuantchatApp(App[None]):
 
     async def action_quit(self) -> None:
         """Keep what streams, write everything, end the engine, leave."""
-        if self._closing:
+        if self._leaving:
             return
+        self._leaving = True
+        await self.chat.typed()
         self.chat.keep_draft()
-        self._closing = True
         self.chat.query_one("#status").show(Content(" Saving and leaving …"))  # type: ignore[attr-defined]
         await self.desk.close()
         self.exit()

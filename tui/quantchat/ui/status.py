@@ -29,9 +29,9 @@ def gib(count: int) -> str:
 
 def device_text(device: GpuDevice) -> str:
     """A GPU in one piece: bar, used and total GiB, this engine's share, temperature, power."""
-    parts = [
-        f"GPU{device.index} {meter(device.used / max(device.total, 1))} {gib(device.used)}/{gib(device.total)} GiB"
-    ]
+    parts = [f"GPU{device.index}"]
+    if device.total and device.used is not None:
+        parts.append(f"{meter(device.used / device.total)} {gib(device.used)}/{gib(device.total)} GiB")
     if device.engine_bytes is not None:
         parts.append(f"engine {gib(device.engine_bytes)}")
     if device.utilization is not None:

@@ -12,7 +12,7 @@ from quantchat.services.conversation import label_of
 from quantchat.services.turns import Turn
 from quantchat.ui.text import clean
 from quantchat.ui.widgets.rows import Row
-from quantchat.ui.widgets.transcript import MessageView, Tone
+from quantchat.ui.transcript.messages import MessageView, Tone
 
 FIT_MARKS: dict[Fit, tuple[str, str]] = {
     "fits": ("✓", "$success"),

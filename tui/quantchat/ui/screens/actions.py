@@ -40,8 +40,9 @@ class ChatActions:
         except QuantchatError as error:
             screen.app.notify(str(error), severity="warning", markup=False)
             return
+        self.desk.remember(last_session=self.session.id)
         screen.prompt.load("")
-        screen.transcript.follow()
+        screen.transcript.action_scroll_end()
 
     def action_stop(self) -> None:
         screen = self._screen
@@ -115,8 +116,9 @@ class ChatActions:
             screen.add_class("-sidebar-over")
         screen.query_one(f"#{name}", RowList).focus()
 
-    def action_new_session(self) -> None:
+    async def action_new_session(self) -> None:
         screen = self._screen
+        await screen.typed()
         screen.remove_class("-sidebar-over")
         if self.session.messages or self.session.queued:
             screen.open_session(self.desk.archive.new())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
@@ -29,20 +31,21 @@ from quantchat.ui.views import message_views, model_rows, session_rows
 from quantchat.ui.widgets.line import Line
 from quantchat.ui.widgets.prompt import Prompt
 from quantchat.ui.widgets.rows import RowList
-from quantchat.ui.widgets.transcript import MessageView, Transcript
+from quantchat.ui.transcript.messages import MessageView
+from quantchat.ui.widgets.transcript import Transcript
 
 if TYPE_CHECKING:
     from quantchat.services.desk import Desk
 
 SETTLE_SECONDS = 0.05
 """Changes of the sidebar, header and activity line are gathered for this long and drawn once."""
+KEYS_SECONDS = 0.5
 NARROW, WIDE = "-narrow", "-wide"
 
 
 class ChatScreen(ChatActions, Screen[None]):
     """Models and sessions left, the chat right, one status bar below."""
 
-    CSS_PATH = "chat.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, NARROW), (100, WIDE)]
     AUTO_FOCUS = "#prompt"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -226,7 +229,7 @@ class ChatScreen(ChatActions, Screen[None]):
         while common < min(len(old), len(views)) and old[common].id == views[common].id:
             common += 1
         for gone in old[common:]:
-            self.transcript.remove(gone.id)
+            self.transcript.discard(gone.id)
         for before, now in zip(old[:common], views[:common], strict=True):
             if now != before and not (now.streaming and before.streaming):
                 self.transcript.replace(now)
@@ -245,13 +248,20 @@ class ChatScreen(ChatActions, Screen[None]):
         self._text.clear()
         self.session = session
         self._unread.discard(session.id)
-        self.desk.state.last_session = session.id
+        self.desk.remember(last_session=session.id)
         busy = self.desk.conversation.is_busy(session.id)
         self._views = message_views(session, self.own_turn, busy)
         self.transcript.show(self._views)
         self.prompt.load(session.draft)
         session.draft = ""
         self.draw("header", "activity", "status", "sessions")
+
+    async def typed(self) -> None:
+        """Wait until the prompt has taken the keys that came before this one; commands overtake them."""
+        taken = asyncio.Event()
+        self.prompt.call_later(taken.set)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(taken.wait(), KEYS_SECONDS)
 
     def keep_draft(self) -> None:
         """Save what stands in the prompt with its session."""

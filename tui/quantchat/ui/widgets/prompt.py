@@ -12,6 +12,15 @@ from textual.widgets import TextArea
 from quantchat.ui.text import clean
 
 
+_KEYS = {
+    "enter": "submit",
+    "ctrl+j": "new_line",
+    "shift+enter": "new_line",
+    # Shift+Enter of terminals that speak modifyOtherKeys.
+    "shift+\r": "new_line",
+}
+
+
 class Prompt(TextArea):
     """Where the user writes; it grows from one line to eight."""
 
@@ -25,8 +34,6 @@ class Prompt(TextArea):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "Send", id="prompt.send", show=False, priority=True),
-        Binding("ctrl+j,shift+enter", "new_line", "New line", id="prompt.newline", show=False, priority=True),
         Binding("up", "up_or_recall", "Recall", id="prompt.recall", show=False),
     ]
 
@@ -96,13 +103,15 @@ class Prompt(TextArea):
             self.post_message(self.RecallRequested(self))
 
     async def _on_key(self, event: events.Key) -> None:
-        # Shift+Enter of terminals that speak modifyOtherKeys; a binding cannot name it, for its key would be stripped.
-        if event.key == "shift+\r":
-            event.stop()
-            event.prevent_default()
-            self.action_new_line()
+        # Not bindings: a priority binding runs before the letters typed just ahead of it have reached this widget, and
+        # any other comes after TextArea has put a line end in.
+        action = _KEYS.get(event.key)
+        if action is None:
+            await super()._on_key(event)
             return
-        await super()._on_key(event)
+        event.stop()
+        event.prevent_default()
+        await self.run_action(action)
 
     async def _on_paste(self, event: events.Paste) -> None:
         # Textual runs the handlers of every base class unless told otherwise: the raw text would be inserted too.

@@ -1,0 +1,468 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.style import Style
+from textual.app import App, ComposeResult
+from textual.geometry import Offset
+from textual.pilot import Pilot
+from textual.selection import SELECT_ALL, Selection
+
+from quantchat.ui.transcript.body import Body
+from quantchat.ui.transcript.document import Document
+from quantchat.ui.transcript.painter import Painter
+from quantchat.ui.transcript.palette import Palette
+from quantchat.ui.widgets.transcript import MessageView, Transcript
+
+SIZES = [(80, 24), (200, 50)]
+PALETTE = Palette(
+    **{name: Style() for name in ("base", "user", "user_bar", "label")},
+    dim=Style(dim=True),
+    error=Style(color="red"),
+    heading=Style(bold=True),
+    code=Style(bgcolor="black"),
+    link=Style(underline=True),
+    code_theme="github-dark",
+)
+
+
+class TranscriptApp(App[None]):
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes: list[bool] = []
+
+    def compose(self) -> ComposeResult:
+        yield Transcript()
+
+    def on_transcript_follow_changed(self, message: Transcript.FollowChanged) -> None:
+        self.changes.append(message.following)
+
+
+def user(number: int, text: str) -> MessageView:
+    return MessageView(f"u{number}", "user", text, "you")
+
+
+def answer(number: int, text: str, *, streaming: bool = False) -> MessageView:
+    return MessageView(f"a{number}", "assistant", text, "SmolLM2", streaming=streaming)
+
+
+def conversation(turns: int) -> list[MessageView]:
+    return [
+        message
+        for number in range(turns)
+        for message in (user(number, f"question {number}"), answer(number, f"answer {number}\n\n- one\n- two"))
+    ]
+
+
+def transcript_of(pilot: Pilot[None]) -> Transcript:
+    return pilot.app.query_one(Transcript)
+
+
+def screen_lines(pilot: Pilot[None]) -> list[str]:
+    return [strip.text.rstrip() for strip in pilot.app.screen._compositor.render_strips()]
+
+
+def view(pilot: Pilot[None]) -> list[str]:
+    """What is shown, without the scroll bar's column."""
+    return [line[: transcript_of(pilot).scrollable_content_region.width].rstrip() for line in screen_lines(pilot)]
+
+
+def shown(pilot: Pilot[None]) -> str:
+    return "\n".join(view(pilot))
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_messages_are_shown_with_label_text_and_footer(size: tuple[int, int]) -> None:
+    async with TranscriptApp().run_test(size=size) as pilot:
+        reply = MessageView("2", "assistant", "# Title\n\n**bold** text", "SmolLM2", "stopped · 42 tokens")
+        transcript_of(pilot).show([MessageView("1", "user", "hello\n  there", "you"), reply])
+        await pilot.pause()
+        expected = [
+            "▌ you",
+            "▌ hello",
+            "▌   there",
+            "",
+            "  SmolLM2",
+            "  Title",
+            "",
+            "  bold text",
+            "  stopped · 42 tokens",
+        ]
+        assert [line.rstrip() for line in view(pilot)][: len(expected)] == expected
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_streamed_text_is_followed(size: tuple[int, int]) -> None:
+    async with TranscriptApp().run_test(size=size) as pilot:
+        transcript = transcript_of(pilot)
+        transcript.show(conversation(20))
+        transcript.append(answer(99, "", streaming=True))
+        for number in range(60):
+            transcript.extend("a99", f"word {number}\n\n")
+        await pilot.pause()
+        assert transcript.following
+        assert "word 59" in shown(pilot)
+        assert transcript.scroll_y == transcript.max_scroll_y
+
+
+async def test_scrolling_up_holds_the_view_and_end_follows_again() -> None:
+    app = TranscriptApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        transcript = transcript_of(pilot)
+        transcript.focus()
+        transcript.show([*conversation(20), answer(99, "start", streaming=True)])
+        await pilot.press("pageup")
+        assert not transcript.following
+        before = view(pilot)
+        for number in range(40):
+            transcript.extend("a99", f"\n\nword {number}")
+        transcript.append(user(100, "queued"))
+        await pilot.pause()
+        assert view(pilot) == before
+        await pilot.press("end")
+        assert transcript.following
+        assert "queued" in shown(pilot)
+        assert app.changes == [False, True]
+
+
+async def test_down_at_the_end_keeps_following() -> None:
+    async with TranscriptApp().run_test(size=(80, 24)) as pilot:
+        transcript = transcript_of(pilot)
+        transcript.focus()
+        transcript.show(conversation(20))
+        await pilot.press("down", "j")
+        transcript.append(user(100, "the last"))
+        await pilot.pause()
+        assert transcript.following
+        assert "the last" in shown(pilot)
+
+
+@pytest.mark.parametrize(
+    ("away", "back"), [("k", "j"), ("up", "down"), ("pageup", "pagedown"), ("g", "G"), ("home", "end")]
+)
+async def test_keys(away: str, back: str) -> None:
+    async with TranscriptApp().run_test(size=(80, 24)) as pilot:
+        transcript = transcript_of(pilot)
+        transcript.focus()
+        transcript.show(conversation(30))
+        await pilot.pause()
+        bottom = view(pilot)
+        await pilot.press(away)
+        assert view(pilot) != bottom
+        assert not transcript.following
+        if away in ("g", "home"):
+            assert view(pilot)[1] == "▌ question 0"
+        await pilot.press(back)
+        assert view(pilot) == bottom
+        assert transcript.following
+
+
+async def test_the_wheel_stops_following_and_comes_back() -> None:
+    async with TranscriptApp().run_test(size=(80, 24)) as pilot:
+        transcript = transcript_of(pilot)
+        transcript.show(conversation(30))
+        await pilot.pause()
+        bottom = view(pilot)
+        await pilot._post_mouse_events([_wheel("Up")], widget=transcript, button=0)
+        await pilot.pause()
+        assert not transcript.following
+        for _ in range(3):
+            await pilot._post_mouse_events([_wheel("Down")], widget=transcript, button=0)
+        await pilot.pause()
+        assert transcript.following
+        assert view(pilot) == bottom
+
+
+def _wheel(direction: str) -> type:
+    from textual import events
+
+    return getattr(events, f"MouseScroll{direction}")
+
+
+async def test_reading_upwards_passes_every_line_once() -> None:
+    """Heights above are estimates until they are seen; correcting them must not skip or repeat a line."""
+    async with TranscriptApp().run_test(size=(60, 12)) as pilot:
+        transcript = transcript_of(pilot)
+        paragraph = " ".join(f"wonderfully{number}" for number in range(30))
+        transcript.show(
+            [
+                answer(number, f"m{number} {paragraph}\n\n```\nx\n```\n\n| a |\n|---|\n| {number} |")
+                for number in range(20)
+            ]
+        )
+        await pilot.pause()
+        seen = [view(pilot)]
+        for _ in range(400):
+            transcript.action_scroll_up()
+            await pilot.pause()
+            seen.append(view(pilot))
+        for later, earlier in zip(seen, seen[1:], strict=False):
+            assert earlier[1:] == later[:-1] or earlier == later
+        assert seen[-1][1].startswith("  m0 ")
+
+
+async def test_a_resize_storm_keeps_the_place() -> None:
+    async with TranscriptApp().run_test(size=(80, 24)) as pilot:
+        transcript = transcript_of(pilot)
+        transcript.show(conversation(60))
+        await pilot.pause()
+        transcript.action_page_up()
+        await pilot.pause()
+        before = view(pilot)
+        for size in [(10, 5), (200, 50), (3, 2), (1, 1), (40, 10), (80, 24)]:
+            await pilot.resize_terminal(*size)
+        assert before[0] in view(pilot)
+        assert not transcript.following
+
+
+async def test_a_resize_while_following_stays_at_the_end() -> None:
+    async with TranscriptApp().run_test(size=(80, 24)) as pilot:
+        transcript_of(pilot).show([*conversation(60), user(100, "the last")])
+        for size in [(30, 8), (120, 40)]:
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            assert "the last" in shown(pilot)
+
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07 [/x] [bold]b[/] \u202eright\u2066 \x9b31m &#x202e; &#13; \x00 \ud800 end"
+
+
+@pytest.mark.parametrize("role", ["user", "assistant", "note"])
+async def test_hostile_text_reaches_the_terminal_as_words(role: str) -> None:
+    async with TranscriptApp().run_test(size=(200, 24)) as pilot:
+        hostile = MessageView(
+            "1",
+            role,
+            f"{HOSTILE}\n\n```{HOSTILE}\n{HOSTILE}\n```\n\n    {HOSTILE}\n\n[l](http://x/{HOSTILE})",
+            HOSTILE,
+            HOSTILE,
+        )
+        transcript_of(pilot).show([hostile])
+        await pilot.pause()
+        text = shown(pilot)
+        bad = [
+            char
+            for char in text
+            if char != "\n" and (unicodedata.category(char) in ("Cc", "Cs") or char in "\u202e\u2066")
+        ]
+        assert bad == []
+        assert "[/x] [bold]b[/]" in text
+
+
+async def test_html_like_words_stay() -> None:
+    async with TranscriptApp().run_test(size=(80, 24)) as pilot:
+        transcript_of(pilot).show([answer(1, "<think>\nhmm\n</think>\n\nuse List<int> and <br> and setup.py")])
+        await pilot.pause()
+        assert all(word in shown(pilot) for word in ("<think>", "hmm", "</think>", "List<int>", "<br>", "setup.py"))
+        assert "http" not in shown(pilot)
+
+
+async def test_show_switches_and_lands_at_the_end() -> None:
+    async with TranscriptApp().run_test(size=(80, 24)) as pilot:
+        transcript = transcript_of(pilot)
+        transcript.show(conversation(40))
+        await pilot.pause()
+        transcript.action_scroll_home()
+        transcript.show([user(1, "another session")])
+        await pilot.pause()
+        assert transcript.following
+        assert "another session" in shown(pilot)
+        assert "question" not in shown(pilot)
+        transcript.show([])
+        await pilot.pause()
+        assert shown(pilot).strip() == ""
+        assert transcript.source_of_last_answer() is None
+
+
+async def test_replace_and_discard() -> None:
+    async with TranscriptApp().run_test(size=(80, 24)) as pilot:
+        transcript = transcript_of(pilot)
+        transcript.show([*conversation(1), answer(9, "half", streaming=True)])
+        transcript.extend("a9", " an answer\tx")
+        transcript.replace(MessageView("a9", "assistant", "half an answer\tx", "SmolLM2", "stopped", "interrupted"))
+        transcript.replace(answer(1234, "unknown"))
+        transcript.extend("nobody", "unknown")
+        await pilot.pause()
+        assert "half an answer" in shown(pilot)
+        assert "stopped" in shown(pilot)
+        assert "unknown" not in shown(pilot)
+        assert transcript.source_of_last_answer() == "half an answer\tx"
+        transcript.discard("u0")
+        transcript.discard("nobody")
+        await pilot.pause()
+        assert "question 0" not in shown(pilot)
+        transcript.discard("a9")
+        assert transcript.source_of_last_answer() == "answer 0\n\n- one\n- two"
+
+
+async def test_a_theme_change_repaints() -> None:
+    async with TranscriptApp().run_test(size=(80, 24)) as pilot:
+        transcript = transcript_of(pilot)
+        transcript.show([answer(1, "# Title\n\n```python\nreturn 1\n```")])
+        await pilot.pause()
+        dark = [strip for strip in pilot.app.screen._compositor.render_strips()]
+        pilot.app.theme = "textual-light"
+        transcript.refresh_theme()
+        await pilot.pause()
+        light = [strip for strip in pilot.app.screen._compositor.render_strips()]
+        assert [strip.text for strip in dark] == [strip.text for strip in light]
+        code = next(number for number, strip in enumerate(dark) if "return" in strip.text)
+        assert dark[code] != light[code]
+
+
+async def test_selection_gives_the_lines_without_the_bar() -> None:
+    async with TranscriptApp().run_test(size=(80, 24)) as pilot:
+        transcript = transcript_of(pilot)
+        transcript.show([user(1, "one\ntwo"), answer(1, "**three** four")])
+        await pilot.pause()
+        words, ending = transcript.get_selection(Selection(Offset(3, 1), Offset(4, 2))) or ("", "")
+        assert (words, ending) == ("ne\ntw", "\n")
+        assert transcript.get_selection(SELECT_ALL) == ("one\ntwo\n\n**three** four", "\n")
+        pilot.app.screen.selections = {transcript: Selection(Offset(2, 1), Offset(5, 1))}
+        await pilot.pause()
+        assert pilot.app.screen.get_selected_text() == "one"
+
+
+async def test_dragging_selects() -> None:
+    async with TranscriptApp().run_test(size=(80, 24)) as pilot:
+        transcript = transcript_of(pilot)
+        transcript.show([user(1, "漢字 words"), answer(1, "three four")])
+        await pilot.pause()
+        await pilot.mouse_down(transcript, offset=(2, 1))
+        await pilot.hover(transcript, offset=(7, 4))
+        await pilot.mouse_up(transcript, offset=(7, 4))
+        assert pilot.app.screen.get_selected_text() == "漢字 words\n\nSmolLM2\nthree"
+
+
+async def test_wide_characters_keep_their_columns() -> None:
+    async with TranscriptApp().run_test(size=(40, 24)) as pilot:
+        transcript = transcript_of(pilot)
+        transcript.show([user(1, "漢字" * 40 + "🙂" * 40), answer(1, "漢字" * 40 + " ✅\ufe0f done")])
+        await pilot.pause()
+        assert {strip.cell_length for strip in pilot.app.screen._compositor.render_strips()} == {40}
+        assert "done" in shown(pilot)
+
+
+def test_importing_the_widget_leaves_the_renderers_alone() -> None:
+    code = "import sys, quantchat.ui.widgets.transcript; print([m for m in ('markdown_it', 'pygments', 'rich.markdown') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+PIECES = [
+    *(
+        "# Title\n",
+        "Title\n===\n",
+        "words ",
+        "more words\n",
+        "\n",
+        "\n\n",
+        "- item\n",
+        "  continued\n",
+        "1. first\n",
+        "    code\n",
+    ),
+    *(
+        "```python\n",
+        "```\n",
+        "~~~\n",
+        "def f():\n",
+        '"""doc\n',
+        "| a | b |\n",
+        "|---|---|\n",
+        "| 1 | 2 |\n",
+        "> quote\n",
+        "---\n",
+    ),
+    *(
+        "- - -",
+        "*",
+        "**bold**",
+        "`code`",
+        "<think>",
+        "List<int>",
+        "[x]",
+        "[x]: http://y\n",
+        "[x](y)",
+        "![i](u)",
+        "\t",
+        " ",
+        "漢字",
+    ),
+]
+MARKDOWN = st.lists(st.sampled_from(PIECES), max_size=25).map("".join)
+
+
+def _chunks(text: str, cuts: list[int]) -> Iterator[str]:
+    edges = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
+    for start, end in zip(edges, edges[1:], strict=False):
+        yield text[start:end]
+
+
+def _one_shot(text: str, painter: Painter) -> Body:
+    body = Body(painter)
+    body.finish(text)
+    return body
+
+
+@settings(deadline=None, max_examples=200)
+@given(MARKDOWN, st.lists(st.integers(0, 400), max_size=30), st.sampled_from([1, 12, 60]))
+def test_a_streamed_answer_ends_as_it_would_at_once(text: str, cuts: list[int], width: int) -> None:
+    document, expected = Document(), Document()
+    for column in (document, expected):
+        column.set_format(width + 2, PALETTE)
+    document.append(answer(1, "", streaming=True))
+    for chunk in _chunks(text, cuts):
+        document.entries[0].extend(chunk)
+        document.paint(0)
+    document.entries[0].replace(answer(1, text))
+    document.paint(0)
+    expected.append(answer(1, text))
+    expected.paint(0)
+    assert document.entries[0].lines == expected.entries[0].lines
+
+
+def test_finished_blocks_are_painted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    painted: list[str] = []
+    paint = Painter.block
+    monkeypatch.setattr(Painter, "block", lambda self, block: painted.append(block.source) or paint(self, block))
+    text = "".join(f"paragraph {number}\n\n" for number in range(50))
+    body = Body(Painter(60, PALETTE))
+    for end in range(len(text) + 1):
+        body.feed(text[:end])
+    streamed = len(painted)
+    body.finish(text)
+    assert len(painted) - streamed <= 1
+    assert all(painted.count(f"paragraph {number}\n") <= 4 for number in range(40))
+    assert body.lines == _one_shot(text, Painter(60, PALETTE)).lines
+
+
+def test_an_open_fence_colours_each_line_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    painter = Painter(60, PALETTE)
+    coloured: list[str] = []
+    code = Painter.code
+    monkeypatch.setattr(
+        Painter, "code", lambda self, lines, language: coloured.append(lines) or code(self, lines, language)
+    )
+    text = "```python\n" + "".join(f"x = {number}\n" for number in range(200))
+    body = Body(painter)
+    for end in range(0, len(text) + 1, 4):
+        body.feed(text[:end])
+    body.feed(text)
+    assert all(lines.count("\n") <= 1 for lines in coloured)
+    assert coloured.count("x = 1") <= 3
+    assert body.lines == _one_shot(text, Painter(60, PALETTE)).lines
+
+
+@pytest.mark.parametrize(
+    "nesting", [">" * 60 + " x", "- " * 60 + "x", "[" * 300 + "x", "| a " * 60 + "|\n" + "|---" * 60 + "|", "*" * 500]
+)
+@pytest.mark.parametrize("width", [1, 5, 80])
+def test_absurd_nesting_is_drawn_somehow(nesting: str, width: int) -> None:
+    assert _one_shot(nesting, Painter(width, PALETTE)).lines
