@@ -4,6 +4,7 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -202,7 +203,7 @@ async def test_reading_upwards_passes_every_line_once() -> None:
             transcript.action_scroll_up()
             await pilot.pause()
             seen.append(view(pilot))
-        for later, earlier in zip(seen, seen[1:], strict=False):
+        for later, earlier in pairwise(seen):
             assert earlier[1:] == later[:-1] or earlier == later
         assert seen[-1][1].startswith("  m0 ")
 
@@ -306,11 +307,11 @@ async def test_a_theme_change_repaints() -> None:
         transcript = transcript_of(pilot)
         transcript.show([answer(1, "# Title\n\n```python\nreturn 1\n```")])
         await pilot.pause()
-        dark = [strip for strip in pilot.app.screen._compositor.render_strips()]
+        dark = list(pilot.app.screen._compositor.render_strips())
         pilot.app.theme = "textual-light"
         transcript.refresh_theme()
         await pilot.pause()
-        light = [strip for strip in pilot.app.screen._compositor.render_strips()]
+        light = list(pilot.app.screen._compositor.render_strips())
         assert [strip.text for strip in dark] == [strip.text for strip in light]
         code = next(number for number, strip in enumerate(dark) if "return" in strip.text)
         assert dark[code] != light[code]
@@ -350,7 +351,8 @@ async def test_wide_characters_keep_their_columns() -> None:
 
 
 def test_importing_the_widget_leaves_the_renderers_alone() -> None:
-    code = "import sys, quantchat.ui.widgets.transcript; print([m for m in ('markdown_it', 'pygments', 'rich.markdown') if m in sys.modules])"
+    heavy = "('markdown_it', 'pygments', 'rich.markdown')"
+    code = f"import sys, quantchat.ui.widgets.transcript; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -401,7 +403,7 @@ MARKDOWN = st.lists(st.sampled_from(PIECES), max_size=25).map("".join)
 
 def _chunks(text: str, cuts: list[int]) -> Iterator[str]:
     edges = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         yield text[start:end]
 
 
@@ -465,4 +467,6 @@ def test_an_open_fence_colours_each_line_once(monkeypatch: pytest.MonkeyPatch) -
 )
 @pytest.mark.parametrize("width", [1, 5, 80])
 def test_absurd_nesting_is_drawn_somehow(nesting: str, width: int) -> None:
-    assert _one_shot(nesting, Painter(width, PALETTE)).lines
+    lines = _one_shot(nesting, Painter(width, PALETTE)).lines
+    assert nesting.strip("[*-> |\n")[-1:] in "".join(line.text for line in lines)
+    assert max(line.cell_length for line in lines) <= width

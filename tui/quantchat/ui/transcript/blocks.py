@@ -6,12 +6,19 @@ import re
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 _FENCE = re.compile(r"^ {0,3}(?P<marker>`{3,}|~{3,})[ ]*(?P<info>[^\n]*)")
+
+DEEPEST = 100
+"""The parser drops what is nested deeper than this."""
+_INDENT = {"blockquote_open": 4, "list_item_open": 5, "blockquote_close": -4, "list_item_close": -5}
+_NARROWEST = 8
+_CELL = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,14 @@ class Block:
     start: int
     source: str
     tokens: tuple[Token, ...]
+
+    def fits(self, width: int) -> bool:
+        """Whether Rich can draw it: it drops words for which nesting or columns leave no room."""
+        indents = accumulate(_INDENT.get(token.type, 0) for token in self.tokens)
+        columns = sum(token.type == "th_open" for token in self.tokens)
+        deepest = max(token.level for token in self.tokens)
+        indent = max(indents, default=0)
+        return deepest < DEEPEST - 1 and columns * _CELL <= width and (not indent or indent + _NARROWEST <= width)
 
     @property
     def open_fence(self) -> OpenFence | None:
@@ -65,7 +80,7 @@ def language_of(info: str) -> str:
 @cache
 def _parser() -> MarkdownIt:
     # With html on, `<think>` and the `<int>` of `List<int>` vanish; linkify makes a link of `setup.py`.
-    return MarkdownIt("gfm-like", {"html": False, "linkify": False})
+    return MarkdownIt("gfm-like", {"html": False, "linkify": False, "maxNesting": DEEPEST})
 
 
 def parse(text: str, environment: MutableMapping[str, Any]) -> list[Block]:

@@ -64,6 +64,8 @@ class Body:
             return self._painter.block(block)
         if (fence := block.open_fence) is None:
             return self._paint(block)
+        if "\n" not in block.source:
+            return []
         self._fence = _OpenCode(fence, self._painter, self._start)
         self._fence.feed(text)
         return self._fence.lines()

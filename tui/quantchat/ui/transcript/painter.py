@@ -113,13 +113,18 @@ class Painter:
 
     def block(self, block: Block) -> list[Strip]:
         """Draw one top-level block of Markdown, without blank lines around it."""
+        if not block.fits(self.width):
+            return self._source(block)
         markdown = _Tokens(block.tokens, self.palette.code_theme)
         try:
             lines = self._console.render_lines(markdown, self._options, pad=False)
         except (ValueError, LookupError, TypeError, AssertionError, RuntimeError):
-            # Rich gives up on some nestings, such as a table too deep for the width: the source is then shown.
-            return self.plain(block.source.rstrip("\n"), self.palette.base)
+            # Rich gives up on some nestings; the words must still be seen.
+            return self._source(block)
         return _trimmed([Strip(line) for line in lines])
+
+    def _source(self, block: Block) -> list[Strip]:
+        return self.plain(block.source.rstrip("\n"), self.palette.base)
 
     def plain(self, text: str, style: Style) -> list[Strip]:
         """Draw text as it is, wrapped at words."""
