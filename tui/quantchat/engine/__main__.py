@@ -1,0 +1,99 @@
+"""The engine process: `python -m quantchat.engine --log PATH`. Commands on stdin, events on what was stdout."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from quantchat.engine import protocol, quiet
+from quantchat.engine.worker import Worker
+from quantchat.paths import logs_dir
+
+CLOSE_SECONDS = 2.0
+PARENT_POLL_SECONDS = 1.0
+CHUNK = 1 << 16
+
+
+class Pipe:
+    """Writes events, whole frames only, from whichever thread has one."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+
+    def emit(self, event: protocol.Event) -> None:
+        """Send one event; a reader that went away ends the process."""
+        frame = memoryview(protocol.encode_frame(event))
+        with self._lock:
+            try:
+                while frame:
+                    frame = frame[os.write(self._descriptor, frame) :]
+            except OSError:
+                leave()
+
+
+def leave(status: int = 0) -> None:
+    """End this process and what it started, compilers included, without running torch's destructors."""
+    for child in psutil.Process().children(recursive=True):
+        try:
+            child.kill()
+        except psutil.Error:
+            continue
+    os._exit(status)
+
+
+def watch_parent(gone: Callable[[], None]) -> None:
+    """Call `gone` when the parent process is no more; stdin can stay open in a sibling that inherited it."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL_SECONDS)
+        gone()
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def serve(worker: Worker, descriptor: int) -> int:
+    """Feed commands to the worker until Shutdown or the end of the stream; return the exit status."""
+    decoder = protocol.FrameDecoder(protocol.command_decoder)
+    while data := os.read(descriptor, CHUNK):
+        try:
+            for command in decoder.feed(data):
+                if isinstance(command, protocol.Shutdown):
+                    return 0
+                worker.submit(command)
+        except protocol.ProtocolError as error:
+            print(error, file=sys.stderr, flush=True)  # noqa: T201 - fd 2 is the log file
+            return error.exit_code
+    return 0
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Redirect output, start the worker, and listen."""
+    parser = argparse.ArgumentParser(prog="quantchat.engine")
+    parser.add_argument("--log", type=Path, default=logs_dir() / "engine.log")
+    arguments = parser.parse_args(argv)
+    descriptor = quiet.redirect_output(arguments.log)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # Ctrl-C belongs to the screen, which shares the terminal's foreground group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    watch_parent(leave)
+    worker = Worker(Pipe(descriptor).emit)
+    worker.start()
+    status = serve(worker, 0)
+    worker.close(CLOSE_SECONDS)
+    leave(status)
+
+
+if __name__ == "__main__":
+    main()

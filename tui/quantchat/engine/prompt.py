@@ -1,0 +1,98 @@
+"""From a conversation to a prompt, by the model's chat template or a named fallback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from quantchat.domain.chat import ChatMessage
+from quantchat.errors import GenerationError
+
+OWN = "model"
+FALLBACK = "chatml"
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CHATML_END = "<|im_end|>"
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """A rendered conversation: the exact text and its token ids."""
+
+    text: str
+    ids: list[int]
+
+
+def template_name(tokenizer: Any) -> str:
+    """Say whose template is used: the model's own or the fallback."""
+    return OWN if getattr(tokenizer, "chat_template", None) else FALLBACK
+
+
+def render(tokenizer: Any, messages: Sequence[ChatMessage]) -> Prompt:
+    """Render a conversation up to where the answer starts.
+
+    A template that refuses a role gets the same words in a form that it accepts.
+
+    Raises:
+        GenerationError: if the template takes none of the forms.
+    """
+    text = render_text(tokenizer, messages)
+    # The template writes the special tokens itself; adding them again would double the start token.
+    ids = tokenizer(text, add_special_tokens=False, return_token_type_ids=False)["input_ids"]
+    return Prompt(text, [int(token) for token in ids])
+
+
+def render_text(tokenizer: Any, messages: Sequence[ChatMessage]) -> str:
+    """Render to text, trying the forms of `FORMS` in their order."""
+    from jinja2 import TemplateError
+
+    refusal: Exception | None = None
+    for form in FORMS:
+        try:
+            return _apply(tokenizer, form(messages))
+        except (TemplateError, ValueError, TypeError, KeyError) as error:
+            refusal = refusal or error
+    raise GenerationError(
+        "The chat template refused this conversation",
+        str(refusal),
+        "Try another model or report its template.",
+        code="template",
+    ) from refusal
+
+
+def _apply(tokenizer: Any, messages: Iterable[ChatMessage]) -> str:
+    own = None if template_name(tokenizer) == OWN else CHATML
+    rows = [{"role": message.role, "content": message.content} for message in messages]
+    return str(tokenizer.apply_chat_template(rows, chat_template=own, tokenize=False, add_generation_prompt=True))
+
+
+def system_into_user(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Put the system text at the start of the first user message, for templates without a system role."""
+    system = "\n\n".join(message.content for message in messages if message.role == "system")
+    rest = [message for message in messages if message.role != "system"]
+    first = next((index for index, message in enumerate(rest) if message.role == "user"), None)
+    if not system or first is None:
+        return rest
+    merged = ChatMessage("user", f"{system}\n\n{rest[first].content}")
+    return [*rest[:first], merged, *rest[first + 1 :]]
+
+
+def merge_same_roles(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Join neighbours of one role, for templates that want user and assistant in turn."""
+    merged: list[ChatMessage] = []
+    for message in messages:
+        if merged and merged[-1].role == message.role:
+            message = ChatMessage(message.role, f"{merged.pop().content}\n\n{message.content}")
+        merged.append(message)
+    return merged
+
+
+FORMS: tuple[Callable[[Sequence[ChatMessage]], list[ChatMessage]], ...] = (
+    list,
+    merge_same_roles,
+    system_into_user,
+    lambda messages: merge_same_roles(system_into_user(messages)),
+)

@@ -1,0 +1,229 @@
+"""The one thread that does all torch work, and the rules by which commands reach it (DESIGN 2.4).
+
+Imports no torch itself: the process must redirect its output first, and must answer Ping while the imports run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from quantchat.domain.generation import TurnStatistics
+from quantchat.engine import protocol as p
+from quantchat.engine import quiet
+from quantchat.errors import ErrorReport, QuantchatError
+
+if TYPE_CHECKING:
+    from quantchat.engine.tasks import Tasks
+
+Emit = Callable[[p.Event], None]
+Job = p.Dequantize | p.Quantize | p.Evaluate
+Stoppable = p.Generate | Job
+Request = p.Load | p.Unload | p.CountTokens | p.RenderPrompt
+
+logger = logging.getLogger(__name__)
+LIBRARIES = ("torch", "transformers", "gptqmodel", "optimum")
+STOPPED = ErrorReport(code="cancelled", title="Stopped")
+CLOSING = ErrorReport(code="engine-gone", title="The engine is shutting down")
+
+
+class _Piece:
+    """A turn or job on its way through the worker, with a cancel token of its own."""
+
+    def __init__(self, command: Stoppable) -> None:
+        self.command = command
+        self.name = command.turn if isinstance(command, p.Generate) else command.job
+        self.cancel = threading.Event()
+        self.started = False
+
+
+class Worker:
+    """Runs commands on one background thread.
+
+    Events are emitted from that thread, and from the caller of `submit` where no work is needed. A turn may wait
+    behind a load, never behind another turn or a job: then it is refused with code `busy`.
+    """
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._queue: queue.SimpleQueue[_Piece | Request | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._piece: _Piece | None = None
+        self._working = False
+        self._closing = threading.Event()
+        # Not joined at exit: the process leaves by os._exit, and torch must not hold up a headless command.
+        self._thread = threading.Thread(target=self._run, name="quantchat-worker", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; `Ready` follows when the libraries are imported."""
+        self._thread.start()
+
+    def submit(self, command: p.Command) -> None:
+        """Take a command; returns at once."""
+        match command:
+            case p.Ping():
+                self._emit(p.Pong(request=command.request, busy=self._busy()))
+            case p.Stop():
+                self._stop(command.turn)
+            case p.Shutdown():
+                self._cancel()
+            case p.Generate() | p.Dequantize() | p.Quantize() | p.Evaluate():
+                self._admit(_Piece(command))
+            case p.Load() | p.Unload():
+                # What runs now belongs to the model that is about to go.
+                self._cancel()
+                self._queue.put(command)
+            case _:
+                self._queue.put(command)
+
+    def close(self, timeout: float = 2.0) -> bool:
+        """Stop everything and end the thread; false if it did not end in time."""
+        self._closing.set()
+        self._cancel()
+        self._queue.put(None)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _busy(self) -> bool:
+        with self._lock:
+            return self._piece is not None or self._working
+
+    def _admit(self, piece: _Piece) -> None:
+        with self._lock:
+            current = self._piece
+            if current is None:
+                self._piece = piece
+        if current is None:
+            self._queue.put(piece)
+        else:
+            self._emit(_failed(piece, _busy_report(current)))
+
+    def _stop(self, name: str) -> None:
+        with self._lock:
+            piece = self._piece
+            if piece is None or piece.name != name:
+                return
+            piece.cancel.set()
+            waiting = not piece.started
+            if waiting:
+                self._piece = None
+        if waiting:
+            self._emit(_stopped(piece))
+
+    def _cancel(self) -> None:
+        with self._lock:
+            name = self._piece.name if self._piece else None
+        if name is not None:
+            self._stop(name)
+
+    # On the worker thread
+
+    def _run(self) -> None:
+        tasks, broken = self._import()
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, _Piece):
+                self._work_on(item, tasks, broken)
+            else:
+                self._working = True
+                event = self._answer(item, tasks, broken)
+                self._working = False
+                self._emit(event)
+            if tasks is not None and not isinstance(item, p.CountTokens | p.RenderPrompt):
+                self._emit(tasks.memory())
+
+    def _import(self) -> tuple[Tasks | None, ErrorReport | None]:
+        quiet.set_environment()
+        try:
+            with quiet.no_warnings():
+                quiet.silence()
+                from quantchat.engine.tasks import Tasks, devices
+
+                versions = {name: metadata.version(name) for name in LIBRARIES}
+                ready = p.Ready(pid=os.getpid(), versions=versions, devices=devices())
+        except Exception as error:
+            logger.exception("the engine's libraries cannot be imported")
+            broken = ErrorReport(
+                code="libraries",
+                title="The engine's libraries cannot be imported",
+                detail=f"{type(error).__name__}: {error}",
+                remedy="Install them again: pip install --force-reinstall quantchat",
+            )
+            self._emit(p.Log(level="error", text=broken.sentence()))
+            return None, broken
+        self._emit(ready)
+        return Tasks(self._emit), None
+
+    def _work_on(self, piece: _Piece, tasks: Tasks | None, broken: ErrorReport | None) -> None:
+        with self._lock:
+            if self._piece is not piece:
+                return
+            piece.started = True
+        event = self._last_event(piece, tasks, broken)
+        # Freed before its end is told: whoever hears of it may send the next turn at once.
+        with self._lock:
+            self._piece = None
+        self._emit(event)
+
+    def _last_event(self, piece: _Piece, tasks: Tasks | None, broken: ErrorReport | None) -> p.Event:
+        if tasks is None:
+            return _failed(piece, broken or CLOSING)
+        if piece.cancel.is_set() or self._closing.is_set():
+            return _stopped(piece)
+        if isinstance(piece.command, p.Generate):
+            return tasks.generate(piece.command, piece.cancel.is_set)
+        return tasks.run_job(piece.command, piece.cancel.is_set)
+
+    def _answer(self, command: Request, tasks: Tasks | None, broken: ErrorReport | None) -> p.Event:
+        if tasks is None or self._closing.is_set():
+            return _request_failed(command, broken or CLOSING)
+        try:
+            match command:
+                case p.Load():
+                    return tasks.load(command)
+                case p.Unload():
+                    return tasks.unload(command)
+                case p.CountTokens():
+                    return tasks.count(command)
+                case p.RenderPrompt():
+                    return tasks.render(command)
+        except QuantchatError as error:
+            return _request_failed(command, error.report)
+        except Exception as error:
+            logger.exception("a request failed")
+            title = "The engine could not do this"
+            report = ErrorReport(code="engine", title=title, detail=f"{type(error).__name__}: {error}")
+            return _request_failed(command, report)
+
+
+def _busy_report(current: _Piece) -> ErrorReport:
+    what = "another answer" if isinstance(current.command, p.Generate) else "a job"
+    return ErrorReport(
+        code="busy",
+        title="The engine is busy",
+        detail=f"It is still working on {what}.",
+        remedy="Wait for it to end or stop it.",
+    )
+
+
+def _failed(piece: _Piece, report: ErrorReport) -> p.Event:
+    if isinstance(piece.command, p.Generate):
+        return p.Failed(turn=piece.name, error=report)
+    return p.JobFailed(job=piece.name, error=report)
+
+
+def _stopped(piece: _Piece) -> p.Event:
+    if isinstance(piece.command, p.Generate):
+        return p.Finished(turn=piece.name, reason="stopped", statistics=TurnStatistics())
+    return p.JobFailed(job=piece.name, error=STOPPED)
+
+
+def _request_failed(command: Request, report: ErrorReport) -> p.Event:
+    if isinstance(command, p.Load):
+        return p.LoadFailed(request=command.request, error=report)
+    return p.RequestFailed(request=command.request, error=report)
