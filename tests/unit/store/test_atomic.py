@@ -6,8 +6,9 @@ import resource
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -110,38 +111,45 @@ def test_a_full_disk(small_disk: Path, fill_disk: Callable[[Path], Path], leftov
     assert path.read_bytes() == b"new" * 1000
 
 
-def test_no_permission(tmp_path: Path) -> None:
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder whose parents anyone may enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="quantchat-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.parametrize("closed", ["the folder", "a folder above"])
+def test_no_permission(open_folder: Path, closed: str) -> None:
     """In a process that is not root, since root may write everywhere."""
-    folder = tmp_path / "theirs"
-    folder.mkdir(mode=0o755)
+    folder = open_folder / "theirs"
+    folder.mkdir()
     (folder / "file").write_bytes(b"old")
     program = """
         import os, sys
         from pathlib import Path
         from quantchat.errors import StorageError
         from quantchat.store.atomic import write_atomic
-        folder = Path(sys.argv[1])
-        here = os.open(folder, os.O_PATH)
         if os.getuid() == 0:
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
-        else:
-            folder.chmod(0o555)
-        # By descriptor: the folders above belong to whoever runs the tests.
-        os.fchdir(here)
         try:
-            write_atomic(Path("file"), b"new")
+            write_atomic(Path(sys.argv[1]), b"new")
         except StorageError as error:
             print(error.report.code)
             print(error)
     """
+    shut = folder if closed == "the folder" else open_folder
+    shut.chmod(0o555 if closed == "the folder" else 0o600)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(program), str(folder)],
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program), str(folder / "file")],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    shut.chmod(0o755)
+    assert done.stderr == ""
     assert done.stdout.startswith("no-permission\nNo permission to write")
     assert (folder / "file").read_bytes() == b"old"
     assert os.listdir(folder) == ["file"]

@@ -146,14 +146,14 @@ def test_a_file_cut_in_half_is_quarantined_and_named(store: SessionStore) -> Non
 
 def test_the_list_survives_unreadable_files_and_reports_each_once(store: SessionStore) -> None:
     sound = talk(store)
-    broken = [new_id() for _ in range(3)]
-    for session_id, content in zip(broken, (b"", b"[1, 2]", b'{"title": "\xff"}'), strict=True):
+    broken = [new_id() for _ in range(4)]
+    for session_id, content in zip(broken, (b"", b"[1, 2]", b'{"title": "\xff"}', b'{"a":' + b"[" * 9999), strict=True):
         store.path(session_id).write_bytes(content)
     assert [row.id for row in store.list()] == [sound.id]
     problems = store.take_problems()
-    assert len(problems) == 3
+    assert len(problems) == 4
     assert all(any(session_id in problem.detail for problem in problems) for session_id in broken)
-    assert len(list(store.quarantine.iterdir())) == 3
+    assert len(list(store.quarantine.iterdir())) == 4
     store.list()
     assert store.take_problems() == []
 
@@ -203,6 +203,12 @@ def test_upgrades_run_in_order_and_only_those_needed() -> None:
     assert ran == [1, 2, 3, 3]
     with pytest.raises(NewerSchema):
         decode_session(data, schema=3, upgrades=upgrades)
+
+
+def test_an_upgrade_that_does_not_find_its_fields_makes_the_file_unreadable() -> None:
+    data = encode_session(Session.new())
+    with pytest.raises(msgspec.ValidationError, match="could not be upgraded"):
+        decode_session(data, schema=2, upgrades={1: lambda content: {"title": content["name"]}})
 
 
 def test_a_file_without_a_version_is_of_the_first_schema() -> None:

@@ -160,7 +160,7 @@ def test_state_comes_back(home: Path) -> None:
     assert paths.state_file().stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("broken", [b"", b"[]", b'{"last_model": 3}', b"\xff"])
+@pytest.mark.parametrize("broken", [b"", b"[]", b'{"last_model": 3}', b"\xff", b'{"last_model": "\xff"}'])
 def test_broken_state_starts_afresh(home: Path, broken: bytes) -> None:
     save_state(UiState(last_model="/m"))
     paths.state_file().write_bytes(broken)

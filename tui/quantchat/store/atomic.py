@@ -70,7 +70,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         StorageError: `disk-full`, `no-permission` or `storage`; the old file is then untouched.
     """
     target = Path(os.path.realpath(path))
-    folder = target.parent if target.parent.is_dir() else private_dir(target.parent)
+    # Not private_dir for a folder that is there: a linked file may lie among the user's other files.
+    folder = target.parent if os.path.isdir(target.parent) else private_dir(target.parent)
     temporary = folder / temporary_name(target.name)
     try:
         try:

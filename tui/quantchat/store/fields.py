@@ -27,9 +27,16 @@ def read_toml(path: Path) -> dict[str, Any]:
         ValueError: if it is not TOML; the text names line and column.
     """
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"the file is not UTF-8 text (byte {error.start})") from error
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        last = f"at line {len(text.splitlines())}, the end of the file"
+        raise ValueError(str(error).replace("at end of document", last)) from error
+    except RecursionError as error:
+        raise ValueError("its values are nested too deeply") from error
 
 
 def convert_table(

@@ -139,7 +139,7 @@ def read_holder(path: Path) -> Holder | None:
     """Read a lock file; None if it is gone, empty or not one."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Holder)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError):
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import msgspec
@@ -37,7 +38,7 @@ def recover(store: SessionStore, locks: SessionLocks) -> list[Recovered]:
     Doing it twice changes nothing. What fails goes to `store.problems` and is tried again at the next start.
     """
     recovered: list[Recovered] = []
-    if not store.root.is_dir():
+    if not os.path.isdir(store.root):
         return recovered
     sweep_temporaries(store.root)
     for session_id in _left_behind(store.root):
@@ -122,7 +123,7 @@ def _load_or_rebuild(store: SessionStore, session_id: str, answer: Message) -> S
     try:
         return store.load(session_id)
     except SessionUnreadable as error:
-        if error.report.code == "session-newer" or store.path(session_id).exists():
+        if error.report.code == "session-newer" or os.path.exists(store.path(session_id)):
             raise
         store.problems.append(error.report)
     except StorageError as error:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from quantchat.domain.chat import SCHEMA, UNTITLED, Session, SessionSummary
 
+T = TypeVar("T")
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
 UPGRADES: Mapping[int, Upgrade] = {}
@@ -63,7 +64,7 @@ def encode_session(session: Session) -> bytes:
     body = encode_json(msgspec.structs.replace(session, version=SCHEMA))
     # The struct leaves out defaults, and the version is one; a file without it could not be upgraded later.
     body = b'{"version":%d,' % SCHEMA + body[1:]
-    _sessions.decode(body)
+    _decode(_sessions, body)
     return msgspec.json.format(body, indent=2) + b"\n"
 
 
@@ -74,20 +75,28 @@ def decode_session(data: bytes, *, schema: int = SCHEMA, upgrades: Mapping[int, 
         NewerSchema: if a later quantchat wrote it.
         msgspec.DecodeError: if it is not a session.
     """
-    version = _versions.decode(data).version
+    version = _decode(_versions, data).version
     if version > schema:
         raise NewerSchema(version)
     if version == schema:
-        return _sessions.decode(data)
+        return _decode(_sessions, data)
     if version < 1:
         raise msgspec.ValidationError(f"there is no schema {version}")
-    return msgspec.convert(upgrade(msgspec.json.decode(data), schema=schema, upgrades=upgrades), Session)
+    content = upgrade(msgspec.json.decode(data), schema=schema, upgrades=upgrades)
+    return msgspec.convert(content, Session)
 
 
 def upgrade(content: dict[str, Any], *, schema: int, upgrades: Mapping[int, Upgrade]) -> dict[str, Any]:
-    """Lead a decoded file step by step to `schema`."""
+    """Lead a decoded file step by step to `schema`.
+
+    Raises:
+        msgspec.ValidationError: if a step does not find what its version promises.
+    """
     for version in range(content.get("version", 1), schema):
-        content = upgrades[version](content) | {"version": version + 1}
+        try:
+            content = upgrades[version](content) | {"version": version + 1}
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise msgspec.ValidationError(f"schema {version} could not be upgraded: {error!r}") from error
     return content
 
 
@@ -98,12 +107,19 @@ def decode_summary(session_id: str, data: bytes) -> SessionSummary:
         NewerSchema, msgspec.DecodeError: as `decode_session`.
     """
     try:
-        row = _rows.decode(data)
+        row = _decode(_rows, data)
     except msgspec.DecodeError:
         row = None
     # Another version may have moved these fields: its whole file decides what it is.
     whole = decode_session(data) if row is None or row.version != SCHEMA else row
     return SessionSummary(id=session_id, title=whole.title, updated=whole.updated, messages=len(whole.messages))
+
+
+def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+    try:
+        return decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def _scrub(value: Any) -> Any:

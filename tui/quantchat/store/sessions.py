@@ -106,7 +106,7 @@ class SessionStore:
             StorageError: `session-invalid`, if the session holds a value that could not be read back.
         """
         path = self.path(session.id)
-        if not _has_content(session) and not path.exists():
+        if not _has_content(session) and not os.path.exists(path):
             return None
         try:
             return encode_session(session)

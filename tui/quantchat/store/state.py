@@ -27,7 +27,7 @@ def load_state(path: Path | None = None) -> UiState:
     """Read the state (default: that of `paths`); whatever is wrong with it, start afresh."""
     try:
         return msgspec.json.decode((path or paths.state_file()).read_bytes(), type=UiState)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError):
         return UiState()
 
 
