@@ -22,24 +22,31 @@ def staged(target: Path) -> Iterator[Path]:
     Raises:
         StorageError: if `target` exists already, or the disk refuses.
     """
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        _prepare(target, partial)
+    if target.exists():
+        raise StorageError(f"{target} exists already", remedy="Choose another name, or move it away first")
+    with scratch(target) as partial:
         yield partial
         _commit(partial, target)
+
+
+@contextmanager
+def scratch(target: Path) -> Iterator[Path]:
+    """Give an empty folder beside `target` for the work on it, and remove it in the end.
+
+    Raises:
+        StorageError: if the disk refuses, also within the block.
+    """
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        remove_stale(target)
+        partial.mkdir(mode=0o700)
+        yield partial
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageError(f"Cannot write {target}", reason, "Free some space or choose another folder") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _prepare(target: Path, partial: Path) -> None:
-    if target.exists():
-        raise StorageError(f"{target} exists already", remedy="Choose another name, or move it away first")
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    remove_stale(target)
-    partial.mkdir(mode=0o700)
 
 
 def remove_stale(target: Path) -> None:
