@@ -243,7 +243,7 @@ class ScriptedEngine:
                 )
         if script.crash:
             self._crash()
-        if script.fail:
+        if script.fail and (script.next_kernel is None or load.kernel != script.next_kernel):
             self.emit(LoadFailed(request=load.request, error=script.fail, next_kernel=script.next_kernel))
             return
         self._model = load

@@ -15,7 +15,7 @@ from quantchat.errors import SessionLocked, StorageError
 from quantchat.services.facts import Fact, Listener, Notice, SessionChanged, SessionsChanged
 from quantchat.store.journal import Journal
 from quantchat.store.locks import SessionLock, SessionLocks
-from quantchat.store.recovery import Recovered, recover, settle
+from quantchat.store.recovery import Recovered, fold_journal, recover, settle
 from quantchat.store.sessions import SessionStore
 
 RETRY_SECONDS = 3.0
@@ -43,19 +43,24 @@ class Archive:
 
     async def recover(self) -> list[Recovered]:
         """Fold in what a crash left behind; sessions of other running programs are left alone."""
-        return await asyncio.to_thread(recover, self._store, self._session_locks)
+        recovered = await asyncio.to_thread(recover, self._store, self._session_locks)
+        self._tell_problems()
+        return recovered
 
     async def summaries(self) -> list[SessionSummary]:
         """Return the sessions on disk and the unsaved ones, newest first."""
         stored = {summary.id: summary for summary in await asyncio.to_thread(self._store.list)}
-        for problem in self._store.take_problems():
-            self._listen(Notice(report=problem, dialog=True))
+        self._tell_problems()
         for session in self._open.values():
             if session.id in stored or session.messages or session.queued:
                 stored[session.id] = SessionSummary(
                     id=session.id, title=session.title, updated=session.updated, messages=len(session.messages)
                 )
         return sorted(stored.values(), key=lambda summary: (summary.updated, summary.id), reverse=True)
+
+    def _tell_problems(self) -> None:
+        for problem in self._store.take_problems():
+            self._listen(Notice(report=problem, dialog=True))
 
     def new(self) -> Session:
         """Start a session; it is written once it holds something."""
@@ -74,6 +79,8 @@ class Archive:
             return self._open[session_id]
         self._acquire(session_id)
         try:
+            if session_id not in self._read_only:
+                fold_journal(self._store, session_id)
             session = self._store.load(session_id)
         except StorageError:
             self._release(session_id)

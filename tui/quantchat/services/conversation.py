@@ -172,6 +172,7 @@ class Conversation:
         self._journal = self._archive.journal(session, answer)
         self._archive.save(session)
         self._changed(session)
+        self._listen(SessionsChanged())
         try:
             self._library.send(protocol.Generate(turn=turn.id, messages=prompt, sampling=sampling))
         except QuantchatError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import signal
 from collections.abc import Iterable, Sequence
@@ -68,6 +69,8 @@ class QuantchatApp(App[None]):
         self._wanted_session = session or (self.desk.state.last_session if resume else None)
         self._resume = resume
         self._leaving = False
+        self._taking = False
+        self._own: contextvars.Context | None = None
 
     def _choose_theme(self, name: str) -> None:
         if name in self.available_themes:
@@ -99,6 +102,7 @@ class QuantchatApp(App[None]):
         return chat
 
     def on_mount(self) -> None:
+        self._own = contextvars.copy_context()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, lambda: self.run_worker(self.action_quit()))
@@ -160,12 +164,23 @@ class QuantchatApp(App[None]):
     # While it runs
 
     def _take(self, fact: Fact) -> None:
-        if self._leaving or self._chat is None or not self._chat.is_mounted:
+        """Take a fact in the app's own context: it may come from a task that knows no app, and timers need one."""
+        if self._leaving or self._own is None:
             return
+        if self._taking:
+            self._handle(fact)
+            return
+        self._taking = True
+        try:
+            self._own.run(self._handle, fact)
+        finally:
+            self._taking = False
+
+    def _handle(self, fact: Fact) -> None:
         if isinstance(fact, Notice):
             self._show_notice(fact)
         else:
-            self._chat.take(fact)
+            self.chat.take(fact)
 
     def _show_notice(self, notice: Notice) -> None:
         if notice.dialog:
