@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-STEPS = 100
+STEP_SECONDS = 0.05
 """A bar on the screen has no use for more events than this."""
 
 
@@ -17,7 +17,7 @@ class Stages:
     def __init__(self, progress: Callable[[str, int, int, str], None]) -> None:
         self._progress = progress
         self._stage = ""
-        self._entered = 0.0
+        self._entered = self._stepped = 0.0
         self.seconds: dict[str, float] = {}
 
     def enter(self, stage: str) -> None:
@@ -34,7 +34,9 @@ class Stages:
 
     def step(self, done: int, total: int, unit: str) -> None:
         """Report progress within the stage."""
-        if total > 0 and done * STEPS // total != (done - 1) * STEPS // total:
+        now = time.perf_counter()
+        if done >= total or now - self._stepped >= STEP_SECONDS:
+            self._stepped = now
             self._progress(self._stage, done, total, unit)
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from quantchat.engine.worker import Emit
 
 DRAWN_SEEDS = 2**32
+LONG_PROMPT = 128
+"""Tokens from which the last core pays; below, waking its threads costs more than the prompt."""
 
 
 class TurnStopped(Exception):
@@ -63,7 +65,7 @@ def _run(
     if seed is not None:
         torch.manual_seed(seed)
     inputs = torch.tensor([list(ids)], device=loaded.device)
-    torch.set_num_threads(cores())
+    torch.set_num_threads(cores() if len(ids) >= LONG_PROMPT else _decode_threads())
     try:
         with _layer_hooks(loaded.model, cancelled), no_warnings():
             loaded.model.generate(
@@ -162,8 +164,7 @@ class _Streamer(BaseStreamer):  # type: ignore[misc]
         if self._tokens == 1:
             self._first = self._latest
             self._emit(Prefill(turn=self._turn, done=self._prompt_tokens, total=self._prompt_tokens))
-            # Decoding gains nothing from the last core, and spinning on all of them starves the screen.
-            torch.set_num_threads(max(1, cores() - 1))
+            torch.set_num_threads(_decode_threads())
         self._send(self.stops.feed(self._decoder.step(token)))
 
     def flush(self) -> None:
@@ -207,6 +208,11 @@ def _decoder_layers(model: Any) -> Sequence[Any]:
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
     count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     return next((layers for layers in lists if len(layers) == count), [model])
+
+
+def _decode_threads() -> int:
+    """Decoding gains nothing from the last core, and spinning on all of them starves the screen."""
+    return max(1, cores() - 1)
 
 
 def cores() -> int:

@@ -1,0 +1,232 @@
+"""Loads that must work, and loads that must not pass: a random or damaged model is never `Loaded`."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from engine.rig import Rig, asking
+from quantchat.catalog.reader import read_model
+from quantchat.domain.models import QuantSpec
+from quantchat.engine import protocol as p
+
+pytestmark = pytest.mark.engine
+OLD_WEIGHTS = "gptq_model-4bit-32g.safetensors"
+
+
+@pytest.fixture(scope="module")
+def load():
+    """Return a function that loads without a worker, to look at the model itself."""
+    from quantchat.engine import loader, quiet
+
+    quiet.set_environment()
+    quiet.silence()
+    return lambda path, kernel=None: loader.load(read_model(path), "cpu", kernel, lambda *_: None)
+
+
+def logits(loaded):
+    import torch
+
+    ids = torch.tensor([loaded.tokenizer("Cats, dogs and rivers")["input_ids"]])
+    with torch.no_grad():
+        return loaded.model(input_ids=ids).logits[0].float()
+
+
+def edit_config(path, **changes) -> None:
+    config = json.loads((path / "config.json").read_text()) | changes
+    kept = {key: value for key, value in config.items() if value is not None}
+    (path / "config.json").write_text(json.dumps(kept))
+
+
+def edit_weights(path, change) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = path / "model.safetensors"
+    tensors = load_file(file)
+    save_file(change(tensors), file, metadata={"format": "pt"})
+
+
+def code(event: p.Loaded | p.LoadFailed) -> str:
+    assert isinstance(event, p.LoadFailed), event
+    assert event.error.title
+    return event.error.code
+
+
+def test_ready_names_libraries_and_devices(rig: Rig) -> None:
+    assert set(rig.ready.versions) == {"torch", "transformers", "gptqmodel", "optimum"}
+    assert rig.ready.devices[-1] == "cpu"
+
+
+@pytest.mark.parametrize(("kind", "packed"), [("gptq", 14), ("awq", 14), ("dense", 0)])
+def test_loads_and_reports(rig: Rig, models, kind: str, packed: int) -> None:
+    rig.events.clear()
+    loaded = rig.load(models / kind, device="cpu")
+    assert isinstance(loaded, p.Loaded), loaded
+    report = loaded.report
+    assert report.dtype == "bfloat16"
+    assert report.template == "model"
+    assert report.context_window == 256
+    assert sum(report.layers.values()) == 15
+    assert report.layers["Linear"] == 15 - packed
+    assert report.kernel.startswith(kind)
+    assert report.weight_bytes > 0
+    assert not report.warnings
+    stages = [event.stage for event in rig.events if isinstance(event, p.LoadProgress)]
+    assert [stage for stage in dict.fromkeys(stages) if "kernel" not in stage] == [
+        "reading config",
+        "reading weights",
+        "warming up",
+    ]
+    assert any(event.total and event.done == event.total for event in rig.events if isinstance(event, p.LoadProgress))
+
+
+@pytest.mark.parametrize(
+    ("kind", "kernel"),
+    [("gptq", "gptq_torch_aten"), ("gptq", "gptq_torch"), ("awq", "awq_torch_aten"), ("awq", "awq_torch")],
+)
+def test_a_named_kernel_is_taken_and_agrees_with_the_first_choice(load, models, kind: str, kernel: str) -> None:
+    import torch
+
+    first, named = load(models / kind), load(models / kind, kernel)
+    assert named.report.kernel == kernel
+    assert bool(named.report.warnings) == (not kernel.endswith("aten"))
+    assert torch.cosine_similarity(logits(first), logits(named)).min() > 0.99
+
+
+def test_a_kernel_of_another_machine_names_the_next(rig: Rig, models) -> None:
+    failed = rig.load(models / "gptq", device="cpu", kernel="gptq_marlin")
+    assert code(failed) == "kernel"
+    assert failed.next_kernel is not None
+    assert isinstance(rig.load(models / "gptq", device="cpu", kernel=failed.next_kernel), p.Loaded)
+
+
+def test_only_quantize_config_json_gives_the_same_logits(load, models, copy_of) -> None:
+    old = copy_of("gptq")
+    edit_config(old, quantization_config=None)
+    assert (logits(load(models / "gptq")) == logits(load(old))).all()
+
+
+def test_old_weight_file_name(load, models, copy_of) -> None:
+    import torch
+
+    old = copy_of("gptq")
+    edit_config(old, quantization_config=None)
+    (old / "model.safetensors").rename(old / OLD_WEIGHTS)
+    # GPTQModel casts the scales to bf16, transformers keeps them.
+    assert torch.cosine_similarity(logits(load(models / "gptq")), logits(load(old))).min() > 0.99
+
+
+def test_old_autoawq_config(load, models, copy_of) -> None:
+    old = copy_of("awq")
+    (old / "quantize_config.json").unlink()
+    edit_config(old, quantization_config=None)
+    config = {"zero_point": True, "q_group_size": 32, "w_bit": 4, "version": "GEMM"}
+    (old / "quant_config.json").write_text(json.dumps(config))
+    assert (logits(load(models / "awq")) == logits(load(old))).all()
+
+
+@pytest.mark.parametrize("kind", ["gptq", "awq"])
+def test_packed_weights_behind_a_plain_config_are_refused(rig: Rig, copy_of, kind: str) -> None:
+    path = copy_of(kind)
+    (path / "quantize_config.json").unlink()
+    edit_config(path, quantization_config=None)
+    info = msgspec.structs.replace(read_model(path), quant=QuantSpec(method="none"))
+    rig.worker.submit(p.Load(request="plain", model=info))
+    assert code(rig.wait(p.Loaded, p.LoadFailed)) == "load"
+
+
+def without_one_qweight(tensors):
+    return {name: t for name, t in tensors.items() if name != "model.layers.1.mlp.up_proj.qweight"}
+
+
+def without_a_norm(tensors):
+    return {name: t for name, t in tensors.items() if name != "model.norm.weight"}
+
+
+def renamed(tensors):
+    return {name.replace(".mlp.", ".feed_forward."): t for name, t in tensors.items()}
+
+
+def wrong_shape(tensors):
+    name = "model.layers.0.self_attn.q_proj.qweight"
+    return tensors | {name: tensors[name][:8].contiguous()}
+
+
+def not_numbers(tensors):
+    return tensors | {"model.norm.weight": tensors["model.norm.weight"] * float("nan")}
+
+
+def all_zero(tensors):
+    return tensors | {"model.norm.weight": tensors["model.norm.weight"] * 0}
+
+
+@pytest.mark.parametrize("old_name", [False, True], ids=["transformers", "gptqmodel"])
+@pytest.mark.parametrize(
+    "damage", [without_one_qweight, without_a_norm, renamed, wrong_shape, not_numbers, all_zero], ids=lambda f: f.__name__
+)
+def test_damaged_weights_are_refused(rig: Rig, copy_of, damage, old_name: bool) -> None:
+    path = copy_of("gptq")
+    edit_weights(path, damage)
+    if old_name:
+        (path / "model.safetensors").rename(path / OLD_WEIGHTS)
+    assert code(rig.load(path)) in ("load", "kernel")
+    assert rig.answer()[1].error.code == "no-model"
+
+
+def test_nan_weights_are_the_models_fault_not_the_kernels(rig: Rig, copy_of) -> None:
+    path = copy_of("gptq")
+    edit_weights(path, not_numbers)
+    failed = rig.load(path)
+    assert code(failed) == "load"
+    assert failed.next_kernel is None
+
+
+@pytest.mark.parametrize("kind", ["gptq", "dense"])
+def test_truncated_weights_are_named(rig: Rig, copy_of, kind: str) -> None:
+    path = copy_of(kind)
+    file = path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    failed = rig.load(path)
+    assert code(failed) == "load"
+    assert "model.safetensors" in failed.error.title
+
+
+def test_a_folder_that_went_away(rig: Rig, models, tmp_path) -> None:
+    info = msgspec.structs.replace(read_model(models / "gptq"), path=str(tmp_path / "gone"))
+    rig.worker.submit(p.Load(request="gone", model=info))
+    assert code(rig.wait(p.Loaded, p.LoadFailed)) == "load"
+
+
+def test_a_broken_tokenizer(rig: Rig, copy_of) -> None:
+    path = copy_of("gptq")
+    (path / "tokenizer.json").write_text("{}")
+    assert code(rig.load(path)) == "load"
+
+
+def test_recommended_sampling_is_read_and_not_applied(rig: Rig, copy_of) -> None:
+    path = copy_of("gptq")
+    recommended = {"do_sample": True, "temperature": 0.6, "top_k": 20, "eos_token_id": [1, 4]}
+    (path / "generation_config.json").write_text(json.dumps(recommended))
+    report = rig.load(path).report
+    assert (report.recommended.temperature, report.recommended.top_k, report.recommended.top_p) == (0.6, 20, None)
+    assert rig.answer()[0] == rig.answer()[0]
+
+
+def test_unload_says_what_came_back_and_leaves_no_model(gptq: Rig) -> None:
+    gptq.worker.submit(p.Unload(request="bye"))
+    unloaded = gptq.wait(p.Unloaded, p.RequestFailed)
+    assert isinstance(unloaded, p.Unloaded)
+    assert unloaded.freed >= 0
+    assert gptq.answer(asking())[1].error.code == "no-model"
+
+
+def test_nothing_keeps_an_unloaded_model(load, models) -> None:
+    import weakref
+
+    loaded = load(models / "gptq")
+    logits(loaded)
+    reference = weakref.ref(loaded.model)
+    del loaded
+    assert reference() is None
