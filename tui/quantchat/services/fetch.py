@@ -25,7 +25,8 @@ from quantchat.staging import scratch, staged
 HUB_SECONDS = 3.0
 POLL_SECONDS = 0.2
 PIECE = 4 * 1024 * 1024
-LAST_WORDS = 4096
+LAST_WORDS = 300
+NO_NETWORK = ("connection", "resolve", "timed out", "timeout", "unreachable")
 
 Report = Callable[[int, int], None]
 """Bytes that are there, and bytes that will be."""
@@ -211,9 +212,11 @@ def _size(folder: Path) -> int:
 
 
 async def _last_words(process: asyncio.subprocess.Process) -> str:
-    """The last error line that a child wrote."""
+    """What a child said about its failure, in one line."""
     assert process.stderr is not None
-    lines = (await process.stderr.read())[-LAST_WORDS:].decode(errors="replace").split("\n")
-    said = [line.strip() for line in lines if line.strip()]
+    text = (await process.stderr.read()).decode(errors="replace")
+    if any(sign in text.lower() for sign in NO_NETWORK):
+        return "the network does not answer"
+    said = [line.strip() for line in text.split("\n") if line.strip()]
     errors = [line for line in said if "error" in line.lower()]
-    return ((errors or said or ["no reason was given"])[-1]).removeprefix("ERROR: ")
+    return (errors or said or ["no reason was given"])[-1].removeprefix("ERROR: ")[:LAST_WORDS]
