@@ -3,34 +3,17 @@ from __future__ import annotations
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from rich.style import Style
 from textual.app import App, ComposeResult
 from textual.geometry import Offset
 from textual.pilot import Pilot
 from textual.selection import SELECT_ALL, Selection
 
-from quantchat.ui.transcript.body import Body
-from quantchat.ui.transcript.document import Document
-from quantchat.ui.transcript.painter import Painter
-from quantchat.ui.transcript.palette import Palette
 from quantchat.ui.widgets.transcript import MessageView, Transcript
 
 SIZES = [(80, 24), (200, 50)]
-PALETTE = Palette(
-    **{name: Style() for name in ("base", "user", "user_bar", "label")},
-    dim=Style(dim=True),
-    error=Style(color="red"),
-    heading=Style(bold=True),
-    code=Style(bgcolor="black"),
-    link=Style(underline=True),
-    code_theme="github-dark",
-)
 
 
 class TranscriptApp(App[None]):
@@ -317,6 +300,21 @@ async def test_a_theme_change_repaints() -> None:
         assert dark[code] != light[code]
 
 
+async def test_who_speaks_is_told_by_bar_weight_and_background() -> None:
+    async with TranscriptApp().run_test(size=(80, 24)) as pilot:
+        queued = MessageView("3", "user", "later", "you", tone="queued")
+        failed = MessageView("4", "note", "no memory", "engine", tone="error")
+        transcript_of(pilot).show([user(1, "mine"), answer(1, "its"), queued, failed])
+        await pilot.pause()
+        strips = list(pilot.app.screen._compositor.render_strips())
+        styles = {segment.text.strip(): segment.style for strip in strips for segment in strip if segment.style}
+        assert styles["you"].bold
+        assert styles["SmolLM2"].bold
+        assert styles["mine"].bgcolor != styles["its"].bgcolor
+        assert styles["no memory"].color != styles["its"].color
+        assert [line[:1] for line in view(pilot) if line] == ["▌", "▌", " ", " ", "┊", "┊", "!", "!"]
+
+
 async def test_selection_gives_the_lines_without_the_bar() -> None:
     async with TranscriptApp().run_test(size=(80, 24)) as pilot:
         transcript = transcript_of(pilot)
@@ -355,118 +353,3 @@ def test_importing_the_widget_leaves_the_renderers_alone() -> None:
     code = f"import sys, quantchat.ui.widgets.transcript; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-PIECES = [
-    *(
-        "# Title\n",
-        "Title\n===\n",
-        "words ",
-        "more words\n",
-        "\n",
-        "\n\n",
-        "- item\n",
-        "  continued\n",
-        "1. first\n",
-        "    code\n",
-    ),
-    *(
-        "```python\n",
-        "```\n",
-        "~~~\n",
-        "def f():\n",
-        '"""doc\n',
-        "| a | b |\n",
-        "|---|---|\n",
-        "| 1 | 2 |\n",
-        "> quote\n",
-        "---\n",
-    ),
-    *(
-        "- - -",
-        "*",
-        "**bold**",
-        "`code`",
-        "<think>",
-        "List<int>",
-        "[x]",
-        "[x]: http://y\n",
-        "[x](y)",
-        "![i](u)",
-        "\t",
-        " ",
-        "漢字",
-    ),
-]
-MARKDOWN = st.lists(st.sampled_from(PIECES), max_size=25).map("".join)
-
-
-def _chunks(text: str, cuts: list[int]) -> Iterator[str]:
-    edges = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    for start, end in pairwise(edges):
-        yield text[start:end]
-
-
-def _one_shot(text: str, painter: Painter) -> Body:
-    body = Body(painter)
-    body.finish(text)
-    return body
-
-
-@settings(deadline=None, max_examples=200)
-@given(MARKDOWN, st.lists(st.integers(0, 400), max_size=30), st.sampled_from([1, 12, 60]))
-def test_a_streamed_answer_ends_as_it_would_at_once(text: str, cuts: list[int], width: int) -> None:
-    document, expected = Document(), Document()
-    for column in (document, expected):
-        column.set_format(width + 2, PALETTE)
-    document.append(answer(1, "", streaming=True))
-    for chunk in _chunks(text, cuts):
-        document.entries[0].extend(chunk)
-        document.paint(0)
-    document.entries[0].replace(answer(1, text))
-    document.paint(0)
-    expected.append(answer(1, text))
-    expected.paint(0)
-    assert document.entries[0].lines == expected.entries[0].lines
-
-
-def test_finished_blocks_are_painted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    painted: list[str] = []
-    paint = Painter.block
-    monkeypatch.setattr(Painter, "block", lambda self, block: painted.append(block.source) or paint(self, block))
-    text = "".join(f"paragraph {number}\n\n" for number in range(50))
-    body = Body(Painter(60, PALETTE))
-    for end in range(len(text) + 1):
-        body.feed(text[:end])
-    streamed = len(painted)
-    body.finish(text)
-    assert len(painted) - streamed <= 1
-    assert all(painted.count(f"paragraph {number}\n") <= 4 for number in range(40))
-    assert body.lines == _one_shot(text, Painter(60, PALETTE)).lines
-
-
-def test_an_open_fence_colours_each_line_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    painter = Painter(60, PALETTE)
-    coloured: list[str] = []
-    code = Painter.code
-    monkeypatch.setattr(
-        Painter, "code", lambda self, lines, language: coloured.append(lines) or code(self, lines, language)
-    )
-    text = "```python\n" + "".join(f"x = {number}\n" for number in range(200))
-    body = Body(painter)
-    for end in range(0, len(text) + 1, 4):
-        body.feed(text[:end])
-    body.feed(text)
-    assert all(lines.count("\n") <= 1 for lines in coloured)
-    assert coloured.count("x = 1") <= 3
-    assert body.lines == _one_shot(text, Painter(60, PALETTE)).lines
-
-
-@pytest.mark.parametrize(
-    "nesting", [">" * 60 + " x", "- " * 60 + "x", "[" * 300 + "x", "| a " * 60 + "|\n" + "|---" * 60 + "|", "*" * 500]
-)
-@pytest.mark.parametrize("width", [1, 5, 80])
-def test_absurd_nesting_is_drawn_somehow(nesting: str, width: int) -> None:
-    lines = _one_shot(nesting, Painter(width, PALETTE)).lines
-    assert nesting.strip("[*-> |\n")[-1:] in "".join(line.text for line in lines)
-    assert max(line.cell_length for line in lines) <= width

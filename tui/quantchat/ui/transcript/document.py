@@ -97,12 +97,11 @@ class Document:
 
     def paint(self, number: int) -> int | None:
         """Make a message's height exact; return its first line that changed, or None."""
-        entry = self.entries[number]
-        before = entry.height(self._width)
-        changed = entry.paint(self._brush())
-        if len(entry.lines) != before:
-            self.touch(number)
-        return changed
+        entry, painter = self.entries[number], self._brush()
+        if entry.is_painted(painter):
+            return None
+        self.touch(number)
+        return entry.paint(painter)
 
     def end(self, height: int) -> Place:
         """Paint the last screenful; return its top line."""

@@ -32,6 +32,7 @@ class Entry:
         self._painter: Painter | None = None
         self._body: Body | None = None
         self._stale = True
+        self._estimate = (0, 0)
 
     @property
     def source(self) -> str:
@@ -49,27 +50,37 @@ class Entry:
         if _look(message) != _look(self.message):
             self._body = None
         self.message = message
-        self._stale = True
+        self._change()
 
     def extend(self, text: str) -> None:
         """Add text at the end, cleaned together with the line it continues: a tab stop depends on it."""
         self._chunks.append(text)
         line = self._text.rfind("\n") + 1
         self._text = self._text[:line] + clean(self._text[line:] + text)
+        self._change()
+
+    def _change(self) -> None:
         self._stale = True
+        self._estimate = (0, 0)
 
     def height(self, width: int) -> int:
         """How many lines it takes at `width`; exact once it was painted at that width."""
         if self._painter is not None and self._painter.width == width - BAR and not self._stale:
             return len(self.lines)
-        inner = max(1, width - BAR)
-        words = sum(-(-len(line) // inner) or 1 for line in self._text.rstrip("\n").split("\n"))
+        if self._estimate[0] != width:
+            self._estimate = (width, self._guess(max(1, width - BAR)))
+        return self._estimate[1]
+
+    def _guess(self, width: int) -> int:
+        words = sum(-(-len(line) // width) or 1 for line in self._text.rstrip("\n").split("\n"))
         return words + _FURNITURE + bool(self.message.footer)
+
+    def is_painted(self, painter: Painter) -> bool:
+        """Whether the lines are up to date."""
+        return painter is self._painter and not self._stale
 
     def paint(self, painter: Painter) -> int | None:
         """Bring the lines up to date; return the number of the first that changed, or None."""
-        if painter is self._painter and not self._stale:
-            return None
         if painter is not self._painter:
             self._body, self.lines = None, []
         self._painter = painter
@@ -119,8 +130,8 @@ def _look(message: MessageView) -> tuple[str, str, str]:
 
 
 def _line(bar: Segment, strip: Strip, width: int, fill: Style | None) -> Strip:
-    words = strip if fill is None else strip.extend_cell_length(width, fill)
-    return Strip([bar, *words])
+    line = Strip([bar, *strip])
+    return line if fill is None else line.extend_cell_length(width + BAR).apply_style(fill)
 
 
 def _first_difference(old: list[Strip], new: list[Strip], start: int) -> int | None:

@@ -42,7 +42,7 @@ class _Code(CodeBlock):
         text = highlight(self.code.rstrip("\n"), self.lexer_name, self.theme, base)
         for line in fold(text, console, options.max_width):
             yield Segment(" ", base)
-            yield from line.render(console)
+            yield from _segments(line, base, console)
             yield Segment(" " * max(0, options.max_width - line.cell_len - 1), base)
             yield Segment.line()
 
@@ -131,7 +131,7 @@ class Painter:
         strips: list[Strip] = []
         for line in text.split("\n"):
             parts = Text(line, style=style, end="").wrap(self._console, self.width, overflow="fold")
-            strips += [self._strip(part) for part in parts] or [Strip([])]
+            strips += [Strip(_segments(part, style, self._console)) for part in parts] or [Strip([])]
         return strips
 
     def code(self, lines: str, language: str) -> list[Strip]:
@@ -140,13 +140,15 @@ class Painter:
         text = highlight(lines, language_of(language), self.palette.code_theme, base)
         margin = Segment(" ", base)
         return [
-            Strip([margin, *self._strip(part)]).extend_cell_length(self.width, base)
+            Strip([margin, *_segments(part, base, self._console)]).extend_cell_length(self.width, base)
             for part in fold(text, self._console, self.width)
         ]
 
-    def _strip(self, text: Text) -> Strip:
-        text.end = ""
-        return Strip(text.render(self._console))
+
+def _segments(line: Text, style: Style, console: Console) -> Iterable[Segment]:
+    # Rich leaves out the style of a text that has no spans.
+    line.end = ""
+    return Segment.apply_style(line.render(console), style)
 
 
 def _trimmed(strips: list[Strip]) -> list[Strip]:
@@ -164,7 +166,7 @@ def _theme(palette: Palette) -> Theme:
     return Theme(
         {
             "markdown.paragraph": Style(),
-            "markdown.code": palette.code,
+            "markdown.code": palette.code + Style(color=palette.link.color),
             "markdown.code_block": base + palette.code,
             "markdown.link": palette.link,
             "markdown.block_quote": palette.dim,

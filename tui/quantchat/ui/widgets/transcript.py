@@ -25,6 +25,8 @@ __all__ = ["MessageView", "Transcript"]
 # Selections name a line as message * _LINES + line: heights above it may be corrected while text is selected.
 _LINES = 1 << 20
 _NEAR = 4
+_SURFACES = ("user", "code")
+_PARTS = (*_SURFACES, "user-bar", "label", "dim", "error", "heading", "link")
 
 
 class Transcript(ScrollView, can_focus=True):
@@ -32,9 +34,7 @@ class Transcript(ScrollView, can_focus=True):
 
     ALLOW_SELECT = True
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        f"transcript--{part}" for part in ("user", "user-bar", "label", "dim", "error", "heading", "code", "link")
-    }
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"transcript--{part}" for part in _PARTS}
 
     DEFAULT_CSS = """
     Transcript {
@@ -43,10 +43,11 @@ class Transcript(ScrollView, can_focus=True):
         overflow-x: hidden;
         overflow-y: scroll;
         scrollbar-size-vertical: 1;
-        & > .transcript--user { background: $boost; }
-        & > .transcript--user-bar { color: $primary; background: $boost; text-style: bold; }
-        & > .transcript--label { color: $secondary; text-style: bold; }
+        & > .transcript--user { background: $surface; }
+        & > .transcript--user-bar { color: $primary; text-style: bold; }
+        & > .transcript--label { color: $text-secondary; text-style: bold; }
         & > .transcript--dim { color: $text-muted; }
+        &:ansi > .transcript--dim { text-style: dim; }
         & > .transcript--error { color: $text-error; }
         & > .transcript--heading { color: $text-primary; text-style: bold; }
         & > .transcript--code { background: $surface; }
@@ -149,6 +150,9 @@ class Transcript(ScrollView, can_focus=True):
             self.call_next(self._lay_out)
 
     def on_resize(self, _event: events.Resize) -> None:
+        self._lay_out()
+
+    def on_show(self) -> None:
         self._lay_out()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
@@ -294,12 +298,15 @@ class Transcript(ScrollView, can_focus=True):
 
     def _read_palette(self) -> Palette:
         theme = self.app.current_theme
-        parts = {
-            part: self.get_component_rich_style(f"transcript--{part}", partial=True)
-            for part in ("user", "label", "dim", "error", "heading", "code", "link")
-        }
-        bar = self.get_component_rich_style("transcript--user-bar", partial=True)
-        return Palette(**parts, user_bar=bar, base=Style(), code_theme=CODE_THEMES[theme.dark, theme.ansi])
+        styles = {part: self.get_component_rich_style(f"transcript--{part}") for part in _PARTS}
+        words = {part.replace("-", "_"): _words(style) for part, style in styles.items() if part not in _SURFACES}
+        surfaces = {part: Style(bgcolor=styles[part].bgcolor) for part in _SURFACES}
+        return Palette(**words, **surfaces, base=Style(), code_theme=CODE_THEMES[theme.dark, theme.ansi])
+
+
+def _words(style: Style) -> Style:
+    """A style without its background, which the line it stands on gives."""
+    return style.without_color + Style(color=style.color)
 
 
 def _row(place: Place) -> int:
