@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 BITS = (2, 3, 4, 8)
 BATCH = 8
+ERROR_NORM = 2.4
+"""GPTQModel's `mse`: each group's scale is searched for the least error in this norm instead of taken from its largest
+weight. On SmolLM2-135M (4 bits, group 64) the divergence from bf16 fell from 0.21 to 0.16 nats per token of a chat;
+groups of 32, act-order or another damping gained less."""
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +89,7 @@ def _config(recipe: Recipe) -> Any:
         desc_act=recipe.desc_act,
         act_group_aware=not recipe.desc_act,
         damp_percent=recipe.damping,
+        mse=ERROR_NORM,
         sym=True,
         offload_to_disk=False,
     )

@@ -38,6 +38,7 @@ PLAIN = "SmolLM2-135M-Instruct-bf16"
 QUANTIZED = "SmolLM2-135M-Instruct-GPTQ-4bit"
 SAMPLING: dict[str, object] = {"do_sample": True, "temperature": 0.2, "top_p": 0.9}
 """What the makers of SmolLM2 recommend for chat."""
+DAMPING = 0.01
 NEEDED = ("config.json", "tokenizer.json", "model.safetensors")
 STOP_SECONDS = 4.0
 
@@ -151,7 +152,8 @@ class Demo:
 
     async def _quantize(self, step: Step, progress: OnProgress) -> None:
         recommend_sampling(self.plain)
-        await self._run(Quantize(job=step.name, source=str(self.plain), output=str(step.result)), step, progress)
+        job = Quantize(job=step.name, source=str(self.plain), output=str(step.result), damping=DAMPING)
+        await self._run(job, step, progress)
 
     async def _run(self, job: Job, step: Step, progress: OnProgress) -> None:
         progress(step.at(0, 0, "starting the engine"))
