@@ -19,6 +19,8 @@ from quantchat.store.recovery import Recovered, fold_journal, recover, settle
 from quantchat.store.sessions import SessionStore
 
 RETRY_SECONDS = 3.0
+Ended = tuple[Journal, Message]
+"""The journal of an answer that ended, and the answer."""
 
 __all__ = ["Archive", "Journal"]
 
@@ -37,7 +39,7 @@ class Archive:
         self._locks: dict[str, SessionLock] = {}
         self._read_only: dict[str, StorageError] = {}
         self._failed: dict[str, StorageError] = {}
-        self._kept: dict[str, list[Journal]] = {}
+        self._kept: dict[str, list[Ended]] = {}
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sessions")
         self._pending: set[Future[None]] = set()
 
@@ -133,29 +135,29 @@ class Archive:
             SessionLocked: if another process writes it.
         """
         self._require_writable(session.id)
-        self._write(session, None)
+        self._write(session)
 
-    def finish(self, session: Session, journal: Journal | None) -> None:
+    def finish(self, session: Session, answer: Message, journal: Journal | None) -> None:
         """Write a session with its complete answer, and only then drop the journal of that answer."""
-        self._write(session, journal)
+        if journal is not None:
+            self._kept.setdefault(session.id, []).append((journal, answer))
+        self._write(session)
 
-    def _write(self, session: Session, journal: Journal | None) -> None:
+    def _write(self, session: Session) -> None:
         try:
             data = self._store.encode(session)
         except StorageError as error:
             self._listen(Notice(report=error.report))
             return
-        if journal is not None:
-            self._kept.setdefault(session.id, []).append(journal)
-        journals = list(self._kept.get(session.id, ()))
+        kept = list(self._kept.get(session.id, ()))
 
         def work() -> None:
-            for kept in journals:
-                kept.close()
+            for journal, answer in kept:
+                journal.close(answer.finish, answer.statistics)
             if data is not None:
                 self._store.write(session.id, data)
-            for kept in journals:
-                kept.remove()
+            for journal, _ in kept:
+                journal.remove()
 
         future = self._writer.submit(work)
         self._pending.add(future)
@@ -163,15 +165,15 @@ class Archive:
 
         def done(finished: Future[None]) -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(self._written, session, journals, finished)
+                loop.call_soon_threadsafe(self._written, session, kept, finished)
 
         future.add_done_callback(done)
 
-    def _written(self, session: Session, journals: list[Journal], future: Future[None]) -> None:
+    def _written(self, session: Session, done: list[Ended], future: Future[None]) -> None:
         self._pending.discard(future)
         error = future.exception()
         if error is None:
-            kept = [journal for journal in self._kept.pop(session.id, ()) if journal not in journals]
+            kept = [ended for ended in self._kept.pop(session.id, ()) if ended not in done]
             if kept:
                 self._kept[session.id] = kept
             if self._failed.pop(session.id, None) is not None:
@@ -187,7 +189,7 @@ class Archive:
 
     def _retry(self, session: Session) -> None:
         if session.id in self._failed and session.id in self._open:
-            self._write(session, None)
+            self._write(session)
 
     def rename(self, session_id: str, title: str) -> None:
         """Give a session a title."""
@@ -231,7 +233,7 @@ class Archive:
         await self.flush()
         for session_id in list(self._failed):
             if session_id in self._open:
-                self._write(self._open[session_id], None)
+                self._write(self._open[session_id])
         await self.flush()
         self._writer.shutdown(wait=False)
         for session_id in list(self._locks):

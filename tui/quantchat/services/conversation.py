@@ -239,7 +239,7 @@ class Conversation:
         message.text, message.finish = turn.text, reason
         message.statistics, message.error = statistics, error
         session.updated = utc_now()
-        self._archive.finish(session, journal)
+        self._archive.finish(session, message, journal)
         self._changed(session)
         self._listen(SessionsChanged())
         self.pump()

@@ -23,6 +23,13 @@ def meter(share: float, cells: int = BAR) -> str:
     return "█" * full + "░" * (cells - full)
 
 
+def kernel_name(kernel: str) -> str:
+    """A kernel's name without what the row already says: `gptq_torch_cpu_avx512` becomes `avx512`."""
+    for prefix in ("gptq_", "awq_", "torch_cpu_", "torch_"):
+        kernel = kernel.removeprefix(prefix) or kernel
+    return kernel
+
+
 def gib(count: int) -> str:
     return f"{count / GIB:.1f}"
 

@@ -10,9 +10,10 @@ from quantchat.domain.models import ModelInfo
 from quantchat.engine.protocol import LoadReport
 from quantchat.services.conversation import label_of
 from quantchat.services.turns import Turn
+from quantchat.ui.status import kernel_name
 from quantchat.ui.text import clean
-from quantchat.ui.widgets.rows import Row
 from quantchat.ui.transcript.messages import MessageView, Tone
+from quantchat.ui.widgets.rows import Row
 
 FIT_MARKS: dict[Fit, tuple[str, str]] = {
     "fits": ("✓", "$success"),
@@ -43,7 +44,7 @@ def model_rows(
         here = loaded is not None and loaded.path == model.path
         if here and loaded is not None:
             mark, style = LOADED_MARK
-            detail = f"{model.quant.label()} {loaded.kernel.removeprefix('gptq_')}"
+            detail = f"{model.quant.label()} {kernel_name(loaded.kernel)}"
         if not model.loadable:
             detail = "cannot load"
         rows.append(Row(model.path, clean(model.name, newlines=False), detail, mark, style, strong=here))

@@ -131,7 +131,7 @@ class ChatActions:
             session = self.desk.archive.open(session_id)
         except QuantchatError as error:
             screen.app.push_screen(ErrorScreen(error.report))
-            screen.run_worker(screen.refresh_sessions(), exclusive=True, group="sessions")
+            screen.reload_sessions()
             return
         screen.remove_class("-sidebar-over")
         if session is not self.session:

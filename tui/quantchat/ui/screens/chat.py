@@ -15,6 +15,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.screen import Screen
 from textual.timer import Timer
+from textual.worker import Worker
 
 from quantchat.domain.chat import Session, SessionSummary
 from quantchat.domain.memory import Fit
@@ -27,11 +28,11 @@ from quantchat.ui.commands import QUIT_WORDS, find_slash
 from quantchat.ui.keys import bindings
 from quantchat.ui.screens.actions import ChatActions
 from quantchat.ui.text import clean
+from quantchat.ui.transcript.messages import MessageView
 from quantchat.ui.views import message_views, model_rows, session_rows
 from quantchat.ui.widgets.line import Line
 from quantchat.ui.widgets.prompt import Prompt
 from quantchat.ui.widgets.rows import RowList
-from quantchat.ui.transcript.messages import MessageView
 from quantchat.ui.widgets.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class ChatScreen(ChatActions, Screen[None]):
             case facts.SessionChanged(session=session):
                 self._on_session_changed(session)
             case facts.SessionsChanged():
-                self.run_worker(self.refresh_sessions(), exclusive=True, group="sessions")
+                self.reload_sessions()
             case facts.ModelsChanged():
                 self.later("models", "status")
             case facts.EngineChanged():
@@ -212,7 +213,7 @@ class ChatScreen(ChatActions, Screen[None]):
     def _draw_status(self) -> None:
         library = self.desk.library
         report = library.loaded
-        model = f"{report.kernel.removeprefix('gptq_')} {report.device}" if report else library.phase.value
+        model = f"{status.kernel_name(report.kernel)} {report.device}" if report else library.phase.value
         figures = status.turn_text(self.own_turn, self.session, report)
         memory = status.memory_text(self.desk.memory.latest)
         self.query_one("#status", Line).show(status.status_line(memory, model, figures, self.size.width))
@@ -237,6 +238,10 @@ class ChatScreen(ChatActions, Screen[None]):
             self.transcript.append(new)
 
     # Sessions
+
+    def reload_sessions(self) -> None:
+        """Read the list anew; a reading under way is broken off."""
+        _: Worker[None] = self.run_worker(self.refresh_sessions, exclusive=True, group="sessions")
 
     async def refresh_sessions(self) -> None:
         self.summaries = await self.desk.archive.summaries()

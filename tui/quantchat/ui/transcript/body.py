@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Any
 
 from textual.strip import Strip
@@ -9,18 +10,21 @@ from textual.strip import Strip
 from quantchat.ui.transcript.blocks import Block, OpenFence, parse
 from quantchat.ui.transcript.painter import Painter
 
+_BLANK = Strip([])
+
 
 class Body:
     """Lines of Markdown that grows at its end; only the last block is drawn again.
 
     Attributes:
         lines: What is shown now.
-        settled: How many of the lines no later text will change.
+        kept: How many of the first lines the last text left as they were.
     """
 
     def __init__(self, painter: Painter) -> None:
         self.lines: list[Strip] = []
-        self.settled = 0
+        self.kept = 0
+        self._settled = 0
         self._painter = painter
         self._start = 0
         self._fence: _OpenCode | None = None
@@ -29,6 +33,11 @@ class Body:
 
     def feed(self, text: str) -> None:
         """Show `text`, which begins with everything that was fed before."""
+        before = self.lines.copy()
+        self._grow(text)
+        self.kept = len(list(takewhile(lambda pair: pair[0] is pair[1], zip(before, self.lines, strict=False))))
+
+    def _grow(self, text: str) -> None:
         if self._fence is not None:
             if not self._fence.feed(text):
                 self._show(self._fence.lines())
@@ -42,7 +51,7 @@ class Body:
         blocks = parse(text, environment)
         if self._references or environment.get("references"):
             self._known.clear()
-        self.lines, self.settled = [], 0
+        self.lines, self._settled = [], 0
         for block in blocks:
             self._settle(self._paint(block))
         self._known.clear()
@@ -77,12 +86,12 @@ class Body:
 
     def _settle(self, strips: list[Strip]) -> None:
         self._show(strips)
-        self.settled = len(self.lines)
+        self._settled = len(self.lines)
 
     def _show(self, strips: list[Strip]) -> None:
-        del self.lines[self.settled :]
+        del self.lines[self._settled :]
         if strips and self.lines:
-            self.lines.append(Strip([]))
+            self.lines.append(_BLANK)
         self.lines += strips
 
 

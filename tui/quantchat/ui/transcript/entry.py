@@ -103,10 +103,11 @@ class Entry:
     def _markdown(self, painter: Painter, label: list[Strip]) -> tuple[list[Strip], list[Strip]]:
         from quantchat.ui.transcript.body import Body
 
-        kept = len(label) + self._body.settled if self._body else 0
+        grown = self._body is not None
         body = self._body = self._body or Body(painter)
         if self.message.streaming:
             body.feed(self._text)
+            kept = len(label) + body.kept if grown else 0
             return self.lines[:kept], (label + body.lines)[kept:]
         body.finish(self._text)
         self._body = None

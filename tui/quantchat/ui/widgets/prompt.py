@@ -11,7 +11,6 @@ from textual.widgets import TextArea
 
 from quantchat.ui.text import clean
 
-
 _KEYS = {
     "enter": "submit",
     "ctrl+j": "new_line",
