@@ -353,3 +353,31 @@ def test_importing_the_widget_leaves_the_renderers_alone() -> None:
     code = f"import sys, quantchat.ui.widgets.transcript; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_a_resize_amid_a_streamed_fence_loses_nothing() -> None:
+    async with TranscriptApp().run_test(size=(80, 24)) as pilot:
+        transcript = transcript_of(pilot)
+        transcript.show([answer(1, "intro\n\n```python\nfirst = 1\nsec", streaming=True)])
+        await pilot.resize_terminal(60, 20)
+        transcript.extend("a1", "ond = 2\n```\n\nafter")
+        await pilot.pause()
+        streamed = view(pilot)
+        transcript.replace(answer(1, transcript.source_of_last_answer() or ""))
+        await pilot.pause()
+        assert view(pilot) == streamed
+        assert all(word in shown(pilot) for word in ("intro", "first = 1", "second = 2", "after"))
+
+
+async def test_messages_given_while_hidden_are_shown_later() -> None:
+    async with TranscriptApp().run_test(size=(80, 24)) as pilot:
+        transcript = transcript_of(pilot)
+        transcript.display = False
+        await pilot.pause()
+        transcript.show(conversation(30))
+        transcript.append(user(99, "the last"))
+        await pilot.pause()
+        transcript.display = True
+        await pilot.pause()
+        await pilot.pause()
+        assert "the last" in shown(pilot)
