@@ -71,13 +71,13 @@ class Archive:
         return session
 
     def open(self, session_id: str) -> Session:
-        """Return a session, reading it from disk the first time.
+        """Return a session, reading it from disk the first time; a read-only one each time, for it may be free now.
 
         Raises:
             SessionUnreadable: if the file does not parse; it is in quarantine then.
             StorageError: if it cannot be read.
         """
-        if session_id in self._open:
+        if session_id in self._open and session_id not in self._read_only:
             return self._open[session_id]
         self._acquire(session_id)
         try:
@@ -123,7 +123,9 @@ class Archive:
         return Journal(self._store.journal_path(session.id), message)
 
     def _require_writable(self, session_id: str) -> None:
-        self._acquire(session_id)
+        # One that was opened read-only is stale by the time its lock is free: it must be opened anew.
+        if session_id not in self._read_only:
+            self._acquire(session_id)
         error = self.why_read_only(session_id)
         if error is not None:
             raise error

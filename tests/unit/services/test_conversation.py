@@ -1,0 +1,256 @@
+"""The turn state machine over an engine that only records what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from quantchat.domain.chat import Session
+from quantchat.domain.generation import SamplingOverrides, TurnStatistics
+from quantchat.domain.models import ModelInfo
+from quantchat.engine import protocol as p
+from quantchat.engine.client import EngineExited
+from quantchat.errors import ErrorReport, SessionLocked, UsageError
+from quantchat.services.archive import Archive
+from quantchat.services.conversation import Conversation
+from quantchat.services.facts import Fact, Notice
+from quantchat.services.library import Library
+
+MODEL = ModelInfo(path="/models/tiny", name="tiny")
+REPORT = p.LoadReport(
+    path=MODEL.path,
+    name="tiny",
+    architecture="LlamaForCausalLM",
+    device="cpu",
+    dtype="bfloat16",
+    kernel="gptq_torch_aten",
+    recommended=SamplingOverrides(temperature=0.2),
+)
+
+
+class RecordingEngine:
+    """Takes commands and says nothing by itself."""
+
+    def __init__(self, on_event: Callable[[p.Event | EngineExited], None]) -> None:
+        self.say = on_event
+        self.sent: list[p.Command] = []
+        self.pid = 1
+        self.running = False
+
+    async def start(self) -> None:
+        self.running = True
+
+    def send(self, command: p.Command) -> None:
+        self.sent.append(command)
+
+    async def close(self, grace: float = 2.0) -> None:
+        if self.running:
+            self.running = False
+            self.say(EngineExited(code=0, signal=None, log_tail="", expected=True))
+
+    def kill(self) -> None:
+        self.running = False
+
+    def turns(self) -> list[p.Generate]:
+        return [command for command in self.sent if isinstance(command, p.Generate)]
+
+
+class Bench:
+    """Archive, library and conversation with a loaded model."""
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+        self.engines: list[RecordingEngine] = []
+        self.archive = Archive(self.facts.append)
+        self.library = Library(self.facts.append, engine_factory=self._engine)
+        self.conversation = Conversation(
+            self.archive, self.library, self.facts.append, sampling=SamplingOverrides(top_k=7)
+        )
+
+    def _engine(self, on_event: Callable[[p.Event | EngineExited], None]) -> RecordingEngine:
+        self.engines.append(RecordingEngine(on_event))
+        return self.engines[-1]
+
+    @property
+    def engine(self) -> RecordingEngine:
+        return self.engines[-1]
+
+    async def load(self) -> None:
+        await self.library.load(MODEL)
+        command = self.engine.sent[-1]
+        assert isinstance(command, p.Load)
+        self.engine.say(p.Loaded(request=command.request, report=REPORT))
+        self.conversation.pump()
+
+    def finish(self, turn: str, reason: str = "stop") -> None:
+        self.engine.say(p.Finished(turn=turn, reason=reason, statistics=TurnStatistics(new_tokens=2)))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setenv("QUANTCHAT_HOME", str(tmp_path))
+    return Bench()
+
+
+async def asked(bench: Bench, text: str = "why") -> tuple[Session, p.Generate]:
+    await bench.load()
+    session = bench.archive.new()
+    bench.conversation.send(session.id, text)
+    return session, bench.engine.turns()[-1]
+
+
+async def test_late_events_and_events_of_other_turns_are_dropped(bench: Bench) -> None:
+    session, turn = await asked(bench)
+    bench.engine.say(p.Delta(turn="another", text="not mine", tokens=1))
+    bench.engine.say(p.Delta(turn=turn.turn, text="mine", tokens=1))
+    bench.finish(turn.turn)
+    bench.engine.say(p.Delta(turn=turn.turn, text=" late", tokens=2))
+    bench.finish(turn.turn, "length")
+    answer = session.branch()[-1]
+    assert (answer.text, answer.finish) == ("mine", "stop")
+    await bench.archive.close()
+
+
+async def test_only_one_turn_is_sent_at_a_time(bench: Bench) -> None:
+    first, turn = await asked(bench)
+    second = bench.archive.new()
+    bench.conversation.send(second.id, "me too")
+    bench.conversation.send(first.id, "and then")
+    assert len(bench.engine.turns()) == 1
+    bench.finish(turn.turn)
+    assert len(bench.engine.turns()) == 2
+    assert bench.conversation.active is not None
+    assert bench.conversation.active.session is second
+    bench.finish(bench.engine.turns()[-1].turn)
+    assert [message.content for message in bench.engine.turns()[-1].messages if message.role == "user"] == [
+        "why",
+        "and then",
+    ]
+    await bench.archive.close()
+
+
+async def test_sampling_goes_session_then_settings_then_model(bench: Bench) -> None:
+    await bench.load()
+    session = bench.archive.new()
+    session.sampling = SamplingOverrides(max_new_tokens=9)
+    bench.conversation.send(session.id, "x")
+    sampling = bench.engine.turns()[-1].sampling
+    assert (sampling.max_new_tokens, sampling.top_k, sampling.temperature) == (9, 7, 0.2)
+    bench.conversation.finish_now()
+    await bench.archive.close()
+
+
+async def test_the_prompt_of_a_regenerated_answer_ends_with_the_question(bench: Bench) -> None:
+    session, turn = await asked(bench)
+    bench.engine.say(p.Delta(turn=turn.turn, text="first", tokens=1))
+    bench.finish(turn.turn)
+    bench.conversation.regenerate(session.id)
+    assert [message.role for message in bench.engine.turns()[-1].messages] == ["user"]
+    bench.finish(bench.engine.turns()[-1].turn)
+    assert len(session.messages) == 3
+    await bench.archive.close()
+
+
+async def test_an_engine_that_dies_ends_the_turn_and_keeps_its_text(bench: Bench) -> None:
+    session, turn = await asked(bench)
+    bench.engine.say(p.Delta(turn=turn.turn, text="half an", tokens=2))
+    bench.engine.running = False
+    bench.engine.say(EngineExited(code=None, signal="SIGSEGV", log_tail="boom", expected=False))
+    answer = session.branch()[-1]
+    assert (answer.text, answer.finish) == ("half an", "error")
+    assert answer.error is not None
+    assert "SIGSEGV" in answer.error.title
+    assert bench.library.engine_pid is None
+    await bench.archive.close()
+
+
+async def test_unloading_during_an_answer_keeps_it(bench: Bench) -> None:
+    session, turn = await asked(bench)
+    bench.engine.say(p.Delta(turn=turn.turn, text="half an", tokens=2))
+    await bench.library.unload()
+    assert session.branch()[-1].finish == "stopped"
+    assert len(bench.engines) == 2
+    await bench.archive.close()
+
+
+async def test_without_a_model_nothing_is_queued(bench: Bench) -> None:
+    session = bench.archive.new()
+    with pytest.raises(UsageError, match="No model is loaded"):
+        bench.conversation.send(session.id, "hello")
+    assert session.queued == []
+
+
+async def test_a_load_that_fails_gives_waiting_prompts_back(bench: Bench) -> None:
+    await bench.library.load(MODEL)
+    session = bench.archive.new()
+    session.draft = "begun"
+    bench.conversation.send(session.id, "waiting")
+    command = bench.engine.sent[-1]
+    assert isinstance(command, p.Load)
+    report = ErrorReport(code="load", title="no")
+    bench.engine.say(p.LoadFailed(request=command.request, error=report))
+    assert session.draft == "begun\n\nwaiting"
+    assert any(isinstance(fact, Notice) and fact.report == report for fact in bench.facts)
+    await bench.archive.close()
+
+
+async def test_events_of_a_replaced_load_are_ignored(bench: Bench) -> None:
+    await bench.library.load(MODEL)
+    old = bench.engine.sent[-1]
+    assert isinstance(old, p.Load)
+    await bench.library.load(MODEL)
+    bench.engine.say(p.Loaded(request=old.request, report=REPORT))
+    assert bench.library.loaded is None
+
+
+async def test_full_disk_keeps_the_session_in_memory_and_writes_it_later(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    small_disk: Path,
+    fill_disk: Callable[[Path], Path],
+) -> None:
+    monkeypatch.setenv("QUANTCHAT_HOME", str(small_disk))
+    monkeypatch.setattr("quantchat.services.archive.RETRY_SECONDS", 0.05)
+    bench = Bench()
+    session, turn = await asked(bench)
+    await bench.archive.flush()
+    path = small_disk / "data" / "sessions" / f"{session.id}.json"
+    before = path.read_bytes()
+    ballast = fill_disk(small_disk)
+    bench.engine.say(p.Delta(turn=turn.turn, text="long " * 4000, tokens=4000))
+    bench.finish(turn.turn)
+    await bench.archive.flush()
+    failure = bench.archive.unsaved(session.id)
+    assert failure is not None
+    assert "full" in failure.report.title
+    assert path.read_bytes() == before
+    ballast.unlink()
+    for _ in range(200):
+        if bench.archive.unsaved(session.id) is None:
+            break
+        await bench.archive.flush()
+        await asyncio.sleep(0.02)
+    assert "long long" in path.read_text()
+    await bench.archive.close()
+    assert not list(path.parent.glob("*.journal"))
+    assert not list(path.parent.glob(".*tmp"))
+
+
+async def test_a_second_program_may_read_but_not_write(bench: Bench) -> None:
+    session, turn = await asked(bench)
+    bench.finish(turn.turn)
+    await bench.archive.flush()
+    other = Archive(lambda fact: None)
+    seen = other.open(session.id)
+    assert [message.text for message in seen.branch()] == [message.text for message in session.branch()]
+    assert other.why_read_only(session.id) is not None
+    with pytest.raises(SessionLocked, match="open elsewhere"):
+        other.save(seen)
+    await bench.archive.close()
+    with pytest.raises(SessionLocked):
+        other.save(seen)
+    other.save(other.open(session.id))
+    await other.close()
