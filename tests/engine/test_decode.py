@@ -35,6 +35,18 @@ def test_special_tokens_are_not_text(tokenizer, kind) -> None:
     assert "".join(decoder.step(token) for token in ids) == "word"
 
 
+def test_a_decode_stream_that_loses_its_prefix_is_replaced(tokenizer) -> None:
+    class Lost:
+        def step(self, *_: object) -> str:
+            raise Exception("Invalid prefix encountered")  # noqa: TRY002 - what the library raises
+
+    decoder = _FastDecoder(tokenizer)
+    first, *rest = tokenizer("two words")["input_ids"]
+    text = decoder.step(first)
+    decoder._stream = Lost()
+    assert text + "".join(decoder.step(token) for token in rest) == "two words"
+
+
 def streamed(stops: list[str], pieces: list[str]) -> tuple[list[str], StopStrings]:
     finder = StopStrings(stops)
     return [*(finder.feed(piece) for piece in pieces), finder.flush()], finder

@@ -164,14 +164,19 @@ def all_zero(tensors):
 
 @pytest.mark.parametrize("old_name", [False, True], ids=["transformers", "gptqmodel"])
 @pytest.mark.parametrize(
-    "damage", [without_one_qweight, without_a_norm, renamed, wrong_shape, not_numbers, all_zero], ids=lambda f: f.__name__
+    "damage",
+    [without_one_qweight, without_a_norm, renamed, wrong_shape, not_numbers, all_zero],
+    ids=lambda f: f.__name__,
 )
 def test_damaged_weights_are_refused(rig: Rig, copy_of, damage, old_name: bool) -> None:
     path = copy_of("gptq")
     edit_weights(path, damage)
     if old_name:
         (path / "model.safetensors").rename(path / OLD_WEIGHTS)
-    assert code(rig.load(path)) in ("load", "kernel")
+    failed = rig.load(path)
+    # Sound numbers that give no answer may be the kernel's doing, so another one is tried first.
+    assert code(failed) == ("kernel" if damage is all_zero else "load")
+    assert (failed.next_kernel is not None) == (damage is all_zero)
     assert rig.answer()[1].error.code == "no-model"
 
 

@@ -1,6 +1,6 @@
 """Makes the tiny models of the engine tests: a random Llama with a real tokenizer, plain, GPTQ and AWQ.
 
-Run as a program (`python tiny.py OUTPUT`) because quantizing prints and warns; the result is cached outside the checkout.
+Run as a program (`python tiny.py OUTPUT`), as quantizing prints and warns; the result is cached outside the checkout.
 """
 
 from __future__ import annotations

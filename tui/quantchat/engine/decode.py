@@ -26,13 +26,22 @@ class _FastDecoder:
     """The decode stream of the tokenizers library, about one microsecond per token."""
 
     def __init__(self, tokenizer: Any) -> None:
-        from tokenizers.decoders import DecodeStream
-
         self._tokenizer = tokenizer.backend_tokenizer
-        self._stream = DecodeStream(skip_special_tokens=True)
+        self._stream = _decode_stream()
 
     def step(self, token: int) -> str:
-        return self._stream.step(self._tokenizer, token) or ""
+        try:
+            return self._stream.step(self._tokenizer, token) or ""
+        except Exception:  # noqa: BLE001 - the library raises a bare Exception, "Invalid prefix encountered"
+            # Some byte-fallback vocabularies decode a window differently once it grows; a new window starts here.
+            self._stream = _decode_stream()
+            return self._stream.step(self._tokenizer, token) or ""
+
+
+def _decode_stream() -> Any:
+    from tokenizers.decoders import DecodeStream
+
+    return DecodeStream(skip_special_tokens=True)
 
 
 class _WindowDecoder:

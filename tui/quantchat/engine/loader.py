@@ -29,6 +29,9 @@ SLOW_WARNING = (
     "A 4-bit GPTQ or AWQ version of the model would be fast here."
 )
 
+WEIGHT_FAULTS = ("Missing required quantized weights", "set a tensor of shape")
+"""In the words of GPTQModel and accelerate: the files are wrong, and no other kernel would help."""
+
 
 class KernelFailed(KernelError):
     """A kernel failed; `next_kernel` is the candidate after it, for a fresh engine process."""
@@ -206,6 +209,8 @@ def _through_transformers(job: _Job) -> tuple[Any, dict[str, Any]]:
         trust_remote_code=False,
         local_files_only=True,
         output_loading_info=True,
+        # Not to forgive them, but to be told which: the check after the load refuses them by name.
+        ignore_mismatched_sizes=True,
         **_kernel_option(job),
     )
     return model, loading
@@ -306,7 +311,7 @@ def _blamed(job: _Job, model: Any) -> Iterator[None]:
     except Exception as error:
         if memory.is_out_of_memory(error):
             raise memory.out_of_memory(job.device, LoadError) from error
-        if job.kernel is None:
+        if job.kernel is None or any(words in str(error) for words in WEIGHT_FAULTS):
             raise LoadError("The model cannot be loaded", _first_lines(error), checks.DAMAGED_REMEDY) from error
         title = f"The kernel {job.kernel.name} failed after {time.perf_counter() - started:.0f} s"
         raise KernelFailed(KernelError(title, _first_lines(error)), job.plan.after(job.kernel.name)) from error
