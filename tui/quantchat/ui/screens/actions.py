@@ -48,14 +48,14 @@ class ChatActions:
         screen = self._screen
         if screen.has_class("-sidebar-over"):
             screen.remove_class("-sidebar-over")
-            screen.prompt.focus()
+            screen.set_focus(screen.prompt)
             return
         if self.desk.conversation.stop(self.session.id):
             return
         if self.desk.library.loading is not None:
             self.action_unload()
         else:
-            screen.prompt.focus()
+            screen.set_focus(screen.prompt)
 
     def action_interrupt(self) -> None:
         """Ctrl+C copies when text is selected, else it stops; it never quits."""
@@ -90,7 +90,7 @@ class ChatActions:
         if model is None:
             return
         screen.remove_class("-sidebar-over")
-        screen.prompt.focus()
+        screen.set_focus(screen.prompt)
         report = self.desk.library.loaded
         if report is not None and report.path == path:
             screen.app.notify(f"{model.name} is loaded", markup=False)
@@ -114,7 +114,11 @@ class ChatActions:
         screen.remove_class("-sidebar-off")
         if screen.has_class("-narrow"):
             screen.add_class("-sidebar-over")
-        screen.query_one(f"#{name}", RowList).focus()
+        rows = screen.query_one(f"#{name}", RowList)
+        report = self.desk.library.loaded
+        rows.go_to(self.session.id if name == "sessions" else report.path if report else None)
+        # Not `focus()`, which takes effect later: keys that arrive in the same packet would still go to the prompt.
+        screen.set_focus(rows)
 
     async def action_new_session(self) -> None:
         screen = self._screen
@@ -122,7 +126,7 @@ class ChatActions:
         screen.remove_class("-sidebar-over")
         if self.session.messages or self.session.queued:
             screen.open_session(self.desk.archive.new())
-        screen.prompt.focus()
+        screen.set_focus(screen.prompt)
 
     def choose_session(self, session_id: str) -> None:
         """Open a session of the list."""
@@ -136,7 +140,7 @@ class ChatActions:
         screen.remove_class("-sidebar-over")
         if session is not self.session:
             screen.open_session(session)
-        screen.prompt.focus()
+        screen.set_focus(screen.prompt)
 
     def action_rename(self) -> None:
         session = self.session
@@ -178,7 +182,7 @@ class ChatActions:
     # The screen itself
 
     def action_transcript(self) -> None:
-        self._screen.transcript.focus()
+        self._screen.set_focus(self._screen.transcript)
 
     def action_toggle_sidebar(self) -> None:
         screen = self._screen
@@ -186,7 +190,7 @@ class ChatActions:
             screen.toggle_class("-sidebar-over")
         else:
             screen.toggle_class("-sidebar-off")
-        screen.prompt.focus()
+        screen.set_focus(screen.prompt)
 
     def action_next_theme(self) -> None:
         from quantchat.ui.app import QuantchatApp

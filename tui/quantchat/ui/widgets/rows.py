@@ -83,6 +83,12 @@ class RowList(OptionList):
         ids = [row.id for row in self._rows]
         self.highlighted = ids.index(kept) if kept in ids else 0
 
+    def go_to(self, row_id: str | None) -> None:
+        """Highlight a row if it is there."""
+        ids = [row.id for row in self._rows]
+        if row_id in ids:
+            self.highlighted = ids.index(row_id)
+
     @property
     def highlighted_id(self) -> str | None:
         """The id of the highlighted row."""
