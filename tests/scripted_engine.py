@@ -34,6 +34,7 @@ import msgspec
 
 from quantchat.domain.chat import ChatMessage
 from quantchat.domain.generation import FinishReason, SamplingOverrides, TurnStatistics
+from quantchat.engine.frames import FrameDecoder, command_decoder, encode_frame
 from quantchat.engine.protocol import (
     Channel,
     Command,
@@ -44,7 +45,6 @@ from quantchat.engine.protocol import (
     Event,
     Failed,
     Finished,
-    FrameDecoder,
     Generate,
     JobFailed,
     JobFinished,
@@ -68,8 +68,6 @@ from quantchat.engine.protocol import (
     TokenCount,
     Unload,
     Unloaded,
-    command_decoder,
-    encode_frame,
 )
 from quantchat.errors import ErrorReport
 

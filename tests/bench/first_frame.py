@@ -1,4 +1,4 @@
-"""Time from exec to the first full frame, beside a Textual app with only a header, a scroll area, a TextArea and a footer.
+"""Time to the first full frame, beside a Textual app with a header, a scroll area, a TextArea and a footer only.
 
 Both run under the same pseudo-terminal, in turn, from the same interpreter; a frame is full when the last line of the
 screen is drawn. Medians and their ratio are printed.

@@ -12,26 +12,21 @@ from hypothesis import strategies as st
 
 from quantchat.domain.chat import ChatMessage
 from quantchat.domain.generation import SamplingSettings, TurnStatistics
-from quantchat.engine import protocol
+from quantchat.engine import frames, protocol
+from quantchat.engine.frames import MAX_FRAME, FrameDecoder, ProtocolError, command_decoder, encode_frame, event_decoder
 from quantchat.engine.protocol import (
-    MAX_FRAME,
     Command,
     Delta,
     Event,
     Failed,
     Finished,
-    FrameDecoder,
     Generate,
     Loaded,
     LoadReport,
     Pong,
     Prefill,
-    ProtocolError,
     Ready,
     Stop,
-    command_decoder,
-    encode_frame,
-    event_decoder,
 )
 from quantchat.errors import ErrorReport
 
@@ -137,6 +132,6 @@ def test_events_before_the_garbage_are_not_lost(messages: list[Event]) -> None:
 
 
 def test_a_message_above_the_bound_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "MAX_FRAME", 1024)
+    monkeypatch.setattr(frames, "MAX_FRAME", 1024)
     with pytest.raises(ProtocolError, match="too large"):
         encode_frame(Stop(turn="x" * 1024))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from quantchat.engine import protocol, quiet
+from quantchat.engine import frames, protocol, quiet
 from quantchat.engine.worker import Worker
 from quantchat.paths import logs_dir
 
@@ -32,7 +32,7 @@ class Pipe:
 
     def emit(self, event: protocol.Event) -> None:
         """Send one event; a reader that went away ends the process."""
-        frame = memoryview(protocol.encode_frame(event))
+        frame = memoryview(frames.encode_frame(event))
         with self._lock:
             try:
                 while frame:
@@ -65,14 +65,14 @@ def watch_parent(gone: Callable[[], None]) -> None:
 
 def serve(worker: Worker, descriptor: int) -> int:
     """Feed commands to the worker until Shutdown or the end of the stream; return the exit status."""
-    decoder = protocol.FrameDecoder(protocol.command_decoder)
+    decoder = frames.FrameDecoder(frames.command_decoder)
     while data := os.read(descriptor, CHUNK):
         try:
             for command in decoder.feed(data):
                 if isinstance(command, protocol.Shutdown):
                     return 0
                 worker.submit(command)
-        except protocol.ProtocolError as error:
+        except frames.ProtocolError as error:
             print(error, file=sys.stderr, flush=True)  # noqa: T201 - fd 2 is the log file
             return error.exit_code
     return 0

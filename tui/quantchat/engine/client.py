@@ -20,7 +20,8 @@ from typing import cast
 import msgspec
 
 from quantchat import paths
-from quantchat.engine.protocol import Command, Event, FrameDecoder, ProtocolError, Shutdown, encode_frame, event_decoder
+from quantchat.engine.frames import FrameDecoder, ProtocolError, encode_frame, event_decoder
+from quantchat.engine.protocol import Command, Event, Shutdown
 from quantchat.errors import EngineGone
 
 COMMAND_VARIABLE = "QUANTCHAT_ENGINE_COMMAND"

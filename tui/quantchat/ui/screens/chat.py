@@ -47,7 +47,7 @@ NARROW, WIDE = "-narrow", "-wide"
 class ChatScreen(ChatActions, Screen[None]):
     """Models and sessions left, the chat right, one status bar below."""
 
-    HORIZONTAL_BREAKPOINTS = [(0, NARROW), (100, WIDE)]
+    HORIZONTAL_BREAKPOINTS = [(0, NARROW), (100, WIDE)]  # noqa: RUF012 - Textual declares it so
     AUTO_FOCUS = "#prompt"
     BINDINGS: ClassVar[list[BindingType]] = [
         *bindings(),
