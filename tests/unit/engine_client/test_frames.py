@@ -105,11 +105,6 @@ def test_a_length_above_the_bound_is_refused_before_its_body_comes(length: int) 
         list(FrameDecoder(event_decoder).feed(struct.pack(">I", length)))
 
 
-@pytest.mark.xfail(
-    raises=UnicodeDecodeError,
-    strict=True,
-    reason="FrameDecoder._decode lets the UnicodeDecodeError of msgspec through; catch it there and drop this mark",
-)
 @given(st.binary(max_size=200))
 @example(b"")
 @example(msgspec.msgpack.encode({"type": "no-such-event"}))
