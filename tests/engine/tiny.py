@@ -38,7 +38,12 @@ def folder() -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         environment = os.environ | {"GPTQMODEL_CPU_WORKERS": "2"}
         made = subprocess.run(
-            [sys.executable, __file__, str(partial)], env=environment, capture_output=True, text=True, check=False
+            [sys.executable, __file__, str(partial)],
+            cwd=target.parent,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-4000:]
         if target.is_dir():

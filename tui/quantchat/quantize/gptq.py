@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +61,7 @@ def quantize(source: Path, folder: Path, recipe: Recipe, calibration: Path | Non
         Cancelled: if the user stopped it; nothing is saved.
         JobError: if recipe, calibration and model do not go together.
     """
+    source, folder = source.absolute(), folder.absolute()
     recipe.check(json.loads((source / "config.json").read_text(encoding="utf-8")))
     # On two cores or fewer GPTQModel's thread pool refuses to start without it; it is read at import.
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
@@ -69,8 +72,11 @@ def quantize(source: Path, folder: Path, recipe: Recipe, calibration: Path | Non
     model = GPTQModel.load(str(source), _config(recipe), device=_device())
     samples = calibration_set.token_ids(model.tokenizer, calibration)
     model.subset_callback = _subset_callback(watch, model.model.config.num_hidden_layers, StopMainLoop)
+    rows = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in samples]
     try:
-        model.quantize([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in samples], batch_size=BATCH)
+        # GPTQModel writes a folder `logs` into the current one.
+        with tempfile.TemporaryDirectory(prefix="quantchat-") as scratch, contextlib.chdir(scratch):
+            model.quantize(rows, batch_size=BATCH)
     except StopMainLoop as error:
         raise Cancelled("Stopped") from error
     # A stop in the last steps can end quantize() without an exception.
