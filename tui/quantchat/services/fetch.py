@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -125,7 +126,8 @@ async def fetch_package_file(package: Package, path: Path, report: Report) -> No
 
 
 async def _download(package: Package, partial: Path, path: Path, report: Report) -> Path:
-    if importlib.util.find_spec("pip") is None:
+    # Not by find_spec: setuptools takes a look-up of pip for a run of pip, and torch then fails to import.
+    if not list(importlib.metadata.distributions(name="pip")):
         raise FetchError("pip is not installed here", remedy=f"Run `{sys.executable} -m ensurepip` and try again")
     folder = partial / "wheel"
     folder.mkdir()
