@@ -211,8 +211,10 @@ def _open_log(path: Path) -> _Log:
 def _prune_logs(path: Path) -> None:
     """Remove all but the newest logs of earlier runs."""
     logs = [log for log in path.parent.glob("engine-*.log") if log != path]
-    for log in sorted(logs, key=lambda log: log.stat().st_mtime, reverse=True)[LOGS_KEPT - 1 :]:
-        log.unlink(missing_ok=True)
+    # Another quantchat may be removing the same files.
+    with contextlib.suppress(OSError):
+        for log in sorted(logs, key=lambda log: log.stat().st_mtime, reverse=True)[LOGS_KEPT - 1 :]:
+            log.unlink(missing_ok=True)
 
 
 class _Link(asyncio.SubprocessProtocol):
