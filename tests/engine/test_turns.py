@@ -223,6 +223,21 @@ def test_a_failure_inside_generate_is_one_failed_event(gptq: Rig, monkeypatch) -
     assert (end.error.code, "fell over" in end.error.detail) == ("generation", True)
 
 
+def test_a_panic_of_a_library_is_one_failed_event_and_the_worker_lives(gptq: Rig, monkeypatch) -> None:
+    class Panic(BaseException):
+        """As pyo3's PanicException, no Exception."""
+
+    def panic(*_) -> None:
+        raise Panic("called `Option::unwrap()` on a `None` value")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("quantchat.engine.stream.generate_turn", panic)
+        _, end = gptq.answer()
+    assert isinstance(end, p.Failed)
+    assert "unwrap" in end.error.detail
+    assert isinstance(gptq.answer()[1], p.Finished)
+
+
 def test_out_of_memory_is_named_with_a_remedy(gptq: Rig, monkeypatch) -> None:
     from quantchat.engine import stream
 

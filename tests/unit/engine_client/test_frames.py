@@ -135,3 +135,10 @@ def test_a_message_above_the_bound_is_not_sent(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(frames, "MAX_FRAME", 1024)
     with pytest.raises(ProtocolError, match="too large"):
         encode_frame(Stop(turn="x" * 1024))
+
+
+def test_a_name_that_is_not_utf8_can_be_sent() -> None:
+    event = Failed(turn="t", error=ErrorReport(code="load", title="no", detail="/models/\udcff"))
+    (back,) = FrameDecoder(event_decoder).feed(encode_frame(event))
+    assert isinstance(back, Failed)
+    assert back.error.detail == "/models/?"

@@ -13,11 +13,13 @@ from quantchat.domain.generation import SamplingOverrides, TurnStatistics
 from quantchat.domain.models import ModelInfo
 from quantchat.engine import protocol as p
 from quantchat.engine.client import EngineExited
-from quantchat.errors import ErrorReport, SessionLocked, UsageError
+from quantchat.errors import ErrorReport, SessionLocked, StorageError, UsageError
 from quantchat.services.archive import Archive
 from quantchat.services.conversation import Conversation
 from quantchat.services.facts import Fact, Notice
 from quantchat.services.library import Library
+from quantchat.store.journal import replay
+from quantchat.store.sessions import SessionStore
 
 MODEL = ModelInfo(path="/models/tiny", name="tiny")
 REPORT = p.LoadReport(
@@ -254,3 +256,85 @@ async def test_a_second_program_may_read_but_not_write(bench: Bench) -> None:
         other.save(seen)
     other.save(other.open(session.id))
     await other.close()
+
+
+async def test_the_journal_of_a_queued_answer_outlives_the_end_of_the_one_before(bench: Bench) -> None:
+    session, turn = await asked(bench, "one")
+    bench.conversation.send(session.id, "two")
+    bench.engine.say(p.Delta(turn=turn.turn, text="first", tokens=1))
+    bench.finish(turn.turn)
+    bench.engine.say(p.Delta(turn=bench.engine.turns()[-1].turn, text="second", tokens=1))
+    await bench.archive.flush()
+    path = SessionStore().journal_path(session.id)
+    for _ in range(200):
+        if path.exists() and [answer.text for answer in replay(path)] == ["second"]:
+            break
+        await asyncio.sleep(0.02)
+    assert [answer.text for answer in replay(path)] == ["second"]
+    bench.conversation.finish_now()
+    await bench.archive.close()
+    assert not path.exists()
+
+
+async def test_a_lock_that_cannot_be_made_does_not_bring_back_an_older_session(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StorageError("No permission to write", code="no-permission")
+
+    monkeypatch.setattr("quantchat.store.locks.SessionLocks.acquire", refuse)
+    session, turn = await asked(bench, "kept")
+    bench.finish(turn.turn)
+    bench.conversation.send(session.id, "and this")
+    assert bench.archive.open(session.id) is session
+    assert [message.text for message in session.branch() if message.role == "user"] == ["kept", "and this"]
+    bench.conversation.finish_now()
+    await bench.archive.close()
+
+
+async def test_regenerating_what_another_program_writes_is_refused_and_blocks_nothing(bench: Bench) -> None:
+    session, turn = await asked(bench)
+    bench.finish(turn.turn)
+    await bench.archive.flush()
+    other = Bench()
+    await other.load()
+    with pytest.raises(SessionLocked):
+        other.conversation.regenerate(session.id)
+    other.conversation.send(other.archive.new().id, "free")
+    assert len(other.engine.turns()) == 1
+    other.conversation.finish_now()
+    await bench.archive.close()
+    await other.archive.close()
+
+
+async def test_quitting_returns_waiting_prompts_instead_of_starting_them(bench: Bench) -> None:
+    session, _ = await asked(bench, "one")
+    bench.conversation.send(session.id, "two")
+    bench.conversation.finish_now()
+    await bench.archive.close()
+    assert len(bench.engine.turns()) == 1
+    assert SessionStore().load(session.id).draft == "two"
+
+
+async def test_after_deleting_a_streaming_session_the_next_turn_waits_for_the_engine(bench: Bench) -> None:
+    session, turn = await asked(bench, "one")
+    other = bench.archive.new()
+    bench.conversation.send(other.id, "two")
+    bench.conversation.forget(session.id)
+    await bench.archive.delete(session.id)
+    assert len(bench.engine.turns()) == 1
+    bench.finish(turn.turn, "stopped")
+    assert bench.conversation.active is not None
+    assert bench.conversation.active.session is other
+    bench.conversation.finish_now()
+    await bench.archive.close()
+    assert not SessionStore().path(session.id).exists()
+
+
+async def test_an_engine_that_dies_while_it_loads_gives_waiting_prompts_back(bench: Bench) -> None:
+    await bench.library.load(MODEL)
+    session = bench.archive.new()
+    bench.conversation.send(session.id, "waiting")
+    bench.engine.say(EngineExited(code=None, signal="SIGKILL", log_tail="", expected=False))
+    assert (bench.conversation.waiting, session.draft) == (0, "waiting")
+    await bench.archive.close()

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from quantchat.domain.text import without_surrogates
 from quantchat.engine.protocol import Command, Event
 from quantchat.errors import EngineError
 
@@ -29,12 +30,15 @@ class ProtocolError(EngineError):
 
 
 def encode_frame(word: Command | Event) -> bytes:
-    """Return the bytes of one frame.
+    """Return the bytes of one frame; a lone surrogate, as in a file name that is not UTF-8, becomes a question mark.
 
     Raises:
         ProtocolError: if the message is larger than `MAX_FRAME` bytes.
     """
-    body = _encoder.encode(word)
+    try:
+        body = _encoder.encode(word)
+    except UnicodeEncodeError:
+        body = _encoder.encode(without_surrogates(msgspec.to_builtins(word)))
     if len(body) > MAX_FRAME:
         raise ProtocolError("A message to the engine is too large", f"{len(body)} bytes, at most {MAX_FRAME}")
     return _HEADER.pack(len(body)) + body

@@ -5,6 +5,7 @@ Imports no torch itself: the process must redirect its output first, and must an
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -135,7 +136,9 @@ class Worker:
                 self._working = False
                 self._emit(event)
             if tasks is not None and not isinstance(item, p.CountTokens | p.RenderPrompt):
-                self._emit(tasks.memory())
+                # After a CUDA fault every question to the device raises.
+                with contextlib.suppress(Exception):
+                    self._emit(tasks.memory())
 
     def _import(self) -> tuple[Tasks | None, ErrorReport | None]:
         quiet.set_environment()
@@ -164,7 +167,11 @@ class Worker:
             if self._piece is not piece:
                 return
             piece.started = True
-        event = self._last_event(piece, tasks, broken)
+        try:
+            event = self._last_event(piece, tasks, broken)
+        except BaseException as error:
+            logger.exception("a turn or job failed")
+            event = _failed(piece, _unexpected(error))
         # Freed before its end is told: whoever hears of it may send the next turn at once.
         with self._lock:
             self._piece = None
@@ -194,11 +201,14 @@ class Worker:
                     return tasks.render(command)
         except QuantchatError as error:
             return _request_failed(command, error.report)
-        except Exception as error:
+        except BaseException as error:
             logger.exception("a request failed")
-            title = "The engine could not do this"
-            report = ErrorReport(code="engine", title=title, detail=f"{type(error).__name__}: {error}")
-            return _request_failed(command, report)
+            return _request_failed(command, _unexpected(error))
+
+
+def _unexpected(error: BaseException) -> ErrorReport:
+    detail = f"{type(error).__name__}: {str(error)[:500]}"
+    return ErrorReport(code="engine", title="The engine could not do this", detail=detail)
 
 
 def _busy_report(current: _Piece) -> ErrorReport:

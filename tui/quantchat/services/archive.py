@@ -39,7 +39,9 @@ class Archive:
         self._locks: dict[str, SessionLock] = {}
         self._read_only: dict[str, StorageError] = {}
         self._failed: dict[str, StorageError] = {}
+        self._retrying: set[str] = set()
         self._kept: dict[str, list[Ended]] = {}
+        self._streaming: set[str] = set()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sessions")
         self._pending: set[Future[None]] = set()
 
@@ -77,7 +79,7 @@ class Archive:
             SessionUnreadable: if the file does not parse; it is in quarantine then.
             StorageError: if it cannot be read.
         """
-        if session_id in self._open and session_id not in self._read_only:
+        if session_id in self._open and self.why_read_only(session_id) is None:
             return self._open[session_id]
         self._acquire(session_id)
         try:
@@ -118,13 +120,21 @@ class Archive:
         return self._failed.get(session_id)
 
     def journal(self, session: Session, message: Message) -> Journal:
-        """Start the journal of a streaming answer."""
+        """Start the journal of a streaming answer; to be ended by `finish`.
+
+        Raises:
+            SessionLocked: if another process writes the session.
+        """
         self._require_writable(session.id)
-        return Journal(self._store.journal_path(session.id), message)
+        journal = Journal(self._store.journal_path(session.id), message, begin=False)
+        # In the order of the writes: the journal of the answer before it, which has the same name, is gone by then.
+        self._writer.submit(journal.begin)
+        self._streaming.add(session.id)
+        return journal
 
     def _require_writable(self, session_id: str) -> None:
         # One that was opened read-only is stale by the time its lock is free: it must be opened anew.
-        if session_id not in self._read_only:
+        if self.why_read_only(session_id) is None:
             self._acquire(session_id)
         error = self.why_read_only(session_id)
         if error is not None:
@@ -141,6 +151,7 @@ class Archive:
 
     def finish(self, session: Session, answer: Message, journal: Journal | None) -> None:
         """Write a session with its complete answer, and only then drop the journal of that answer."""
+        self._streaming.discard(session.id)
         if journal is not None:
             self._kept.setdefault(session.id, []).append((journal, answer))
         self._write(session)
@@ -151,7 +162,8 @@ class Archive:
         except StorageError as error:
             self._listen(Notice(report=error.report))
             return
-        kept = list(self._kept.get(session.id, ()))
+        # Journals of one session share a file: those that ended stay until none of them streams.
+        kept = [] if session.id in self._streaming else list(self._kept.get(session.id, ()))
 
         def work() -> None:
             for journal, answer in kept:
@@ -187,9 +199,12 @@ class Archive:
         if first:
             self._listen(Notice(report=failure.report))
             self._listen(SessionChanged(session=session.id))
-        asyncio.get_running_loop().call_later(RETRY_SECONDS, self._retry, session)
+        if session.id not in self._retrying:
+            self._retrying.add(session.id)
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._retry, session)
 
     def _retry(self, session: Session) -> None:
+        self._retrying.discard(session.id)
         if session.id in self._failed and session.id in self._open:
             self._write(session)
 
@@ -207,15 +222,16 @@ class Archive:
             SessionLocked: if another process writes it.
         """
         self._require_writable(session_id)
-        await self.flush()
+        self._failed.pop(session_id, None)
         try:
-            await asyncio.to_thread(self._store.delete, session_id)
+            # On the writer's thread: a write that waits there would bring the file back.
+            await asyncio.wrap_future(self._writer.submit(self._store.delete, session_id))
         except StorageError as error:
             # A session that was never written has no file to move.
             if error.report.code != "session-missing":
                 raise
-        self._open.pop(session_id, None)
-        self._failed.pop(session_id, None)
+        for kept in (self._open, self._failed, self._kept):
+            kept.pop(session_id, None)
         self._release(session_id)
         self._tell(SessionsChanged())
 

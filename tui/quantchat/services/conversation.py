@@ -54,6 +54,7 @@ class Conversation:
         self._want_model = want_model
         self._waiting: deque[Waiting] = deque()
         self._journal: Journal | None = None
+        self._draining: str | None = None
         self.active: Turn | None = None
         library.on_turn_event = self.on_event
 
@@ -79,6 +80,7 @@ class Conversation:
 
         Raises:
             UsageError: if there is no question to answer, or no model.
+            StorageError: if the session cannot be written.
         """
         session = self._archive.open(session_id)
         question = next((m for m in reversed(session.branch()) if m.role == "user"), None)
@@ -87,6 +89,7 @@ class Conversation:
         if self.is_busy(session_id):
             raise UsageError("This session is still answering", remedy="Press Esc to stop it first")
         self._require_model()
+        self._archive.save(session)
         self._waiting.append(Waiting(session_id, None, parent=question.id))
         self._changed(session)
         self.pump()
@@ -130,11 +133,14 @@ class Conversation:
         """Drop the turns of a session that is being deleted."""
         self._waiting = deque(waiting for waiting in self._waiting if waiting.session != session_id)
         if self.active is not None and self.active.session.id == session_id:
+            # Until the engine has let go of the turn, it would refuse the next one as busy.
+            self._draining = self.active.id
             self._tell_engine(protocol.Stop(turn=self.active.id))
             self._end("stopped", None, None)
 
     def finish_now(self) -> None:
-        """End the running turn here and now because the program ends; its text is kept."""
+        """End the running turn here and now because the program ends; its text is kept, what waits becomes drafts."""
+        self.return_waiting()
         if self.active is not None:
             self._end("stopped", self.active.statistics(), None)
 
@@ -147,12 +153,15 @@ class Conversation:
 
     def pump(self) -> None:
         """Start the next waiting turn if the engine is free and a model is loaded."""
-        while self.active is None and self._waiting and self._library.phase is Phase.LOADED:
+        while self._free() and self._waiting and self._library.phase is Phase.LOADED:
             waiting = self._waiting.popleft()
             try:
                 self._start(waiting)
             except QuantchatError as error:
                 self._listen(Notice(report=error.report))
+
+    def _free(self) -> bool:
+        return self.active is None and self._draining is None
 
     def _start(self, waiting: Waiting) -> None:
         session = self._archive.open(waiting.session)
@@ -168,8 +177,8 @@ class Conversation:
         answer = session.append("assistant", "", parent=question)
         answer.run = self._run_card(sampling)
         session.model = self._library.model.path if self._library.model else session.model
-        self.active = turn = Turn(id=new_id(), session=session, message=answer)
         self._journal = self._archive.journal(session, answer)
+        self.active = turn = Turn(id=new_id(), session=session, message=answer)
         self._archive.save(session)
         self._changed(session)
         self._listen(SessionsChanged())
@@ -207,9 +216,11 @@ class Conversation:
         """Take an event of the engine; events of turns that are over are dropped."""
         turn = self.active
         match event:
-            case EngineExited() if turn is not None:
-                reason: FinishReason = "stopped" if event.expected else "error"
-                self._end(reason, turn.statistics(), None if event.expected else exit_report(event))
+            case EngineExited():
+                self._on_exit(turn, event)
+            case protocol.Finished() | protocol.Failed() if event.turn == self._draining:
+                self._draining = None
+                self.pump()
             case protocol.LoadFailed():
                 self.return_waiting()
             case protocol.Delta() if turn is not None and event.turn == turn.id:
@@ -223,6 +234,14 @@ class Conversation:
                 self._end("error", turn.statistics(), event.error)
             case _:
                 return
+
+    def _on_exit(self, turn: Turn | None, event: EngineExited) -> None:
+        self._draining = None
+        if turn is not None:
+            reason: FinishReason = "stopped" if event.expected else "error"
+            self._end(reason, turn.statistics(), None if event.expected else exit_report(event))
+        if not event.expected:
+            self.return_waiting()
 
     def _on_text(self, turn: Turn, event: protocol.Delta) -> None:
         turn.take(event.text, event.tokens)

@@ -15,7 +15,7 @@ from quantchat.errors import QuantchatError, StorageError
 from quantchat.services.archive import Archive
 from quantchat.services.conversation import Conversation
 from quantchat.services.facts import Listener, Notice
-from quantchat.services.library import EngineFactory, Library, Phase
+from quantchat.services.library import EngineFactory, Library
 from quantchat.services.memory import MemoryWatch
 from quantchat.store.settings import Settings
 from quantchat.store.state import UiState, load_state, save_state
@@ -98,8 +98,7 @@ class Desk:
         turn = self.conversation.active
         if turn is not None:
             self.conversation.stop(turn.session.id)
-        if self.library.phase is Phase.LOADING:
-            self.conversation.return_waiting()
+        self.conversation.return_waiting()
         self.run(self.library.unload())
 
     def run(self, work: Coroutine[object, object, None]) -> None:

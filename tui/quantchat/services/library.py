@@ -229,8 +229,8 @@ class Library:
 
     def _on_event(self, engine: Engine, event: protocol.Event | EngineExited) -> None:
         if engine is not self._engine:
-            # What an engine that was replaced still says is about no turn that lives.
-            if isinstance(event, protocol.Finished | protocol.Failed | EngineExited):
+            # An engine that was replaced may still end its turn; of loads it has nothing to say.
+            if isinstance(event, protocol.Delta | protocol.Finished | protocol.Failed | EngineExited):
                 self.on_turn_event(event)
             return
         match event:
@@ -290,6 +290,7 @@ class Library:
             await self.load(model, kernel=kernel)
         except QuantchatError as error:
             self._listen(Notice(report=error.report, dialog=True))
+            self.on_turn_event(protocol.LoadFailed(request="", error=error.report))
 
     def _on_exit(self, event: EngineExited) -> None:
         self._engine = None

@@ -42,8 +42,11 @@ class Journal:
             written is kept and tried again.
     """
 
-    def __init__(self, path: Path, message: Message, *, interval: float = INTERVAL_SECONDS) -> None:
-        """Open the journal of `message` and write at most each `interval` seconds; the first text at once."""
+    def __init__(self, path: Path, message: Message, *, interval: float = INTERVAL_SECONDS, begin: bool = True) -> None:
+        """Open the journal of `message` and write at most each `interval` seconds; the first text at once.
+
+        With `begin` false the file is not touched before `begin()`.
+        """
         self.path = path
         self.error: StorageError | None = None
         self._interval = interval
@@ -57,6 +60,11 @@ class Journal:
         self._start = 0
         self._end = 0
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        if begin:
+            self.begin()
+
+    def begin(self) -> None:
+        """Start writing; what was appended before is kept."""
         self._thread.start()
 
     def append(self, text: str) -> None:
@@ -75,7 +83,8 @@ class Journal:
                 self._ending = _Line(finish=finish, statistics=statistics)
             self._closing = True
             self._changed.notify()
-        self._thread.join(CLOSE_SECONDS)
+        if self._thread.ident is not None:
+            self._thread.join(CLOSE_SECONDS)
 
     def remove(self) -> None:
         """Delete the journal, after its text was saved with the session."""

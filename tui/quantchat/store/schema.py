@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from quantchat.domain.chat import SCHEMA, UNTITLED, Session, SessionSummary
+from quantchat.domain.text import without_surrogates
 
 T = TypeVar("T")
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
@@ -52,7 +53,7 @@ def encode_json(value: Any) -> bytes:
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
-        return msgspec.json.encode(_scrub(msgspec.to_builtins(value)))
+        return msgspec.json.encode(without_surrogates(msgspec.to_builtins(value)))
 
 
 def encode_session(session: Session) -> bytes:
@@ -120,13 +121,3 @@ def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
         return decoder.decode(data)
     except (UnicodeDecodeError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from error
-
-
-def _scrub(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {_scrub(key): _scrub(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_scrub(item) for item in value]
-    return value
