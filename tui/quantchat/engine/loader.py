@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, AwqCon
 
 from quantchat.domain.generation import SamplingOverrides
 from quantchat.domain.models import ModelInfo
-from quantchat.engine import checks, kernels, memory, prompt
+from quantchat.engine import checks, kernels, memory, prompt, threads
 from quantchat.engine.progress import Stages, weight_progress
 from quantchat.engine.protocol import KernelRefusal, LoadReport
 from quantchat.engine.quiet import no_warnings
@@ -58,6 +58,7 @@ class LoadedModel:
     report: LoadReport
     eos_ids: frozenset[int]
     stop_strings: tuple[str, ...] = ()
+    decode_threads: threads.DecodeThreads = field(default_factory=threads.DecodeThreads)
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ def _load(job: _Job) -> LoadedModel:
     job.stages.enter("warming up")
     with _blamed(job, model):
         checks.warm_up(model, tokenizer, job.device)
+        decode_threads = threads.calibrate(model, job.device)
     job.stages.leave()
     fallback = prompt.template_name(tokenizer) == prompt.FALLBACK
     report = _report(job, model, prompt.template_name(tokenizer), recommended)
@@ -173,6 +175,7 @@ def _load(job: _Job) -> LoadedModel:
         window=report.context_window,
         report=report,
         eos_ids=eos_ids,
+        decode_threads=decode_threads,
         stop_strings=(prompt.CHATML_END,) if fallback else (),
     )
 

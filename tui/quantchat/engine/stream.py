@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from quantchat.engine import prompt as prompts
 from quantchat.engine.decode import StopStrings, text_decoder
 from quantchat.engine.protocol import Delta, Finished, Generate, Prefill
 from quantchat.engine.quiet import no_warnings
+from quantchat.engine.threads import Pace, cores
 from quantchat.errors import GenerationError
 
 if TYPE_CHECKING:
@@ -65,9 +65,10 @@ def _run(
     if seed is not None:
         torch.manual_seed(seed)
     inputs = torch.tensor([list(ids)], device=loaded.device)
-    torch.set_num_threads(cores() if len(ids) >= LONG_PROMPT else _decode_threads())
+    torch.set_num_threads(cores() if len(ids) >= LONG_PROMPT else loaded.decode_threads.count)
     try:
-        with _layer_hooks(loaded.model, cancelled), no_warnings():
+        with _layer_hooks(loaded.model, cancelled) as remove_hooks, no_warnings():
+            streamer.after_prefill(remove_hooks)
             loaded.model.generate(
                 input_ids=inputs,
                 attention_mask=torch.ones_like(inputs),
@@ -145,6 +146,17 @@ class _Streamer(BaseStreamer):  # type: ignore[misc]
         self._tokens = 0
         self._started = started
         self._first = self._latest = 0.0
+        self._threads = loaded.decode_threads
+        self._pace = Pace(loaded.decode_threads)
+        self._remove_hooks: Callable[[], None] = lambda: None
+
+    def after_prefill(self, action: Callable[[], None]) -> None:
+        """Say what to do when the first token has come."""
+        self._remove_hooks = action
+
+    def _prefilled(self) -> None:
+        self._remove_hooks()
+        torch.set_num_threads(self._threads.count)
 
     def put(self, value: Any) -> None:
         if not self._prompt_seen:
@@ -158,13 +170,16 @@ class _Streamer(BaseStreamer):  # type: ignore[misc]
         """`generate` is done; what is held back is sent by `flush`, which also runs when it was stopped."""
 
     def _take(self, token: int) -> None:
-        self._latest = time.perf_counter()
+        now = time.perf_counter()
+        step, self._latest = now - self._latest, now
         self._tokens += 1
         self.last = token
         if self._tokens == 1:
             self._first = self._latest
             self._emit(Prefill(turn=self._turn, done=self._prompt_tokens, total=self._prompt_tokens))
-            torch.set_num_threads(_decode_threads())
+            self._prefilled()
+        elif self._pace.step(step):
+            torch.set_num_threads(1)
         self._send(self.stops.feed(self._decoder.step(token)))
 
     def flush(self) -> None:
@@ -188,19 +203,26 @@ class _Streamer(BaseStreamer):  # type: ignore[misc]
 
 
 @contextmanager
-def _layer_hooks(model: Any, cancelled: Callable[[], bool]) -> Iterator[None]:
-    """Ask before each decoder layer, so that a long prefill can be left; a criterion is only asked after it."""
+def _layer_hooks(model: Any, cancelled: Callable[[], bool]) -> Iterator[Callable[[], None]]:
+    """Ask before each decoder layer, so that a long prefill can be left; a criterion is only asked after it.
+
+    Gives a function that takes the hooks off again: while decoding they would cost some percent of each token.
+    """
 
     def check(*_: Any) -> None:
         if cancelled():
             raise TurnStopped
 
     handles = [layer.register_forward_pre_hook(check) for layer in _decoder_layers(model)]
+
+    def remove() -> None:
+        while handles:
+            handles.pop().remove()
+
     try:
-        yield
+        yield remove
     finally:
-        for handle in handles:
-            handle.remove()
+        remove()
 
 
 def _decoder_layers(model: Any) -> Sequence[Any]:
@@ -208,13 +230,3 @@ def _decoder_layers(model: Any) -> Sequence[Any]:
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
     count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     return next((layers for layers in lists if len(layers) == count), [model])
-
-
-def _decode_threads() -> int:
-    """Decoding gains nothing from the last core, and spinning on all of them starves the screen."""
-    return max(1, cores() - 1)
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,38 @@
+"""The choice of decode threads, and giving it up when the box is busy."""
+
+from __future__ import annotations
+
+import pytest
+
+from quantchat.engine import threads
+from quantchat.engine.threads import RECENT, DecodeThreads, Pace, calibrate
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.mark.parametrize(
+    ("seconds", "count"),
+    [({1: 1.0, 2: 0.5}, 2), ({1: 1.0, 2: 0.99}, 1), ({1: 1.0, 2: 9.0}, 1)],
+    ids=["two are faster", "hardly faster", "the box is busy"],
+)
+def test_more_threads_must_pay(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], count: int) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    monkeypatch.setattr(threads, "_measure", lambda model, candidates: seconds)
+    assert calibrate(None, "cpu") == DecodeThreads(count, 1.0)
+
+
+def test_a_gpu_is_not_measured() -> None:
+    assert calibrate(None, "cuda:0").count == 1
+
+
+def test_a_slow_stretch_gives_the_threads_up_once() -> None:
+    pace = Pace(DecodeThreads(2, 0.01))
+    assert not any(pace.step(0.009) for _ in range(100))
+    told = [pace.step(0.05) for _ in range(3 * RECENT)]
+    assert told.count(True) == 1
+    assert told.index(True) <= RECENT
+
+
+def test_a_single_slow_step_changes_nothing() -> None:
+    pace = Pace(DecodeThreads(2, 0.01))
+    assert not any(pace.step(1.0 if number % 10 == 5 else 0.009) for number in range(200))
