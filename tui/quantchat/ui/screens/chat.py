@@ -82,6 +82,7 @@ class ChatScreen(ChatActions, Screen[None]):
     def on_mount(self) -> None:
         self.transcript = self.query_one(Transcript)
         self.prompt = self.query_one(Prompt)
+        self.prompt.take_submit = self._submit
         self.draw("header", "status")
 
     # Facts
@@ -281,9 +282,8 @@ class ChatScreen(ChatActions, Screen[None]):
 
     # Events of the widgets
 
-    @on(Prompt.Submitted)
-    def _on_submitted(self, event: Prompt.Submitted) -> None:
-        text = event.text.strip()
+    def _submit(self, written: str) -> None:
+        text = written.strip()
         if not text:
             return
         command = find_slash(text) if text.startswith("/") and " " not in text else None
@@ -293,12 +293,12 @@ class ChatScreen(ChatActions, Screen[None]):
             self.prompt.load("")
             self.call_later(self.run_action, command.action)
             return
-        self.send(event.text.rstrip())
+        self.send(written.rstrip())
 
     @on(Prompt.RecallRequested)
     def _on_recall(self) -> None:
         asked = [message for message in self.session.branch() if message.role == "user"]
-        if asked:
+        if asked and not self.prompt.text:
             self.prompt.load(asked[-1].text)
 
     @on(RowList.OptionSelected, "#models")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from textual import events
@@ -81,6 +82,8 @@ class Prompt(TextArea):
         )
         # A blinking cursor sends 560 bytes a second down an idle SSH line.
         self.cursor_blink = False
+        # Called at once instead of posting the message: keys of the same packet come before a message does.
+        self.take_submit: Callable[[str], None] | None = None
 
     def load(self, text: str) -> None:
         """Show `text` with the cursor behind it."""
@@ -88,7 +91,11 @@ class Prompt(TextArea):
         self.move_cursor(self.document.end)
 
     def action_submit(self) -> None:
-        if not self.read_only and self.text.strip():
+        if self.read_only or not self.text.strip():
+            return
+        if self.take_submit is not None:
+            self.take_submit(self.text)
+        else:
             self.post_message(self.Submitted(self, self.text))
 
     def action_new_line(self) -> None:
