@@ -18,7 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, AwqCon
 from quantchat.domain.generation import SamplingOverrides
 from quantchat.domain.models import ModelInfo
 from quantchat.engine import checks, kernels, memory, prompt, threads
-from quantchat.engine.progress import Stages, weight_progress
+from quantchat.engine.bars import transformers_bars
+from quantchat.engine.progress import Stages
 from quantchat.engine.protocol import KernelRefusal, LoadReport
 from quantchat.engine.quiet import no_warnings
 from quantchat.errors import KernelError, LoadError, ModelError, QuantchatError
@@ -181,7 +182,7 @@ def _load(job: _Job) -> LoadedModel:
 
 
 def _read_weights(job: _Job) -> tuple[Any, dict[str, Any] | None]:
-    with weight_progress(job.stages):
+    with transformers_bars(lambda done, total: job.stages.step(done, total, "tensors")):
         if job.kernel is not None and _needs_gptqmodel(job, job.kernel):
             return _through_gptqmodel(job, job.kernel), None
         return _through_transformers(job)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from quantchat.engine.bars import transformers_bars
 from quantchat.errors import Cancelled
 
 T = TypeVar("T")
@@ -41,37 +42,13 @@ class Watch:
         self.report(stage, total, total)
 
 
-class _Bar:
-    """Stands in for a tqdm bar of transformers."""
-
-    def __init__(self, watch: Watch, stage: str, items: Iterable[Any], total: int) -> None:
-        self._watch, self._stage, self._items, self._total = watch, stage, items, total
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._watch.each(self._items, self._stage, self._total)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        return None
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args, **kwargs: None
-
-
 @contextmanager
 def transformers_progress(watch: Watch, stage: str) -> Iterator[None]:
     """Send transformers' own progress bars to the watch while a model is read."""
-    from transformers.utils import logging
 
-    def hook(factory: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Bar:
-        items = args[0] if args else kwargs.get("iterable") or ()
-        total = kwargs.get("total") or (len(items) if hasattr(items, "__len__") else 0)
-        return _Bar(watch, stage, items, total)
+    def step(done: int, total: int) -> None:
+        watch.check()
+        watch.report(stage, done, total)
 
-    previous = logging.set_tqdm_hook(hook)
-    try:
+    with transformers_bars(step):
         yield
-    finally:
-        logging.set_tqdm_hook(previous)
