@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from e2e.conftest import Start, answers_of, stored_sessions
-from terminal import Terminal
+from terminal import Terminal, program_env, quantchat_command
 
 pytestmark = pytest.mark.e2e
 
@@ -89,6 +89,25 @@ def test_ask_stop_switch_quit_and_come_back(start: Start, home: Path) -> None:
     again.wait_for(lambda text: "│  What is" in text and "│  Write a" in text, 30)
     again.press("ctrl+q")
     assert again.wait_exit() == 0
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(80, 24), (200, 50)])
+def test_the_demo_opens_on_its_model_and_knows_paris(home: Path, model: Path, columns: int, lines: int) -> None:
+    (home / "data" / "models").mkdir(parents=True)
+    (home / "data" / "models" / model.name).symlink_to(model)
+    terminal = Terminal(quantchat_command("demo"), env=program_env(home), columns=columns, lines=lines)
+    try:
+        terminal.wait_for(lambda text: model.name in text.splitlines()[0], LOAD_SECONDS)
+        ask(terminal, QUESTION)
+        terminal.wait_for("Paris", 60)
+        terminal.press("f1")
+        terminal.wait_for("In the prompt")
+        terminal.press("esc")
+        terminal.wait_for(lambda text: "In the prompt" not in text)
+        terminal.press("ctrl+q")
+        assert terminal.wait_exit() == 0
+    finally:
+        terminal.close()
 
 
 def test_a_dead_engine_leaves_the_chat_alive(start: Start, home: Path) -> None:
