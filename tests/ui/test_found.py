@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from textual import events
 
+from quantchat.cli import main
+from quantchat.ui.status import status_line
 from ui.rig import Rig, running
+from unit.catalog.model_folders import make_gptq
 
 Patch = pytest.MonkeyPatch
 
@@ -38,3 +42,43 @@ async def test_a_prompt_goes_to_the_session_in_which_it_was_sent(tmp_path: Path,
         assert [message.text for message in first.branch() if message.role == "user"] == ["first", "more"]
         assert not rig.chat.session.messages
         assert not first.draft
+
+
+async def test_a_paste_keeps_its_lines(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        rig.app.post_message(events.Paste("one\rtwo\r\nthree\nfour"))
+        await rig.until(lambda: rig.chat.prompt.text == "one\ntwo\nthree\nfour")
+
+
+@pytest.mark.parametrize(
+    ("width", "right"),
+    [
+        (120, "aten cpu  40.5 tok/s  first 0.12 s  ctx 46/8192"),
+        (90, "40.5 tok/s  first 0.12 s  ctx 46/8192"),
+        (80, "40.5 tok/s  ctx 46/8192"),
+        (70, "ctx 46/8192"),
+    ],
+)
+def test_a_narrow_status_bar_drops_one_figure_at_a_time(width: int, right: str) -> None:
+    memory = "no NVIDIA GPU  RAM ████░░░░ 1.6/23.5 GiB engine 1.1"
+    line = status_line(memory, "aten cpu", "40.5 tok/s  first 0.12 s  ctx 46/8192", width).plain
+    assert line.rstrip().removeprefix(f" {memory}").strip() == right
+    assert len(line) == width
+
+
+async def test_a_mistyped_command_is_not_sent(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.load()
+        await rig.ask("/unlaod")
+        assert rig.chat.prompt.text == "/unlaod"
+        await rig.ask("/etc/hosts is what?")
+        await rig.answered()
+        assert rig.chat.session.branch()[0].text == "/etc/hosts is what?"
+
+
+def test_the_models_folder_may_stand_before_the_command(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setenv("QUANTCHAT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    make_gptq(tmp_path / "models" / "alpha-GPTQ")
+    result = CliRunner().invoke(main, ["--models-dir", str(tmp_path / "models"), "models"])
+    assert "alpha-GPTQ" in result.output

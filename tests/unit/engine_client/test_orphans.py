@@ -81,6 +81,25 @@ def test_the_engine_dies_with_a_killed_parent(tmp_path: Path) -> None:
     assert seconds_to_live(orphan) < 2
 
 
+async def test_compilers_in_process_groups_of_their_own_are_killed_too(tmp_path: Path) -> None:
+    """Ninja starts each compiler so: quitting during "building kernel" left them running."""
+    note = tmp_path / "pid"
+    os.mkfifo(note)
+    code = (
+        "import os, subprocess, sys, time\n"
+        "child = subprocess.Popen(['sleep', '600'], process_group=0)\n"
+        "os.write(os.open(sys.argv[1], os.O_WRONLY), str(child.pid).encode())\n"
+        "time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", code, str(note)]
+    client = EngineClient(lambda event: None, command=command, log_path=tmp_path / "log")
+    await client.start()
+    compiler = psutil.Process(int(await asyncio.to_thread(note.read_text)))
+    client.kill()
+    await client.close()
+    assert seconds_to_live(compiler) < 2
+
+
 @pytest.mark.engine
 @pytest.mark.timeout(120)
 @has_engine

@@ -46,7 +46,8 @@ def open_screen(
     """Run the full-screen program until the user leaves it."""
     from quantchat.ui.app import QuantchatApp
 
-    if not sys.stdout.isatty() or not sys.stdin.isatty():
+    # Textual draws on stderr: with `2>log` the screen would stay empty.
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise click.ClickException("quantchat draws on a terminal, and this is none. Run it in one, or in tmux.")
     with explained():
         app = QuantchatApp(models_dirs=models_dirs, model=model, session=session, resume=resume, theme=theme)
@@ -83,7 +84,8 @@ def demo(prepare: bool) -> None:
 @main.command()
 @click.option("--models-dir", "models_dirs", type=FOLDER, multiple=True, help="Scan this folder too; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
-def models(models_dirs: tuple[Path, ...], as_json: bool) -> None:
+@click.pass_context
+def models(context: click.Context, models_dirs: tuple[Path, ...], as_json: bool) -> None:
     """List the models on this machine."""
     import msgspec
 
@@ -95,7 +97,9 @@ def models(models_dirs: tuple[Path, ...], as_json: bool) -> None:
     with explained():
         settings, _problems = load_settings()
         own = [Path(folder).expanduser() for folder in settings.models_dirs]
-        found = scan(default_roots([*models_dirs, *own]))
+        # `quantchat --models-dir D models` means the same as `quantchat models --models-dir D`.
+        before = context.parent.params["models_dirs"] if context.parent is not None else ()
+        found = scan(default_roots([*before, *models_dirs, *own]))
     if as_json:
         click.echo(msgspec.json.encode(found.models))
         return

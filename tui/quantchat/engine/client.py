@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import cast
 
 import msgspec
+import psutil
 
 from quantchat import paths
 from quantchat.engine.frames import FrameDecoder, ProtocolError, encode_frame, event_decoder
@@ -254,6 +255,11 @@ class _Link(asyncio.SubprocessProtocol):
         assert self.pid is not None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+        # Ninja gives every compiler a process group of its own; the session is what they all share.
+        for pid in psutil.pids():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if os.getsid(pid) == self.pid:
+                    os.kill(pid, signal.SIGKILL)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.SubprocessTransport, transport)

@@ -86,6 +86,11 @@ def find_slash(text: str) -> Command | None:
     return next((command for command in COMMANDS if name in command.slashes), None)
 
 
+def is_mistyped(text: str) -> bool:
+    """Whether a prompt is one word that looks like a command and is none, such as `/unlaod`; `/etc/hosts` is not."""
+    return text.startswith("/") and text[1:].isalpha() and find_slash(text) is None
+
+
 def show_keys(keys: str) -> str:
     """Write key names as people say them: `ctrl+l,f4` becomes `Ctrl+L / F4`."""
     names = {"escape": "Esc"}

@@ -86,8 +86,11 @@ def _figures(speed: float, first: float | None, used: int, window: int) -> str:
 
 
 def status_line(memory: str, model: str, figures: str, width: int) -> Content:
-    """Lay the status bar out; when it is narrow the kernel goes first, then the speed."""
-    for right in ("  ".join(part for part in (model, figures) if part), figures, ""):
+    """Lay the status bar out; when it is narrow the kernel goes, then the time to the first word, then the speed."""
+    parts = [part for part in figures.split("  ") if part]
+    speed_and_context = "  ".join(part for part in parts if not part.startswith("first"))
+    everything = "  ".join(part for part in (model, figures) if part)
+    for right in (everything, figures or model, speed_and_context, "".join(parts[-1:]), ""):
         gap = width - 2 - len(memory) - len(right)
         if gap >= 2 or not right:
             return Content(f" {memory}{' ' * max(gap, 0)}{right} ")

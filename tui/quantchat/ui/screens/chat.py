@@ -24,7 +24,7 @@ from quantchat.errors import QuantchatError
 from quantchat.services import facts
 from quantchat.services.turns import Turn
 from quantchat.ui import status
-from quantchat.ui.commands import QUIT_WORDS, find_slash
+from quantchat.ui.commands import QUIT_WORDS, find_slash, is_mistyped
 from quantchat.ui.keys import bindings
 from quantchat.ui.screens.actions import ChatActions
 from quantchat.ui.text import clean
@@ -292,6 +292,9 @@ class ChatScreen(ChatActions, Screen[None]):
         if command is not None:
             self.prompt.load("")
             self.call_later(self.run_action, command.action)
+            return
+        if is_mistyped(text):
+            self.app.notify(f"There is no command {text}. F1 lists them", severity="warning", markup=False)
             return
         self.send(written.rstrip())
 

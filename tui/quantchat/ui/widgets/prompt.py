@@ -123,5 +123,7 @@ class Prompt(TextArea):
         # Textual runs the handlers of every base class unless told otherwise: the raw text would be inserted too.
         event.prevent_default()
         event.stop()
-        if not self.read_only and (result := self._replace_via_keyboard(clean(event.text), *self.selection)):
+        # Terminals and tmux send the line ends of a paste as carriage returns, as if Enter had been typed.
+        text = clean(event.text.replace("\r\n", "\n").replace("\r", "\n"))
+        if not self.read_only and (result := self._replace_via_keyboard(text, *self.selection)):
             self.move_cursor(result.end_location)
