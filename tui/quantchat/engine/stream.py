@@ -88,7 +88,7 @@ def _token_limit(prompt_tokens: int, sampling: SamplingSettings, window: int) ->
         raise GenerationError(
             "The conversation no longer fits the model's context window",
             f"It has {prompt_tokens:,} tokens and the window {window:,}.",
-            "Start a new session, or edit an earlier message.",
+            "Start a new session with Ctrl+N, or load a model with a larger window.",
             code="context-full",
         )
     return min(sampling.max_new_tokens, window - prompt_tokens)

@@ -73,6 +73,7 @@ class Conversation:
         self._waiting.append(Waiting(session_id, text))
         self._archive.save(session)
         self._changed(session)
+        self._listen(SessionsChanged())
         self.pump()
 
     def regenerate(self, session_id: str) -> None:

@@ -221,7 +221,7 @@ def _missing(session_id: str) -> StorageError:
     return StorageError(
         "There is no such session",
         f"nothing is stored under the id {session_id[:80]!r}",
-        "`quantchat sessions` lists the ids",
+        "F3 lists the sessions that are there",
         code="session-missing",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import shutil
 import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from quantchat.services.facts import Fact, Notice
 from quantchat.store.settings import load_settings
 from quantchat.ui.commands import COMMANDS
 from quantchat.ui.keys import key_map
-from quantchat.ui.screens.chat import ChatScreen
+from quantchat.ui.screens.chat import NARROW, WIDE_COLUMNS, ChatScreen
 from quantchat.ui.screens.dialogs import ErrorScreen
 from quantchat.ui.theming import DEFAULT_THEME, read_themes
 
@@ -99,6 +100,8 @@ class QuantchatApp(App[None]):
     def get_default_screen(self) -> ChatScreen:
         hz = SSH_HZ if os.environ.get("SSH_CONNECTION") else LOCAL_HZ
         self._chat = chat = ChatScreen(self.desk, self.desk.archive.new(), flush_hz=hz)
+        # Textual sets the class at the first resize, after a frame with the sidebar was sent.
+        chat.set_class(shutil.get_terminal_size().columns < WIDE_COLUMNS, NARROW)
         return chat
 
     def on_mount(self) -> None:

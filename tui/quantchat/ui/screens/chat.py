@@ -8,7 +8,7 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -32,7 +32,7 @@ from quantchat.ui.transcript.messages import MessageView
 from quantchat.ui.views import message_views, model_rows, session_rows
 from quantchat.ui.widgets.line import Line
 from quantchat.ui.widgets.prompt import Prompt
-from quantchat.ui.widgets.rows import RowList
+from quantchat.ui.widgets.rows import RowList, shorten
 from quantchat.ui.widgets.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -42,12 +42,14 @@ SETTLE_SECONDS = 0.05
 """Changes of the sidebar, header and activity line are gathered for this long and drawn once."""
 KEYS_SECONDS = 0.5
 NARROW, WIDE = "-narrow", "-wide"
+WIDE_COLUMNS = 100
+PLACEHOLDER = "Ask something.  Enter sends, Ctrl+L models, F1 help"
 
 
 class ChatScreen(ChatActions, Screen[None]):
     """Models and sessions left, the chat right, one status bar below."""
 
-    HORIZONTAL_BREAKPOINTS = [(0, NARROW), (100, WIDE)]  # noqa: RUF012 - Textual declares it so
+    HORIZONTAL_BREAKPOINTS = [(0, NARROW), (WIDE_COLUMNS, WIDE)]  # noqa: RUF012 - Textual declares it so
     AUTO_FOCUS = "#prompt"
     BINDINGS: ClassVar[list[BindingType]] = [
         *bindings(),
@@ -76,7 +78,7 @@ class ChatScreen(ChatActions, Screen[None]):
                 yield Line(id="header")
                 yield Transcript(id="transcript")
                 yield Line(id="activity")
-                yield Prompt(id="prompt")
+                yield Prompt(id="prompt", placeholder=PLACEHOLDER)
         yield Line(id="status")
 
     def on_mount(self) -> None:
@@ -115,6 +117,9 @@ class ChatScreen(ChatActions, Screen[None]):
             self._take_draft()
         elif not self.desk.conversation.is_busy(session_id):
             self._unread.add(session_id)
+        if all(summary.id != session_id for summary in self.summaries):
+            # A first prompt that waits behind another session: its session could not be found again.
+            self.reload_sessions()
         self.later("activity", "status", "sessions", "header")
 
     def _take_draft(self) -> None:
@@ -192,7 +197,8 @@ class ChatScreen(ChatActions, Screen[None]):
     def _draw_header(self) -> None:
         report = self.desk.library.loaded
         model = clean(report.name, newlines=False) if report else "no model"
-        title = clean(self.session.title, newlines=False)
+        space = max(self.size.width // 3, self.query_one("#header", Line).size.width - len(model) - 8)
+        title = shorten(clean(self.session.title, newlines=False), space)
         unsaved = "  NOT SAVED" if self.desk.archive.unsaved(self.session.id) else ""
         held = self.desk.archive.why_read_only(self.session.id)
         note = "  read only: open in another quantchat" if held else unsaved
@@ -281,6 +287,11 @@ class ChatScreen(ChatActions, Screen[None]):
                 return
 
     # Events of the widgets
+
+    def on_key(self, event: events.Key) -> None:
+        if event.key == "delete" and self.query_one("#sessions").has_focus:
+            event.stop()
+            self.action_delete()
 
     def _submit(self, written: str) -> None:
         text = written.strip()
