@@ -88,7 +88,7 @@ async def test_compilers_in_process_groups_of_their_own_are_killed_too(tmp_path:
     code = (
         "import os, subprocess, sys, time\n"
         "child = subprocess.Popen(['sleep', '600'], process_group=0)\n"
-        "os.write(os.open(sys.argv[1], os.O_WRONLY), str(child.pid).encode())\n"
+        "open(sys.argv[1], 'w').write(str(child.pid))\n"
         "time.sleep(600)\n"
     )
     command = [sys.executable, "-c", code, str(note)]
