@@ -95,4 +95,5 @@ async def running(
         try:
             yield rig
         finally:
-            await app.desk.close()
+            if not app._leaving:
+                await app.desk.close()

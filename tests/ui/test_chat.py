@@ -328,3 +328,27 @@ async def test_the_stored_session_holds_everything(tmp_path: Path, monkeypatch: 
         assert answer["run"]["kernel"] == "gptq_torch_aten"
         assert path.stat().st_mode & 0o777 == 0o600
         await rig.until(lambda: not path.with_suffix(".journal").exists())
+
+
+async def test_toasts_carry_no_escape_sequences(tmp_path: Path, monkeypatch: Patch) -> None:
+    themes = tmp_path / "home" / "config" / "themes"
+    themes.mkdir(parents=True)
+    (themes / "evil\x1b]0;owned\x07.toml").write_text("primary = 1\n")
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.until(lambda: rig.app._notifications)
+        assert not any("\x1b" in notification.message for notification in rig.app._notifications)
+
+
+async def test_what_cannot_be_saved_at_quit_is_told(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.load()
+        await rig.ask("one")
+        await rig.answered()
+        await rig.app.desk.archive.flush()
+        sessions = tmp_path / "home" / "data" / "sessions"
+        sessions.rename(tmp_path / "moved")
+        sessions.write_text("a file where the folder was")
+        rig.chat.prompt.load("a draft")
+        await rig.pilot.press("ctrl+q")
+        await rig.until(lambda: rig.app._exit)
+        assert rig.app.return_code == 3

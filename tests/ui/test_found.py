@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from textual import events
+from textual.widgets._toast import Toast, ToastRack
 
 from quantchat.cli import main
+from quantchat.ui.screens.dialogs import ConfirmScreen
 from quantchat.ui.status import status_line
-from ui.rig import Rig, running
+from ui.rig import SIZES, Rig, running
 from unit.catalog.model_folders import make_gptq
 
 Patch = pytest.MonkeyPatch
@@ -54,7 +56,7 @@ async def test_a_paste_keeps_its_lines(tmp_path: Path, monkeypatch: Patch) -> No
     ("width", "right"),
     [
         (120, "aten cpu  40.5 tok/s  first 0.12 s  ctx 46/8192"),
-        (90, "40.5 tok/s  first 0.12 s  ctx 46/8192"),
+        (95, "40.5 tok/s  first 0.12 s  ctx 46/8192"),
         (80, "40.5 tok/s  ctx 46/8192"),
         (70, "ctx 46/8192"),
     ],
@@ -82,3 +84,40 @@ def test_the_models_folder_may_stand_before_the_command(tmp_path: Path, monkeypa
     make_gptq(tmp_path / "models" / "alpha-GPTQ")
     result = CliRunner().invoke(main, ["--models-dir", str(tmp_path / "models"), "models"])
     assert "alpha-GPTQ" in result.output
+
+
+async def test_the_delete_key_in_the_session_list_asks(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.load()
+        await rig.ask("hello")
+        await rig.answered()
+        await rig.pilot.press("f3", "delete")
+        assert isinstance(rig.app.screen, ConfirmScreen)
+
+
+async def test_a_new_session_that_waits_stands_in_the_list(tmp_path: Path, monkeypatch: Patch) -> None:
+    slow = {"answers": [{"match": "slow", "text": "word " * 400, "tokens_per_second": 50}]}
+    async with running(tmp_path, monkeypatch, slow) as rig:
+        await rig.load()
+        await rig.ask("be slow")
+        await rig.until(lambda: rig.chat.own_turn, "a streaming answer")
+        await rig.pilot.press("ctrl+n")
+        await rig.ask("second")
+        waiting = rig.chat.session.id
+        await rig.until(lambda: waiting in [summary.id for summary in rig.chat.summaries])
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_notice_leaves_the_prompt_free_and_esc_takes_it_away(
+    tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]
+) -> None:
+    async with running(tmp_path, monkeypatch, size=size) as rig:
+        rig.app._disable_notifications = False
+        await rig.chat.mount(ToastRack())  # Textual leaves it out of tests.
+        await rig.ask("no model")
+        await rig.until(lambda: rig.app.screen.query(Toast), "a notice")
+        await rig.pilot.pause()
+        assert rig.app.screen.query_one(Toast).region.bottom <= rig.chat.prompt.region.y
+        await rig.pilot.press("escape")
+        await rig.until(lambda: not rig.app.screen.query(Toast), "no notice")
+        assert rig.chat.prompt.text == "no model"

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from quantchat import __version__
+from quantchat.domain.text import clean
 from quantchat.errors import QuantchatError
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -55,6 +56,11 @@ def open_screen(
     sys.exit(app.return_code or 0)
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line that may hold file names; nothing in it commands the terminal."""
+    click.echo(clean(text), err=err)
+
+
 class explained:  # noqa: N801 - reads as a word in `with explained():`
     """Turns quantchat's errors into a message on stderr and their exit code."""
 
@@ -63,7 +69,7 @@ class explained:  # noqa: N801 - reads as a word in `with explained():`
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, QuantchatError):
-            click.echo(f"quantchat: {error}", err=True)
+            say(f"quantchat: {error}", err=True)
             sys.exit(error.exit_code)
 
 
@@ -105,8 +111,8 @@ def models(context: click.Context, models_dirs: tuple[Path, ...], as_json: bool)
         return
     for model in found.models:
         words = model.quant.label() if model.loadable else f"cannot load: {model.errors[0].cause}"
-        click.echo(f"{model.name}  {words}  {format_bytes(model.weight_bytes)}  {model.path}")
+        say(f"{model.name}  {words}  {format_bytes(model.weight_bytes)}  {model.path}")
     for problem in found.problems:
-        click.echo(problem.sentence(), err=True)
+        say(problem.sentence(), err=True)
     if not found.models:
         click.echo("No models found. `quantchat demo` makes a small one.", err=True)

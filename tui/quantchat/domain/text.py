@@ -1,8 +1,36 @@
-"""Text that can be stored and sent."""
+"""Foreign text made safe: to store and send, and to show. Model output, file names, titles and prompts are data."""
 
 from __future__ import annotations
 
 from typing import Any
+
+TAB = 4
+
+_DROPPED = [
+    *(code for code in range(0x20) if code not in (0x09, 0x0A)),
+    *range(0x7F, 0xA0),
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+    0xFE0F,
+]
+# Lone surrogates cannot be encoded, so one of them would end the program when the screen is written.
+_SURROGATES = range(0xD800, 0xE000)
+_SEPARATORS = (0x2028, 0x2029)
+
+_KEEP_LINES: dict[int, str | None] = (
+    dict.fromkeys(_DROPPED, None)
+    | dict.fromkeys(_SURROGATES, "\N{REPLACEMENT CHARACTER}")
+    | dict.fromkeys(_SEPARATORS, "\n")
+)
+_ONE_LINE: dict[int, str | None] = _KEEP_LINES | dict.fromkeys((0x0A, *_SEPARATORS), " ")
+
+
+def clean(text: str, *, newlines: bool = True) -> str:
+    """Drop what a terminal would obey or reorder: control characters, bidi overrides and variation selectors.
+
+    Tabs become spaces up to the next multiple of four; without `newlines`, line ends become spaces.
+    """
+    return text.translate(_KEEP_LINES if newlines else _ONE_LINE).expandtabs(TAB)
 
 
 def without_surrogates(value: Any) -> Any:

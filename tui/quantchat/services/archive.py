@@ -246,8 +246,8 @@ class Archive:
             await asyncio.to_thread(wait)
         await asyncio.sleep(0)
 
-    async def close(self) -> None:
-        """Write what is unsaved once more, wait for the disk, release all locks."""
+    async def close(self) -> list[StorageError]:
+        """Write what is unsaved once more, wait for the disk, release all locks; return what is still not written."""
         await self.flush()
         for session_id in list(self._failed):
             if session_id in self._open:
@@ -256,3 +256,4 @@ class Archive:
         self._writer.shutdown(wait=False)
         for session_id in list(self._locks):
             self._release(session_id)
+        return list(self._failed.values())

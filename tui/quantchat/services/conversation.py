@@ -222,6 +222,8 @@ class Conversation:
             case protocol.Finished() | protocol.Failed() if event.turn == self._draining:
                 self._draining = None
                 self.pump()
+            case protocol.Loaded():
+                self.pump()
             case protocol.LoadFailed():
                 self.return_waiting()
             case protocol.Delta() if turn is not None and event.turn == turn.id:

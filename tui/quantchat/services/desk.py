@@ -11,7 +11,7 @@ import msgspec
 
 from quantchat.domain.models import ModelInfo
 from quantchat.engine.client import EngineClient
-from quantchat.errors import QuantchatError, StorageError
+from quantchat.errors import ErrorReport, QuantchatError, StorageError
 from quantchat.services.archive import Archive
 from quantchat.services.conversation import Conversation
 from quantchat.services.facts import Listener, Notice
@@ -117,9 +117,9 @@ class Desk:
         elif error is not None:
             raise error
 
-    async def close(self) -> None:
-        """Keep what streams, write everything, end the engine."""
+    async def close(self) -> list[ErrorReport]:
+        """Keep what streams, write everything, end the engine; return what could not be written."""
         self.conversation.finish_now()
-        await asyncio.gather(self.archive.close(), self.library.close(QUIT_GRACE))
-        self.memory.close()
+        unsaved, _ = await asyncio.gather(self.archive.close(), self.library.close(QUIT_GRACE))
         await self._save_state()
+        return [error.report for error in unsaved]

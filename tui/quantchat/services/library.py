@@ -18,7 +18,11 @@ from quantchat.domain.models import ModelInfo
 from quantchat.engine import protocol
 from quantchat.engine.client import EngineClient, EngineExited
 from quantchat.errors import EngineError, ErrorReport, QuantchatError
+from quantchat.services.background import in_background
 from quantchat.services.facts import EngineChanged, Listener, ModelsChanged, Notice
+
+STOP_GRACE = 2.0
+"""Seconds that an engine gets to leave by itself."""
 
 
 class Phase(StrEnum):
@@ -123,8 +127,8 @@ class Library:
         """Look for models in all roots, off the event loop."""
         self.scanning = True
         try:
-            roots = await asyncio.to_thread(default_roots, self._models_dirs)
-            result: ScanResult = await asyncio.to_thread(scan, roots)
+            roots = await in_background(default_roots, self._models_dirs)
+            result: ScanResult = await in_background(scan, roots)
         finally:
             self.scanning = False
         self.models = tuple(result.models)
@@ -146,11 +150,13 @@ class Library:
         if not model.loadable:
             problem = model.errors[0]
             raise QuantchatError(f"{model.name} cannot be loaded", problem.cause, problem.remedy, code=problem.code)
+        # A load cannot be asked to stop, so its process gets no time to.
+        grace = 0.0 if self.loading is not None else STOP_GRACE
         self._start_load(model)
         request = self.loading.request if self.loading else ""
         async with self._lock:
             if self._touched:
-                await self._end_engine()
+                await self._end_engine(grace)
             if self.loading is None or self.loading.request != request:
                 return
             try:
@@ -176,11 +182,12 @@ class Library:
 
     async def unload(self) -> None:
         """Give back all memory of the loaded model, or break off the load under way."""
+        grace = 0.0 if self.loading is not None else STOP_GRACE
         self.loading = self.loaded = self.model = None
         self._listen(EngineChanged())
         async with self._lock:
             if self._touched:
-                await self._end_engine()
+                await self._end_engine(grace)
             await self._ensure_engine()
 
     async def close(self, grace: float) -> None:
@@ -220,7 +227,7 @@ class Library:
         await engine.start()
         self._listen(EngineChanged())
 
-    async def _end_engine(self, grace: float = 2.0) -> None:
+    async def _end_engine(self, grace: float) -> None:
         engine, self._engine = self._engine, None
         self._touched = False
         self.ready = None
@@ -269,6 +276,7 @@ class Library:
             return
         self.loading, self.loaded, self.model = None, event.report, status.model
         self._listen(EngineChanged())
+        self.on_turn_event(event)
         for warning in event.report.warnings:
             self._listen(Notice(report=ErrorReport(code="load-warning", title=warning), severity="warning"))
 

@@ -10,6 +10,7 @@ from quantchat.domain.memory import Fit, judge_fit
 from quantchat.domain.models import ModelInfo
 from quantchat.hardware.gpu import GpuMonitor, GpuSnapshot, NotAvailable
 from quantchat.hardware.host import HostMemory, host_memory, process_bytes
+from quantchat.services.background import in_background
 
 
 class MemoryView(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +41,7 @@ class MemoryWatch:
     async def look(self, engine_pid: int | None) -> MemoryView:
         """Return the memory now, with the share of the engine process."""
         async with self._lock:
-            self.latest = await asyncio.to_thread(self._look, engine_pid)
+            self.latest = await in_background(self._look, engine_pid)
         return self.latest
 
     def _look(self, engine_pid: int | None) -> MemoryView:
@@ -49,7 +50,3 @@ class MemoryWatch:
             host=host_memory(),
             engine_host_bytes=process_bytes(engine_pid) if engine_pid is not None else None,
         )
-
-    def close(self) -> None:
-        """Leave NVML."""
-        self._monitor.close()

@@ -9,12 +9,14 @@ import shutil
 import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from textual.app import App, SystemCommand
 from textual.content import Content
 from textual.screen import Screen
 
-from quantchat.errors import ErrorReport, QuantchatError
+from quantchat.domain.text import clean
+from quantchat.errors import ErrorReport, QuantchatError, StorageError
 from quantchat.services.desk import Desk
 from quantchat.services.facts import Fact, Notice
 from quantchat.store.settings import load_settings
@@ -185,6 +187,10 @@ class QuantchatApp(App[None]):
         else:
             self.chat.take(fact)
 
+    def notify(self, message: str, *, markup: bool = False, **options: Any) -> None:
+        """Show a toast; what it says may hold file names and other people's words."""
+        super().notify(clean(message), markup=markup, **options)
+
     def _show_notice(self, notice: Notice) -> None:
         if notice.dialog:
             self.push_screen(ErrorScreen(notice.report))
@@ -217,5 +223,10 @@ class QuantchatApp(App[None]):
         await self.chat.typed()
         self.chat.keep_draft()
         self.chat.query_one("#status").show(Content(" Saving and leaving …"))  # type: ignore[attr-defined]
-        await self.desk.close()
-        self.exit()
+        unsaved: list[ErrorReport] = []
+        try:
+            unsaved = await self.desk.close()
+        finally:
+            # Shown on the terminal that the screen has left.
+            lost = "\n".join(clean(f"quantchat: not saved: {report.sentence()}") for report in unsaved)
+            self.exit(return_code=StorageError.exit_code if lost else 0, message=Content(lost) if lost else None)

@@ -8,6 +8,7 @@ from textual.content import Content
 
 from quantchat.domain.chat import Session
 from quantchat.domain.memory import GIB, format_bytes
+from quantchat.domain.text import clean
 from quantchat.engine.protocol import LoadReport
 from quantchat.hardware.gpu import GpuDevice, GpuSnapshot
 from quantchat.services.library import LoadStatus
@@ -99,7 +100,7 @@ def status_line(memory: str, model: str, figures: str, width: int) -> Content:
 
 def load_line(status: LoadStatus) -> Content:
     """A load under way: stage, how far, and how long the stage has taken."""
-    parts = [f" Loading {status.model.name}: {status.stage}"]
+    parts = [f" Loading {clean(status.model.name, newlines=False)}: {status.stage}"]
     if status.total:
         done, total = status.done, status.total
         count = f"{format_bytes(done)} of {format_bytes(total)}" if status.unit == "bytes" else f"{done} of {total}"

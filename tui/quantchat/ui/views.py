@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from quantchat.domain.chat import Message, Session, SessionSummary
 from quantchat.domain.memory import Fit, format_bytes
 from quantchat.domain.models import ModelInfo
+from quantchat.domain.text import clean
 from quantchat.engine.protocol import LoadReport
 from quantchat.services.conversation import label_of
 from quantchat.services.turns import Turn
 from quantchat.ui.status import kernel_name
-from quantchat.ui.text import clean
 from quantchat.ui.transcript.messages import MessageView, Tone
 from quantchat.ui.widgets.rows import Row
 

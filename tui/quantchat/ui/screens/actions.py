@@ -46,6 +46,7 @@ class ChatActions:
 
     def action_stop(self) -> None:
         screen = self._screen
+        screen.app.clear_notifications()
         if screen.has_class("-sidebar-over"):
             screen.remove_class("-sidebar-over")
             screen.set_focus(screen.prompt)

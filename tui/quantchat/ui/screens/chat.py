@@ -20,6 +20,7 @@ from textual.worker import Worker
 from quantchat.domain.chat import Session, SessionSummary
 from quantchat.domain.memory import Fit
 from quantchat.domain.models import ModelInfo
+from quantchat.domain.text import clean
 from quantchat.errors import QuantchatError
 from quantchat.services import facts
 from quantchat.services.turns import Turn
@@ -27,7 +28,6 @@ from quantchat.ui import status
 from quantchat.ui.commands import QUIT_WORDS, find_slash, is_mistyped
 from quantchat.ui.keys import bindings
 from quantchat.ui.screens.actions import ChatActions
-from quantchat.ui.text import clean
 from quantchat.ui.transcript.messages import MessageView
 from quantchat.ui.views import message_views, model_rows, session_rows
 from quantchat.ui.widgets.line import Line
@@ -103,7 +103,6 @@ class ChatScreen(ChatActions, Screen[None]):
             case facts.ModelsChanged():
                 self.later("models", "status")
             case facts.EngineChanged():
-                self.desk.conversation.pump()
                 self.later("models", "header", "activity", "status")
             case facts.TurnProgress():
                 self.later("activity")

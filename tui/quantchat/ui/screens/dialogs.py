@@ -11,8 +11,8 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
+from quantchat.domain.text import clean
 from quantchat.errors import ErrorReport
-from quantchat.ui.text import clean
 
 
 class ConfirmScreen(ModalScreen[bool]):

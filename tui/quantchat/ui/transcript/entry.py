@@ -9,7 +9,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from quantchat.ui.text import clean
+from quantchat.domain.text import clean
 from quantchat.ui.transcript.messages import MessageView
 
 if TYPE_CHECKING:

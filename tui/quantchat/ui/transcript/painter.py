@@ -14,7 +14,7 @@ from rich.text import Text, TextType
 from rich.theme import Theme
 from textual.strip import Strip
 
-from quantchat.ui.text import clean
+from quantchat.domain.text import clean
 from quantchat.ui.transcript.blocks import Block, language_of
 from quantchat.ui.transcript.code import highlight
 from quantchat.ui.transcript.palette import Palette

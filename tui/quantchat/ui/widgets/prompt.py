@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import TextArea
 
-from quantchat.ui.text import clean
+from quantchat.domain.text import clean
 
 _KEYS = {
     "enter": "submit",
