@@ -15,7 +15,7 @@ from pathlib import Path
 from quantchat import paths
 
 OUTPUT = Path(__file__).parent / "screen.svg"
-QUESTIONS = ("What is the capital of France?", "Write a short Python function that adds two numbers.")
+QUESTIONS = ("What is the capital of France?", "What is a lighthouse for?")
 SIZE = (112, 32)
 PATIENCE = 300.0
 

@@ -77,6 +77,9 @@ class _Tokens(Markdown):
                     yield _text(f" ({href})")
             elif token.type == "image":
                 yield _text(f"[image: {token.content or 'untitled'}] ({token.attrs.get('src', '')})")
+            elif token.type == "softbreak":
+                # Models mean the line ends that they write, in verse and in code without a fence.
+                yield Token("hardbreak", "br", 0)
             else:
                 inner += token.content
                 yield _cleaned(token)
