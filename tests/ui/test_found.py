@@ -10,6 +10,7 @@ from textual import events
 from textual.widgets._toast import Toast, ToastRack
 
 from quantchat.cli import main
+from quantchat.store.locks import SessionLocks
 from quantchat.ui.screens.dialogs import ConfirmScreen
 from quantchat.ui.status import status_line
 from ui.rig import SIZES, Rig, running
@@ -121,3 +122,23 @@ async def test_a_notice_leaves_the_prompt_free_and_esc_takes_it_away(
         await rig.pilot.press("escape")
         await rig.until(lambda: not rig.app.screen.query(Toast), "no notice")
         assert rig.chat.prompt.text == "no model"
+
+
+async def test_a_draft_in_a_session_that_another_program_holds_is_kept_on_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.load()
+        await rig.ask("one")
+        await rig.answered()
+        session = rig.chat.session.id
+    holder = SessionLocks().acquire(session)
+    async with running(tmp_path, monkeypatch, resume=True) as rig:
+        await rig.until(lambda: rig.chat.session.id == session)
+        rig.chat.prompt.load("words of the second program")
+        await rig.pilot.press("ctrl+q")
+        await rig.until(lambda: rig.app._exit)
+        assert rig.app.return_code == 0
+    holder.release()
+    kept = [path.read_text() for path in (tmp_path / "home" / "data" / "sessions").glob("*.json")]
+    assert sum("words of the second program" in text for text in kept) == 1

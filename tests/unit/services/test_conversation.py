@@ -338,3 +338,14 @@ async def test_an_engine_that_dies_while_it_loads_gives_waiting_prompts_back(ben
     bench.engine.say(EngineExited(code=None, signal="SIGKILL", log_tail="", expected=False))
     assert (bench.conversation.waiting, session.draft) == (0, "waiting")
     await bench.archive.close()
+
+
+async def test_a_question_too_long_for_the_window_does_not_spoil_the_next_one(bench: Bench) -> None:
+    session, turn = await asked(bench, "far too long")
+    full = ErrorReport(code="context-full", title="The conversation no longer fits")
+    bench.engine.say(p.Failed(turn=turn.turn, error=full))
+    bench.conversation.send(session.id, "short")
+    assert [message.content for message in bench.engine.turns()[-1].messages] == ["short"]
+    bench.finish(bench.engine.turns()[-1].turn)
+    assert [message.text for message in session.branch() if message.role == "user"] == ["far too long", "short"]
+    await bench.archive.close()

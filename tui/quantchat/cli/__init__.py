@@ -101,18 +101,17 @@ def models(context: click.Context, models_dirs: tuple[Path, ...], as_json: bool)
     from quantchat.store.settings import load_settings
 
     with explained():
-        settings, _problems = load_settings()
+        settings, problems = load_settings()
         own = [Path(folder).expanduser() for folder in settings.models_dirs]
         # `quantchat --models-dir D models` means the same as `quantchat models --models-dir D`.
         before = context.parent.params["models_dirs"] if context.parent is not None else ()
         found = scan(default_roots([*before, *models_dirs, *own]))
     if as_json:
         click.echo(msgspec.json.encode(found.models))
-        return
-    for model in found.models:
+    for model in () if as_json else found.models:
         words = model.quant.label() if model.loadable else f"cannot load: {model.errors[0].cause}"
         say(f"{model.name}  {words}  {format_bytes(model.weight_bytes)}  {model.path}")
-    for problem in found.problems:
+    for problem in (*problems, *found.problems):
         say(problem.sentence(), err=True)
     if not found.models:
         click.echo("No models found. `quantchat demo` makes a small one.", err=True)

@@ -15,6 +15,7 @@ from quantchat.errors import ErrorReport
 SCHEMA = 1
 UNTITLED = "New session"
 TITLE_LENGTH = 48
+CONTEXT_FULL = "context-full"
 
 Role = Literal["system", "user", "assistant"]
 
@@ -132,9 +133,15 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True):
         self.queued = []
 
     def prompt(self, head: str | None = None) -> list[ChatMessage]:
-        """Return what the model is asked with: the system prompt and the branch down to `head`."""
+        """Return what the model is asked with: the system prompt and the branch down to `head`.
+
+        A question that was too long for the context window, and so has no answer, is left out: it would make every
+        later one too long as well.
+        """
         system = [ChatMessage("system", self.system_prompt)] if self.system_prompt else []
-        return system + [ChatMessage(m.role, m.text) for m in self.branch(head) if m.text]
+        branch = self.branch(head)
+        refused = {message.parent for message in branch if message.error and message.error.code == CONTEXT_FULL}
+        return system + [ChatMessage(m.role, m.text) for m in branch if m.text and m.id not in refused]
 
 
 class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):

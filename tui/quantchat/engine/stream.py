@@ -12,6 +12,7 @@ import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
+from quantchat.domain.chat import CONTEXT_FULL
 from quantchat.domain.generation import FinishReason, SamplingSettings, TurnStatistics
 from quantchat.engine import prompt as prompts
 from quantchat.engine.decode import StopStrings, text_decoder
@@ -89,7 +90,7 @@ def _token_limit(prompt_tokens: int, sampling: SamplingSettings, window: int) ->
             "The conversation no longer fits the model's context window",
             f"It has {prompt_tokens:,} tokens and the window {window:,}.",
             "Start a new session with Ctrl+N, or load a model with a larger window.",
-            code="context-full",
+            code=CONTEXT_FULL,
         )
     return min(sampling.max_new_tokens, window - prompt_tokens)
 

@@ -44,8 +44,9 @@ class ChatActions:
         screen.prompt.load("")
         screen.transcript.action_scroll_end()
 
-    def action_stop(self) -> None:
+    async def action_stop(self) -> None:
         screen = self._screen
+        await screen.typed()
         screen.app.clear_notifications()
         if screen.has_class("-sidebar-over"):
             screen.remove_class("-sidebar-over")
@@ -58,11 +59,11 @@ class ChatActions:
         else:
             screen.set_focus(screen.prompt)
 
-    def action_interrupt(self) -> None:
+    async def action_interrupt(self) -> None:
         """Ctrl+C copies when text is selected, else it stops; it never quits."""
         if self._screen.get_selected_text():
             raise SkipAction
-        self.action_stop()
+        await self.action_stop()
 
     def action_regenerate(self) -> None:
         try:

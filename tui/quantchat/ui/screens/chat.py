@@ -282,8 +282,16 @@ class ChatScreen(ChatActions, Screen[None]):
             try:
                 self.desk.archive.save(session)
             except QuantchatError:
-                # A session that is open elsewhere keeps its draft there.
-                return
+                self._keep_elsewhere(text)
+
+    def _keep_elsewhere(self, text: str) -> None:
+        """A session that another program holds keeps its draft there; what was written here gets one of its own."""
+        if not text:
+            return
+        other = self.desk.archive.new()
+        other.title = f"Draft for {self.session.title}"
+        other.draft = text
+        self.desk.archive.save(other)
 
     # Events of the widgets
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -14,6 +15,9 @@ from textual.widgets import Static
 from quantchat import paths
 from quantchat.ui.commands import COMMANDS, LIST_KEYS, PROMPT_KEYS, show_keys
 
+TEXT_COLUMNS = 44
+"""What 80 columns leave beside the keys."""
+
 
 def help_text(keys: dict[str, str]) -> Content:
     """Lay out all keys and commands, with the user's own keys in their place."""
@@ -21,7 +25,10 @@ def help_text(keys: dict[str, str]) -> Content:
 
     def section(title: str, rows: list[tuple[str, str]]) -> None:
         lines.append(Content.styled(title, "bold $primary"))
-        lines.extend(Content.assemble((f"  {left:<18}", "$accent"), right) for left, right in rows)
+        for left, right in rows:
+            first, *rest = textwrap.wrap(right, TEXT_COLUMNS) or [""]
+            lines.append(Content.assemble((f"  {left:<18}", "$accent"), first))
+            lines.extend(Content(" " * 20 + more) for more in rest)
         lines.append(Content())
 
     section("In the prompt", [(show_keys(key), words) for key, words in PROMPT_KEYS])
