@@ -153,12 +153,18 @@ class Terminal:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def hang_up(self) -> None:
+        """Take the terminal away, as a dropped line does: the program gets SIGHUP and cannot write any more."""
+        os.close(self._fd)
+        self._fd = -1
+
     def close(self) -> None:
         if self.poll() is None:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             self.status = -signal.SIGKILL
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 def quantchat_command(*arguments: str) -> list[str]:

@@ -189,3 +189,28 @@ def test_signals_save_and_restore_the_terminal(start: Start, home: Path, number:
     (answer,) = answers_of(session)
     assert answer["finish"] == "stopped"
     assert answer["text"]
+
+
+@pytest.mark.parametrize("moment", ["idle", "streaming"])
+def test_a_dropped_line_ends_the_program_and_loses_nothing(start: Start, home: Path, moment: str) -> None:
+    terminal = start("--model", "GPTQ")
+    loaded(terminal)
+    if moment == "streaming":
+        ask(terminal, LONG)
+        streaming(terminal)
+    family = psutil.Process(terminal.pid).children(recursive=True)
+    terminal.hang_up()
+    end = time.monotonic() + 8
+    while terminal.poll() is None:
+        assert time.monotonic() < end, "still running without a terminal"
+        time.sleep(0.05)
+    _, alive = psutil.wait_procs(family, timeout=3)
+    assert alive == []
+    if moment == "streaming":
+        again = start("--continue")
+        again.wait_for(lambda text: "stopped" in text or "interrupted" in text, 30)
+        again.press("ctrl+q")
+        assert again.wait_exit() == 0
+        (session,) = stored_sessions(home)
+        (answer,) = answers_of(session)
+        assert answer["text"]

@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import os
 import shutil
-import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from quantchat.services.desk import Desk
 from quantchat.services.facts import Fact, Notice
 from quantchat.store.settings import load_settings
 from quantchat.ui.commands import COMMANDS
+from quantchat.ui.hangup import HangUp
 from quantchat.ui.keys import key_map
 from quantchat.ui.screens.chat import NARROW, WIDE_COLUMNS, ChatScreen
 from quantchat.ui.screens.dialogs import ErrorScreen
@@ -108,10 +108,14 @@ class QuantchatApp(App[None]):
 
     def on_mount(self) -> None:
         self._own = contextvars.copy_context()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, lambda: self.run_worker(self.action_quit()))
+        self._hang_up = HangUp(self._leave)
         self.call_after_refresh(self._after_first_frame)
+
+    def on_unmount(self) -> None:
+        self._hang_up.remove()
+
+    def _leave(self) -> None:
+        self.run_worker(self.action_quit())
 
     def _after_first_frame(self) -> None:
         self.run_worker(self._start(), name="start")
