@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _scratch_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """GPTQModel writes `logs/` into the current folder, late and from a thread; not into the checkout."""
+    os.chdir(tmp_path_factory.mktemp("current"))
 
 
 @pytest.fixture

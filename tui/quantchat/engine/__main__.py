@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +23,20 @@ from quantchat.paths import logs_dir
 CLOSE_SECONDS = 2.0
 PARENT_POLL_SECONDS = 1.0
 CHUNK = 1 << 16
+
+
+_scratch: str | None = None
+
+
+def enter_scratch_folder() -> None:
+    """Work in a folder of this process's own.
+
+    While it quantizes, GPTQModel writes `logs/` into the current folder from a thread, and ends the process when that
+    folder is gone. All paths of the protocol are absolute.
+    """
+    global _scratch
+    _scratch = tempfile.mkdtemp(prefix="quantchat-engine-")
+    os.chdir(_scratch)
 
 
 class Pipe:
@@ -48,6 +64,8 @@ def leave(status: int = 0) -> None:
             child.kill()
         except psutil.Error:
             continue
+    if _scratch is not None:
+        shutil.rmtree(_scratch, ignore_errors=True)
     os._exit(status)
 
 
@@ -88,6 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     # Ctrl-C belongs to the screen, which shares the terminal's foreground group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     watch_parent(leave)
+    enter_scratch_folder()
     worker = Worker(Pipe(descriptor).emit)
     worker.start()
     status = serve(worker, 0)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,9 +72,7 @@ def quantize(source: Path, folder: Path, recipe: Recipe, calibration: Path | Non
     model.subset_callback = _subset_callback(watch, model.model.config.num_hidden_layers, StopMainLoop)
     rows = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in samples]
     try:
-        # GPTQModel writes a folder `logs` into the current one.
-        with tempfile.TemporaryDirectory(prefix="quantchat-") as scratch, contextlib.chdir(scratch):
-            model.quantize(rows, batch_size=BATCH)
+        model.quantize(rows, batch_size=BATCH)
     except StopMainLoop as error:
         raise Cancelled("Stopped") from error
     # A stop in the last steps can end quantize() without an exception.
