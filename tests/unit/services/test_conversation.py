@@ -63,10 +63,10 @@ class RecordingEngine:
 class Bench:
     """Archive, library and conversation with a loaded model."""
 
-    def __init__(self) -> None:
+    def __init__(self, archive: Archive | None = None) -> None:
         self.facts: list[Fact] = []
         self.engines: list[RecordingEngine] = []
-        self.archive = Archive(self.facts.append)
+        self.archive = archive or Archive(self.facts.append)
         self.library = Library(self.facts.append, engine_factory=self._engine)
         self.conversation = Conversation(
             self.archive, self.library, self.facts.append, sampling=SamplingOverrides(top_k=7)
@@ -251,6 +251,12 @@ async def test_a_second_program_may_read_but_not_write(bench: Bench) -> None:
     assert other.why_read_only(session.id) is not None
     with pytest.raises(SessionLocked, match="open elsewhere"):
         other.save(seen)
+    second = Bench(other)
+    await second.load()
+    with pytest.raises(SessionLocked):
+        second.conversation.send(session.id, "not from here")
+    assert other.open(session.id).queued == []
+    assert second.conversation.waiting == 0
     await bench.archive.close()
     with pytest.raises(SessionLocked):
         other.save(seen)

@@ -20,7 +20,7 @@ from quantchat.domain.generation import (
 )
 from quantchat.engine import protocol
 from quantchat.engine.client import EngineExited
-from quantchat.errors import ErrorReport, QuantchatError, UsageError
+from quantchat.errors import ErrorReport, QuantchatError, StorageError, UsageError
 from quantchat.services.archive import Archive, Journal
 from quantchat.services.facts import Listener, Notice, SessionChanged, SessionsChanged, TextArrived, TurnProgress
 from quantchat.services.library import Library, Phase, exit_report
@@ -70,8 +70,12 @@ class Conversation:
         session = self._archive.open(session_id)
         self._require_model()
         session.queued.append(text)
+        try:
+            self._archive.save(session)
+        except StorageError:
+            session.queued.pop()
+            raise
         self._waiting.append(Waiting(session_id, text))
-        self._archive.save(session)
         self._changed(session)
         self._listen(SessionsChanged())
         self.pump()
