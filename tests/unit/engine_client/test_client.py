@@ -1,4 +1,4 @@
-"""The client over the scripted engine: invariants of DESIGN 2.4, and how engines end."""
+"""The client over the scripted engine: the invariants of the protocol, and how engines end."""
 
 from __future__ import annotations
 

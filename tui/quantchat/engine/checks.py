@@ -1,6 +1,6 @@
 """What a load is checked by: the tensors on disk, the modules in memory, and one forward pass.
 
-Several formats load random weights without an error (FACTS 4), so nothing here trusts the loader's word.
+Several formats load random weights without an error, so nothing here trusts the loader's word.
 """
 
 from __future__ import annotations

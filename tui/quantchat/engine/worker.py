@@ -1,4 +1,4 @@
-"""The one thread that does all torch work, and the rules by which commands reach it (DESIGN 2.4).
+"""The one thread that does all torch work, and the rules by which commands reach it.
 
 Imports no torch itself: the process must redirect its output first, and must answer Ping while the imports run.
 """
