@@ -70,7 +70,7 @@ class _Case:
     applies: Callable[[ModelInfo, Any], bool]
 
 
-# Without these, transformers leaves random weights in place or refuses, with transformers 5.23 and optimum 2.3.
+# Without these, transformers leaves random weights in place or refuses (seen with transformers 5.23).
 GPTQMODEL_CASES = (
     _Case("old weight file names", lambda info, _: not _standard_names(Path(info.path))),
     _Case("mixture of experts", lambda _, config: any(getattr(config, key, 0) for key in MIXTURE_KEYS)),
