@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,8 @@ def open_screen(
     theme: str | None = None,
 ) -> None:
     """Run the full-screen program until the user leaves it."""
+    # The imports make many objects and no garbage; the app turns collection on again after its first frame.
+    gc.disable()
     from quantchat.ui.app import QuantchatApp
 
     # Textual draws on stderr: with `2>log` the screen would stay empty.

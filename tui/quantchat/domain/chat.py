@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Literal
@@ -28,7 +28,7 @@ def utc_now() -> datetime:
 def new_id(now: datetime | None = None) -> str:
     """Make an identifier that sorts by time: `20261121T035912123-a1b2c3`."""
     moment = now or utc_now()
-    return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}-{secrets.token_hex(3)}"
+    return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}-{os.urandom(3).hex()}"
 
 
 class RunCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import cast
 
 import msgspec
-import psutil
 
 from quantchat import paths
 from quantchat.engine.frames import FrameDecoder, ProtocolError, encode_frame, event_decoder
@@ -256,6 +255,8 @@ class _Link(asyncio.SubprocessProtocol):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         # Ninja gives every compiler a process group of its own; the session is what they all share.
+        import psutil
+
         for pid in psutil.pids():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 if os.getsid(pid) == self.pid:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
-import psutil
+
+if TYPE_CHECKING:
+    import psutil
 
 
 class HostMemory(msgspec.Struct, frozen=True):
@@ -16,6 +20,8 @@ class HostMemory(msgspec.Struct, frozen=True):
 
 def host_memory() -> HostMemory:
     """Return the memory of this machine now."""
+    import psutil
+
     memory = psutil.virtual_memory()
     return HostMemory(memory.total, memory.total - memory.available, memory.available)
 
@@ -25,6 +31,8 @@ def process_bytes(pid: int) -> int | None:
 
     Pages that they share are counted for each.
     """
+    import psutil
+
     try:
         process = psutil.Process(pid)
         total = int(process.memory_info().rss)
@@ -35,6 +43,8 @@ def process_bytes(pid: int) -> int | None:
 
 
 def _resident(process: psutil.Process) -> int:
+    import psutil
+
     try:
         return int(process.memory_info().rss)
     except psutil.Error:

@@ -11,8 +11,6 @@ from typing import Protocol
 
 import msgspec
 
-from quantchat.catalog.roots import default_roots
-from quantchat.catalog.scan import ScanResult, scan
 from quantchat.domain.chat import new_id
 from quantchat.domain.models import ModelInfo
 from quantchat.engine import protocol
@@ -125,10 +123,14 @@ class Library:
 
     async def scan(self) -> None:
         """Look for models in all roots, off the event loop."""
+        # Not at the top: the first frame does not need it.
+        from quantchat.catalog.roots import default_roots
+        from quantchat.catalog.scan import scan
+
         self.scanning = True
         try:
             roots = await in_background(default_roots, self._models_dirs)
-            result: ScanResult = await in_background(scan, roots)
+            result = await in_background(scan, roots)
         finally:
             self.scanning = False
         self.models = tuple(result.models)

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import socket
 import time
 from pathlib import Path
@@ -88,7 +87,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def temporary_name(name: str) -> str:
     """Name a temporary file after its writer, so that a later start can tell whether it was abandoned."""
-    return f".{name}.{host_label()}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    return f".{name}.{host_label()}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
 
 
 def host_label() -> str:
@@ -139,7 +138,7 @@ def move_aside(path: Path, folder: Path) -> Path:
     private_dir(folder)
     target = folder / path.name
     while os.path.lexists(target):
-        target = folder / f"{path.stem}.{secrets.token_hex(4)}{path.suffix}"
+        target = folder / f"{path.stem}.{os.urandom(4).hex()}{path.suffix}"
     path.rename(target)
     return target
 

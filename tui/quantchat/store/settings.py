@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import tomlkit
-import tomlkit.exceptions
 
 from quantchat import paths
 from quantchat.domain.generation import SamplingOverrides
 from quantchat.errors import ErrorReport, UsageError
 from quantchat.store.atomic import translate_os_error, write_atomic
 from quantchat.store.fields import Fault, convert_table, line_of, read_toml
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +69,8 @@ def update_settings(path: Path | None = None, **changes: Any) -> Settings:
         UsageError: if a value is not allowed or the file does not parse; it is then untouched.
         StorageError: if the disk refuses.
     """
+    import tomlkit
+
     path = path or paths.config_file()
     wanted = {key: msgspec.to_builtins(value) for key, value in changes.items()}
     _, faults = convert_table({key: value for key, value in wanted.items() if value is not None}, Settings)
@@ -80,14 +83,18 @@ def update_settings(path: Path | None = None, **changes: Any) -> Settings:
     return load_settings(path)[0]
 
 
-def _read_document(path: Path) -> tomlkit.TOMLDocument:
+def _read_document(path: Path) -> TOMLDocument:
+    # Only a change of settings needs the library that keeps comments; the first frame does not wait for it.
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
     try:
         return tomlkit.parse(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         return tomlkit.document()
     except OSError as error:
         raise translate_os_error(error, path, reading=True) from error
-    except (tomlkit.exceptions.TOMLKitError, ValueError) as error:
+    except (TOMLKitError, ValueError) as error:
         raise _unparsable(path, error) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -118,6 +119,8 @@ class QuantchatApp(App[None]):
         self.run_worker(self.action_quit())
 
     def _after_first_frame(self) -> None:
+        gc.freeze()
+        gc.enable()
         self.run_worker(self._start(), name="start")
 
     async def _start(self) -> None:
