@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import signal
 import subprocess
@@ -41,10 +40,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-has_engine = pytest.mark.skipif(
-    importlib.util.find_spec("quantchat.engine.__main__") is None, reason="the engine process is not written yet"
-)
 
 
 def kill_parent(home: Path, *arguments: str, engine_command: str = "") -> psutil.Process:
@@ -102,7 +97,6 @@ async def test_compilers_in_process_groups_of_their_own_are_killed_too(tmp_path:
 
 @pytest.mark.engine
 @pytest.mark.timeout(120)
-@has_engine
 @pytest.mark.parametrize("moment", ["wait", "at once"])
 def test_the_real_engine_dies_with_a_killed_parent(tmp_path: Path, moment: str) -> None:
     orphan = kill_parent(tmp_path, moment)
@@ -111,7 +105,6 @@ def test_the_real_engine_dies_with_a_killed_parent(tmp_path: Path, moment: str) 
 
 @pytest.mark.engine
 @pytest.mark.timeout(120)
-@has_engine
 async def test_what_libraries_print_goes_to_the_log_and_not_into_the_protocol(tmp_path: Path) -> None:
     """A `sitecustomize` prints to both descriptors at interpreter start and once more from C level later."""
     site = tmp_path / "site"
