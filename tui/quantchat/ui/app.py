@@ -20,7 +20,7 @@ from quantchat.errors import ErrorReport, QuantchatError, StorageError
 from quantchat.services.desk import Desk
 from quantchat.services.facts import Fact, Notice
 from quantchat.store.settings import load_settings
-from quantchat.ui.commands import COMMANDS
+from quantchat.ui.commands import commands
 from quantchat.ui.hangup import HangUp
 from quantchat.ui.keys import key_map
 from quantchat.ui.screens.chat import NARROW, WIDE_COLUMNS, ChatScreen
@@ -209,7 +209,7 @@ class QuantchatApp(App[None]):
         self.chat.draw("status", "models", "activity")
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        for command in COMMANDS:
+        for command in commands("everywhere"):
             if command.id != "palette":
                 yield SystemCommand(command.title, command.help, lambda c=command: self._run_command(c.action))
 

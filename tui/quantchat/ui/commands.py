@@ -1,8 +1,13 @@
-"""Every action of the screen, as one table: keys, palette, slash commands and help are all read from it."""
+"""Every action of the screen, as one table: keys, palette, slash commands, help and key map are read from it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
+
+Scope = Literal["everywhere", "reading", "list"]
+"""Where a command's keys work: in every part of the main screen, in the transcript, or in the lists."""
 
 
 @dataclass(frozen=True)
@@ -10,9 +15,10 @@ class Command:
     """One action.
 
     Attributes:
-        action: Name of the screen's `action_` method.
+        action: Name of the `action_` method of the screen, or of the widget that `scope` names.
         keys: Comma-separated Textual key names.
         slash: What to type after `/`; further names after a comma.
+        argument: What may follow the slash name, such as `[text]`; empty if nothing may.
     """
 
     id: str
@@ -21,6 +27,8 @@ class Command:
     action: str
     keys: str
     slash: str = ""
+    argument: str = ""
+    scope: Scope = "everywhere"
 
     @property
     def slashes(self) -> tuple[str, ...]:
@@ -28,10 +36,10 @@ class Command:
 
 
 COMMANDS: tuple[Command, ...] = (
+    # Turns
     Command(
         "stop", "Stop", "Stop the answer and keep its text, or take back a waiting prompt", "stop", "escape", "stop"
     ),
-    Command("new", "New session", "Start an empty session", "new_session", "ctrl+n", "new"),
     Command(
         "regenerate",
         "Regenerate",
@@ -40,28 +48,72 @@ COMMANDS: tuple[Command, ...] = (
         "ctrl+r",
         "regenerate",
     ),
+    # The prompt
+    Command("editor", "Write in $EDITOR", "Write the prompt in your own editor", "editor", "ctrl+g", "editor"),
+    Command("attach", "Attach a file", "Put a text file into the prompt", "attach", "", "attach", "file"),
+    # Models and sessions
     Command("models", "Models", "Choose a model to load", "models", "ctrl+l,f4", "models"),
-    Command("sessions", "Sessions", "Choose a session", "sessions", "f3", "sessions"),
-    Command("rename", "Rename session", "Give this session another title", "rename", "f2", "rename"),
-    Command("delete", "Delete session", "Move this session to the trash folder", "delete", "f10", "delete"),
     Command("unload", "Unload model", "Give back the model's memory, or break off its load", "unload", "f7", "unload"),
     Command("rescan", "Scan for models", "Look for models again", "rescan", "f5", "rescan"),
-    Command(
-        "copy", "Copy last answer", "Send the last answer to the terminal's clipboard", "copy_answer", "ctrl+o", "copy"
-    ),
+    Command("new", "New session", "Start an empty session", "new_session", "ctrl+n", "new"),
+    Command("sessions", "Sessions", "Choose a session", "sessions", "f3", "sessions"),
+    Command("rename", "Rename session", "Give this session another title", "rename", "f2", "rename", "[title]"),
+    Command("delete", "Delete session", "Move this session to the trash folder", "delete", "f10", "delete"),
+    # Reading
     Command(
         "reading",
         "Read the chat",
-        "Move to the transcript: j, k, Page Up, Page Down, g, G; Tab comes back",
+        "Move to the messages; Tab or Esc comes back",
         "transcript",
         "f6",
         "read",
     ),
+    Command("find", "Find in this chat", "Mark a text where it occurs", "find", "alt+f", "find", "[text]"),
+    Command("thinking", "Thinking", "Show or hide what models think first", "thinking", "ctrl+t", "thinking"),
+    Command(
+        "copy", "Copy last answer", "Send the last answer to the terminal's clipboard", "copy_answer", "ctrl+o", "copy"
+    ),
+    Command(
+        "code",
+        "Copy code block",
+        "Send a block of code to the terminal's clipboard; again takes the one before",
+        "copy_code",
+        "alt+c",
+        "code",
+    ),
+    Command(
+        "previous-prompt", "Previous prompt", "Go up to your own prompt before", "previous_prompt", "alt+up", "back"
+    ),
+    Command("next-prompt", "Next prompt", "Go down to your own next prompt", "next_prompt", "alt+down", "forward"),
+    # The screen
     Command("sidebar", "Hide or show the sidebar", "Give the chat the whole width", "toggle_sidebar", "f8", "sidebar"),
-    Command("theme", "Next theme", "Change the colours", "next_theme", "f9", "theme"),
-    Command("palette", "Command palette", "Find an action by its name", "palette", "ctrl+p", ""),
+    Command("theme", "Theme", "Choose the colours, with a live preview", "theme", "f9", "theme", "[name]"),
+    Command("redraw", "Redraw", "Draw the whole screen again", "redraw", "f12", "redraw"),
+    Command("palette", "Command palette", "Find an action by its name", "palette", "ctrl+p"),
     Command("help", "Help", "Keys and commands", "help", "f1", "help"),
     Command("quit", "Quit", "Save everything and leave; exit and bye do too", "quit", "ctrl+q", "quit,exit,bye"),
+    # In the transcript
+    Command("read.next", "Next message", "Next message", "next_message", "j", scope="reading"),
+    Command("read.previous", "Previous message", "Previous message", "previous_message", "k", scope="reading"),
+    Command("read.first", "First message", "First message", "scroll_home", "g,home", scope="reading"),
+    Command("read.last", "Last message", "Last message, and follow", "scroll_end", "G,end", scope="reading"),
+    Command("read.up", "Line up", "A line up", "scroll_up", "up", scope="reading"),
+    Command("read.down", "Line down", "A line down", "scroll_down", "down", scope="reading"),
+    Command("read.page-up", "Page up", "A page up", "page_up", "pageup", scope="reading"),
+    Command("read.page-down", "Page down", "A page down", "page_down", "pagedown,space", scope="reading"),
+    Command("read.fold", "Fold", "Fold or unfold the message's thinking or paste", "fold", "o,enter", scope="reading"),
+    Command("read.copy", "Copy message", "Send the message to the clipboard", "copy_message", "y", scope="reading"),
+    Command(
+        "read.code", "Copy code", "Send a block of its code; again takes the next", "copy_code", "c", scope="reading"
+    ),
+    Command("read.find", "Find", "Find a text in this chat", "find", "slash", scope="reading"),
+    Command("read.next-hit", "Next hit", "Next place of the text", "next_hit", "n", scope="reading"),
+    Command("read.previous-hit", "Previous hit", "Place before", "previous_hit", "N", scope="reading"),
+    # In the lists
+    Command("list.down", "Down", "Next row", "cursor_down", "j,down", scope="list"),
+    Command("list.up", "Up", "Row before", "cursor_up", "k,up", scope="list"),
+    Command("list.first", "First", "First row", "first", "g,home", scope="list"),
+    Command("list.last", "Last", "Last row", "last", "G,end", scope="list"),
 )
 QUIT_WORDS = frozenset({"exit", "quit", "bye"})
 """Typed alone as a prompt, these leave the program."""
@@ -69,20 +121,24 @@ QUIT_WORDS = frozenset({"exit", "quit", "bye"})
 PROMPT_KEYS = (
     ("enter", "send"),
     ("ctrl+j", "new line (also Shift+Enter where the terminal sends it)"),
-    ("up", "recall the last prompt, in an empty prompt"),
+    ("up", "recall earlier prompts, in an empty prompt"),
     ("ctrl+c", "copy selected text, else stop the answer"),
-    ("tab", "go to the next part of the screen"),
+    ("tab", "complete after / or @, else go to the next part of the screen"),
 )
 LIST_KEYS = (
-    ("j k g G, arrows", "move in a list"),
     ("enter", "load the model, open the session"),
     ("delete", "delete the session under the cursor"),
 )
 
 
+def commands(scope: Scope) -> Iterable[Command]:
+    """The commands whose keys work in one part of the screen."""
+    return (command for command in COMMANDS if command.scope == scope)
+
+
 def find_slash(text: str) -> Command | None:
-    """Return the command that a prompt such as `/new` names."""
-    name = text.strip().removeprefix("/").lower()
+    """Return the command that a prompt such as `/new` or `/rename My title` names."""
+    name = text.strip().removeprefix("/").split(maxsplit=1)[0].lower() if text.strip("/ \n") else ""
     return next((command for command in COMMANDS if name in command.slashes), None)
 
 
@@ -93,7 +149,9 @@ def is_mistyped(text: str) -> bool:
 
 def show_keys(keys: str) -> str:
     """Write key names as people say them: `ctrl+l,f4` becomes `Ctrl+L / F4`."""
-    names = {"escape": "Esc"}
+    names = {"escape": "Esc", "slash": "/", "pageup": "Page Up", "pagedown": "Page Down"}
     return " / ".join(
-        names.get(key) or "+".join(part.capitalize() for part in key.split("+")) for key in keys.split(",") if key
+        names.get(key) or ("+".join(part.capitalize() for part in key.split("+")) if len(key) > 1 else key)
+        for key in keys.split(",")
+        if key
     )

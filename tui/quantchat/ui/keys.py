@@ -8,7 +8,7 @@ from textual.binding import Binding
 from textual.keys import Keys
 
 from quantchat.errors import ErrorReport
-from quantchat.ui.commands import COMMANDS
+from quantchat.ui.commands import COMMANDS, commands
 
 _MODIFIERS = ("ctrl", "alt", "shift", "super", "hyper", "meta")
 _NAMED = frozenset(key.value for key in Keys)
@@ -61,5 +61,6 @@ def bindings() -> list[Binding]:
     """Return a binding for each command; they win over the prompt's own keys, and `App.set_keymap` moves them."""
     return [
         Binding(command.keys, command.action, command.title, show=False, priority=True, id=command.id)
-        for command in COMMANDS
+        for command in commands("everywhere")
+        if command.keys
     ]

@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from quantchat import paths
-from quantchat.ui.commands import COMMANDS, LIST_KEYS, PROMPT_KEYS, show_keys
+from quantchat.ui.commands import COMMANDS, LIST_KEYS, PROMPT_KEYS, commands, show_keys
 
 TEXT_COLUMNS = 44
 """What 80 columns leave beside the keys."""
@@ -32,7 +32,7 @@ def help_text(keys: dict[str, str]) -> Content:
         lines.append(Content())
 
     section("In the prompt", [(show_keys(key), words) for key, words in PROMPT_KEYS])
-    section("Everywhere", [(show_keys(keys[c.id]), c.help) for c in COMMANDS if keys[c.id]])
+    section("Everywhere", [(show_keys(keys[c.id]), c.help) for c in commands("everywhere") if keys[c.id]])
     section("In lists", list(LIST_KEYS))
     section("Typed as a prompt", [(f"/{c.slashes[0]}", c.help) for c in COMMANDS if c.slashes])
     section(

@@ -1,0 +1,33 @@
+"""Choosing, unloading, looking for models."""
+
+from __future__ import annotations
+
+from quantchat.ui.screens.actions.part import ScreenPart
+
+
+class ModelActions(ScreenPart):
+    """What the model list and its keys do."""
+
+    def action_models(self) -> None:
+        self._focus_list("models")
+
+    def choose_model(self, path: str) -> None:
+        """Load a model, or say why it cannot be loaded."""
+        screen = self._screen
+        model = self.desk.find(path)
+        if model is None:
+            return
+        screen.remove_class("-sidebar-over")
+        screen.set_focus(screen.prompt)
+        report = self.desk.library.loaded
+        if report is not None and report.path == path:
+            screen.app.notify(f"{model.name} is loaded", markup=False)
+            return
+        self.desk.load(model)
+
+    def action_unload(self) -> None:
+        self.desk.unload()
+
+    def action_rescan(self) -> None:
+        self.desk.run(self.desk.library.scan())
+        self._screen.later("models")

@@ -1,0 +1,74 @@
+"""Opening, making, naming, deleting sessions."""
+
+from __future__ import annotations
+
+from quantchat.errors import QuantchatError
+from quantchat.ui.screens.actions.part import ScreenPart
+from quantchat.ui.screens.dialogs import ConfirmScreen, ErrorScreen, TitleScreen
+from quantchat.ui.widgets.rows import RowList
+
+
+class SessionActions(ScreenPart):
+    """What the session list and its keys do."""
+
+    def action_sessions(self) -> None:
+        self._focus_list("sessions")
+
+    async def action_new_session(self) -> None:
+        screen = self._screen
+        await screen.typed()
+        screen.remove_class("-sidebar-over")
+        if self.session.messages or self.session.queued:
+            screen.open_session(self.desk.archive.new())
+        screen.set_focus(screen.prompt)
+
+    def choose_session(self, session_id: str) -> None:
+        """Open a session of the list."""
+        screen = self._screen
+        try:
+            session = self.desk.archive.open(session_id)
+        except QuantchatError as error:
+            screen.app.push_screen(ErrorScreen(error.report))
+            screen.reload_sessions()
+            return
+        screen.remove_class("-sidebar-over")
+        if session is not self.session:
+            screen.open_session(session)
+        screen.set_focus(screen.prompt)
+
+    def action_rename(self) -> None:
+        session = self.session
+
+        def rename(title: str | None) -> None:
+            if title:
+                self._try(lambda: self.desk.archive.rename(session.id, title))
+
+        self._screen.app.push_screen(TitleScreen(session.title), rename)
+
+    def action_delete(self) -> None:
+        screen = self._screen
+        sessions = screen.query_one("#sessions", RowList)
+        session_id = (sessions.highlighted_id if sessions.has_focus else None) or self.session.id
+        title = next((s.title for s in screen.summaries if s.id == session_id), self.session.title)
+
+        def delete(sure: bool | None) -> None:
+            if sure:
+                screen.desk.run(self._delete(session_id))
+
+        question = f"Delete “{title}”? Its file moves to the trash folder."
+        screen.app.push_screen(ConfirmScreen(question, "Delete"), delete)
+
+    async def _delete(self, session_id: str) -> None:
+        screen = self._screen
+        self.desk.conversation.forget(session_id)
+        if session_id == self.session.id:
+            screen.prompt.load("")
+            screen.open_session(self.desk.archive.new())
+        await self.desk.archive.delete(session_id)
+
+    def _try(self, work: object) -> None:
+        assert callable(work)
+        try:
+            work()
+        except QuantchatError as error:
+            self._screen.app.notify(str(error), severity="error", markup=False)

@@ -1,0 +1,51 @@
+"""Asking, stopping, asking again."""
+
+from __future__ import annotations
+
+from textual.actions import SkipAction
+
+from quantchat.errors import QuantchatError
+from quantchat.ui.screens.actions.part import ScreenPart
+
+
+class TurnActions(ScreenPart):
+    """What is asked of the engine."""
+
+    def send(self, text: str) -> None:
+        """Send a prompt; when it cannot be sent it stays in the prompt."""
+        screen = self._screen
+        try:
+            self.desk.conversation.send(self.session.id, text)
+        except QuantchatError as error:
+            screen.app.notify(str(error), severity="warning", markup=False)
+            return
+        self.desk.remember(last_session=self.session.id)
+        screen.prompt.load("")
+        screen.transcript.action_scroll_end()
+
+    async def action_stop(self) -> None:
+        screen = self._screen
+        await screen.typed()
+        screen.app.clear_notifications()
+        if screen.has_class("-sidebar-over"):
+            screen.remove_class("-sidebar-over")
+            screen.set_focus(screen.prompt)
+            return
+        if self.desk.conversation.stop(self.session.id):
+            return
+        if self.desk.library.loading is not None:
+            self.desk.unload()
+        else:
+            screen.set_focus(screen.prompt)
+
+    async def action_interrupt(self) -> None:
+        """Ctrl+C copies when text is selected, else it stops; it never quits."""
+        if self._screen.get_selected_text():
+            raise SkipAction
+        await self.action_stop()
+
+    def action_regenerate(self) -> None:
+        try:
+            self.desk.conversation.regenerate(self.session.id)
+        except QuantchatError as error:
+            self._screen.app.notify(str(error), severity="warning", markup=False)
