@@ -68,6 +68,16 @@ def state_file() -> Path:
     return _base("state") / "state.json"
 
 
+def clipboard_file() -> Path:
+    """The last text that was copied, where the terminal may not have taken it."""
+    return _base("state") / "clipboard.txt"
+
+
+def history_file() -> Path:
+    """What was asked, in all sessions: one line of JSON each, the last one newest."""
+    return _base("state") / "history.jsonl"
+
+
 def shipped_themes_dir() -> Path:
     """The themes that come with quantchat: beside the package when installed, else in the checkout."""
     installed = PACKAGE / "themes"

@@ -9,10 +9,11 @@ from typing import Literal
 
 import msgspec
 
+from quantchat.domain.attachments import Draft
 from quantchat.domain.generation import FinishReason, SamplingOverrides, SamplingSettings, TurnStatistics
 from quantchat.errors import ErrorReport
 
-SCHEMA = 1
+SCHEMA = 2
 UNTITLED = "New session"
 TITLE_LENGTH = 48
 CONTEXT_FULL = "context-full"
@@ -47,6 +48,7 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     Attributes:
         parent: The message that this one follows; None for the first.
+        thinking: What the model thought before the answer; later turns are asked without it.
         finish: Why an answer ended; None for the user's words and while an answer streams.
         error: What failed, when `finish` is `error`.
     """
@@ -56,6 +58,7 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     text: str
     created: datetime
     parent: str | None = None
+    thinking: str = ""
     finish: FinishReason | None = None
     error: ErrorReport | None = None
     run: RunCard | None = None
@@ -155,7 +158,7 @@ class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 def title_from(text: str) -> str:
     """Make a title from the first words of a prompt."""
-    line = " ".join(text.split())
+    line = " ".join(Draft.folded(text).text.split())
     if len(line) <= TITLE_LENGTH:
         return line or UNTITLED
     return line[:TITLE_LENGTH].rsplit(" ", 1)[0] + "…"
