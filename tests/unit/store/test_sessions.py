@@ -16,7 +16,7 @@ from quantchat import paths
 from quantchat.domain.chat import SCHEMA, Message, RunCard, Session, new_id
 from quantchat.domain.generation import SamplingOverrides, SamplingSettings, TurnStatistics
 from quantchat.errors import ErrorReport, SessionUnreadable, StorageError
-from quantchat.store.schema import NewerSchema, decode_session, encode_session
+from quantchat.store.schema import UPGRADES, NewerSchema, decode_session, encode_session
 from quantchat.store.sessions import SessionStore
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -196,7 +196,7 @@ def test_upgrades_run_in_order_and_only_those_needed() -> None:
     session.title = "old"
     upgrades = {version: step(version) for version in (1, 2, 3)}
     for start, title in ((1, "old→1→2→3"), (3, "old→3"), (4, "old")):
-        data = encode_session(session).replace(b'"version": 1', b'"version": %d' % start)
+        data = encode_session(session).replace(b'"version": %d' % SCHEMA, b'"version": %d' % start)
         upgraded = decode_session(data, schema=4, upgrades=upgrades)
         assert upgraded.title == title
     assert upgraded.version == 4
@@ -208,7 +208,38 @@ def test_upgrades_run_in_order_and_only_those_needed() -> None:
 def test_an_upgrade_that_does_not_find_its_fields_makes_the_file_unreadable() -> None:
     data = encode_session(Session.new())
     with pytest.raises(msgspec.ValidationError, match="could not be upgraded"):
-        decode_session(data, schema=2, upgrades={1: lambda content: {"title": content["name"]}})
+        decode_session(data, schema=SCHEMA + 1, upgrades={SCHEMA: lambda content: {"title": content["name"]}})
+
+
+def stored(text: str, role: str = "assistant") -> dict[str, Any]:
+    """A file of schema 1, which kept thinking inside the text."""
+    moment = "2026-01-01T00:00:00Z"
+    message = {"id": "m", "role": role, "text": text, "created": moment}
+    return {"version": 1, "id": "x", "created": moment, "updated": moment, "messages": {"m": message}, "head": "m"}
+
+
+def test_thinking_leaves_the_text_of_files_of_the_first_schema() -> None:
+    old = stored("<think>\nIt sorts.\n</think>\n\nBy column.")
+    message = decode_session(json.dumps(old).encode()).messages["m"]
+    assert (message.thinking, message.text) == ("It sorts.", "By column.")
+    mine = decode_session(json.dumps(stored("<think> is a tag", "user")).encode()).messages["m"]
+    assert (mine.thinking, mine.text) == ("", "<think> is a tag")
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", "<think>a</think>b", "<think></think>b", "<think>open", "a\n</think>\nb\n</think>\nc"]
+)
+def test_the_upgrade_of_thinking_changes_its_own_output_no_more(text: str) -> None:
+    once = UPGRADES[1](stored(text))
+    assert UPGRADES[1](once) == once
+
+
+def test_thinking_survives_saving(store: SessionStore) -> None:
+    session = talk(store)
+    session.append("assistant", "By column.").thinking = "It sorts."
+    store.save(session)
+    assert store.load(session.id) == session
+    assert json.loads(store.path(session.id).read_text())["version"] == SCHEMA > 1, "an older program would drop it"
 
 
 def test_a_file_without_a_version_is_of_the_first_schema() -> None:

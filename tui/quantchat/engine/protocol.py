@@ -14,12 +14,11 @@ import msgspec
 from quantchat.domain.chat import ChatMessage
 from quantchat.domain.generation import FinishReason, SamplingOverrides, SamplingSettings, TurnStatistics
 from quantchat.domain.models import ModelInfo
+from quantchat.domain.thinking import Channel as Channel
 from quantchat.errors import ErrorReport
 
 PROTOCOL = 1
 """Both sides must speak the same version; `Ready` carries the engine's."""
-
-Channel = Literal["answer", "thinking"]
 
 
 class _Word(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):

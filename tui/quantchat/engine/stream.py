@@ -14,10 +14,12 @@ from transformers.generation.streamers import BaseStreamer
 
 from quantchat.domain.chat import CONTEXT_FULL
 from quantchat.domain.generation import FinishReason, SamplingSettings, TurnStatistics
+from quantchat.domain.thinking import Piece
 from quantchat.engine import prompt as prompts
-from quantchat.engine.decode import StopStrings, text_decoder
+from quantchat.engine.decode import text_decoder
 from quantchat.engine.protocol import Delta, Finished, Generate, Prefill
 from quantchat.engine.quiet import no_warnings
+from quantchat.engine.thinking import Speech, marker_tokens, opened_by
 from quantchat.engine.threads import Pace, cores
 from quantchat.errors import GenerationError
 
@@ -44,8 +46,9 @@ def generate_turn(loaded: LoadedModel, command: Generate, cancelled: Callable[[]
     prompt = prompts.render(loaded.tokenizer, command.messages)
     limit = _token_limit(len(prompt.ids), command.sampling, loaded.window)
     seed = _seed(command.sampling)
-    stops = StopStrings([*command.sampling.stop, *loaded.stop_strings])
-    streamer = _Streamer(loaded, command.turn, stops, emit, started)
+    opened = opened_by(prompt.text, command.messages)
+    speech = Speech(opened, command.sampling.stop, loaded.stop_strings)
+    streamer = _Streamer(loaded, command.turn, speech, emit, started)
     emit(Prefill(turn=command.turn, done=0, total=len(prompt.ids)))
     settings = _generation_config(loaded, command.sampling, limit)
     stopped = _run(loaded, prompt.ids, settings, seed, streamer, cancelled)
@@ -117,7 +120,7 @@ def _generation_config(loaded: LoadedModel, sampling: SamplingSettings, limit: i
 
 
 def _reason(streamer: _Streamer, stopped: bool, eos_ids: frozenset[int], window_limits: bool) -> FinishReason:
-    if streamer.stops.hit or streamer.last in eos_ids:
+    if streamer.speech.hit or streamer.last in eos_ids:
         return "stop"
     if stopped:
         return "stopped"
@@ -131,17 +134,18 @@ class _Ended(StoppingCriteria):  # type: ignore[misc]
         self._streamer, self._cancelled = streamer, cancelled
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        ended = self._streamer.stops.hit or self._cancelled()
+        ended = self._streamer.speech.hit or self._cancelled()
         return torch.full((input_ids.shape[0],), ended, device=input_ids.device, dtype=torch.bool)
 
 
 class _Streamer(BaseStreamer):  # type: ignore[misc]
     """Receives ids from `generate` and sends text; `put` gets the prompt first, then the tokens."""
 
-    def __init__(self, loaded: LoadedModel, turn: str, stops: StopStrings, emit: Emit, started: float) -> None:
-        self.stops = stops
+    def __init__(self, loaded: LoadedModel, turn: str, speech: Speech, emit: Emit, started: float) -> None:
+        self.speech = speech
         self.last: int | None = None
         self._decoder = text_decoder(loaded.tokenizer)
+        self._markers = marker_tokens(loaded.tokenizer, loaded.eos_ids)
         self._turn, self._emit = turn, emit
         self._prompt_seen = False
         self._tokens = 0
@@ -181,15 +185,16 @@ class _Streamer(BaseStreamer):  # type: ignore[misc]
             self._prefilled()
         elif self._pace.step(step):
             torch.set_num_threads(1)
-        self._send(self.stops.feed(self._decoder.step(token)))
+        marker = self._markers.get(token)
+        self._send(self.speech.feed(self._decoder.step(token)) if marker is None else self.speech.mark(marker))
 
     def flush(self) -> None:
-        """Send what was held back as the possible start of a stop string."""
-        self._send(self.stops.flush())
+        """Send what was held back as the possible start of a tag or a stop string."""
+        self._send(self.speech.flush())
 
-    def _send(self, text: str) -> None:
-        if text:
-            self._emit(Delta(turn=self._turn, text=text, tokens=self._tokens))
+    def _send(self, pieces: list[Piece]) -> None:
+        for channel, text in pieces:
+            self._emit(Delta(turn=self._turn, text=text, channel=channel, tokens=self._tokens))
 
     def statistics(self, prompt_tokens: int, seed: int | None) -> TurnStatistics:
         """What the turn cost so far."""

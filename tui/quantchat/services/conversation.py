@@ -251,18 +251,19 @@ class Conversation:
             self.return_waiting()
 
     def _on_text(self, turn: Turn, event: protocol.Delta) -> None:
-        turn.take(event.text, event.tokens)
+        turn.take(event.text, event.tokens, event.channel)
         if event.text:
             if self._journal is not None:
-                self._journal.append(event.text)
-            self._listen(TextArrived(session=turn.session.id, message=turn.message.id, text=event.text))
+                self._journal.append(event.text, event.channel)
+            session, message = turn.session.id, turn.message.id
+            self._listen(TextArrived(session=session, message=message, text=event.text, channel=event.channel))
 
     def _end(self, reason: FinishReason, statistics: TurnStatistics | None, error: ErrorReport | None) -> None:
         turn, self.active = self.active, None
         assert turn is not None
         journal, self._journal = self._journal, None
         message, session = turn.message, turn.session
-        message.text, message.finish = turn.text, reason
+        message.text, message.thinking, message.finish = turn.text, turn.thinking, reason
         message.statistics, message.error = statistics, error
         session.updated = utc_now()
         self._archive.finish(session, message, journal)

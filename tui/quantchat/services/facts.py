@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from quantchat.domain.thinking import Channel
 from quantchat.errors import ErrorReport
 
 
@@ -38,6 +39,7 @@ class TextArrived(Fact, frozen=True, kw_only=True):
     session: str
     message: str
     text: str
+    channel: Channel = "answer"
 
 
 class TurnProgress(Fact, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from typing import Literal
 
 from quantchat.domain.chat import Message, Session
 from quantchat.domain.generation import TurnStatistics
+from quantchat.domain.thinking import Channel
 
 Stage = Literal["prefill", "decoding", "stopping"]
 
@@ -35,22 +36,26 @@ class Turn:
     prefill_done: int = 0
     prompt_tokens: int = 0
     parts: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
 
-    def take(self, text: str, tokens: int) -> None:
+    def take(self, text: str, tokens: int, channel: Channel = "answer") -> None:
         """Count streamed text."""
         if self.first_token is None:
             self.first_token = time.monotonic()
         if self.stage == "prefill":
             self.stage = "decoding"
         self.tokens = tokens
-        self.parts.append(text)
+        (self.thoughts if channel == "thinking" else self.parts).append(text)
 
     @property
     def text(self) -> str:
-        """All text so far."""
-        if len(self.parts) > 1:
-            self.parts = ["".join(self.parts)]
-        return self.parts[0] if self.parts else ""
+        """The answer so far."""
+        return _joined(self.parts)
+
+    @property
+    def thinking(self) -> str:
+        """What was thought so far."""
+        return _joined(self.thoughts)
 
     @property
     def time_to_first_token(self) -> float | None:
@@ -75,3 +80,10 @@ class Turn:
             prefill_seconds=first - self.started,
             decode_seconds=now - first,
         )
+
+
+def _joined(parts: list[str]) -> str:
+    """Join the parts, in place: the next call meets one part and what came since."""
+    if len(parts) > 1:
+        parts[:] = ["".join(parts)]
+    return parts[0] if parts else ""

@@ -1,7 +1,7 @@
 """What a running answer has said so far, kept safe while it streams.
 
-`sessions/<id>.journal` holds JSON lines: `{"message": {...}}` opens an answer, `{"text": "..."}` adds to it, and
-`{"finish": "...", "statistics": {...}}` closes it.
+`sessions/<id>.journal` holds JSON lines: `{"message": {...}, "version": 2}` opens an answer, `{"text": "..."}` and
+`{"thinking": "..."}` add to it, and `{"finish": "...", "statistics": {...}}` closes it. The version is the session's.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from quantchat.domain.chat import Message
+from quantchat.domain.chat import SCHEMA, Message
 from quantchat.domain.generation import FinishReason, TurnStatistics
+from quantchat.domain.thinking import Channel, split_thinking
 from quantchat.errors import StorageError
 from quantchat.store.atomic import private_dir, sync_folder, translate_os_error
 from quantchat.store.schema import encode_json
@@ -27,6 +28,8 @@ CLOSE_SECONDS = 5.0
 class _Line(msgspec.Struct, omit_defaults=True):
     message: Message | None = None
     text: str = ""
+    thinking: str = ""
+    version: int = 1
     finish: FinishReason | None = None
     statistics: TurnStatistics | None = None
 
@@ -51,8 +54,8 @@ class Journal:
         self.error: StorageError | None = None
         self._interval = interval
         opened = msgspec.structs.replace(message, finish=None, statistics=None, error=None)
-        self._unwritten = _encode(_Line(message=opened))
-        self._texts: list[str] = []
+        self._unwritten = _encode(_Line(message=opened, version=SCHEMA))
+        self._pieces: list[tuple[Channel, str]] = []
         self._ending: _Line | None = None
         self._closing = False
         self._changed = threading.Condition()
@@ -67,10 +70,10 @@ class Journal:
         """Start writing; what was appended before is kept."""
         self._thread.start()
 
-    def append(self, text: str) -> None:
-        """Add to the answer; returns at once."""
+    def append(self, text: str, channel: Channel = "answer") -> None:
+        """Add to the answer or to what was thought before it; returns at once."""
         with self._changed:
-            self._texts.append(text)
+            self._pieces.append((channel, text))
             self._changed.notify()
 
     def close(self, finish: FinishReason | None = None, statistics: TurnStatistics | None = None) -> None:
@@ -100,15 +103,16 @@ class Journal:
         closing = False
         while not closing:
             with self._changed:
-                self._changed.wait_for(lambda: self._texts or self._unwritten or self._closing)
-                texts, self._texts = self._texts, []
+                self._changed.wait_for(lambda: self._pieces or self._unwritten or self._closing)
+                pieces, self._pieces = self._pieces, []
                 closing = self._closing
-            if text := "".join(texts):
-                self._unwritten += _encode(_Line(text=text))
+            if pieces:
+                said = _Line(text=_joined(pieces, "answer"), thinking=_joined(pieces, "thinking"))
+                self._unwritten += _encode(said)
             if closing and self._ending is not None:
                 self._unwritten += _encode(self._ending)
             self._write()
-            if text or self.error:
+            if pieces or self.error:
                 with self._changed:
                     self._changed.wait_for(lambda: self._closing, timeout=self._interval)
         if self._descriptor is not None:
@@ -155,21 +159,28 @@ def replay(path: Path) -> tuple[Message, ...]:
         OSError: if it cannot be read.
     """
     answers: list[Message] = []
-    texts: list[list[str]] = []
+    said: list[list[_Line]] = []
     for line in _readable_lines(path.read_bytes()):
         if line.message is not None:
             answers.append(line.message)
-            texts.append([line.message.text])
+            said.append([])
         elif not answers:
             answers.append(_orphan(path))
-            texts.append([])
-        if line.text:
-            texts[-1].append(line.text)
-        if line.finish is not None:
-            answers[-1].finish, answers[-1].statistics = line.finish, line.statistics
-    for answer, parts in zip(answers, texts, strict=True):
-        answer.text = "".join(parts)
+            said.append([])
+        said[-1].append(line)
+    for answer, lines in zip(answers, said, strict=True):
+        _complete(answer, lines)
     return tuple(answers)
+
+
+def _complete(answer: Message, lines: list[_Line]) -> None:
+    answer.text += "".join(line.text for line in lines)
+    answer.thinking += "".join(line.thinking for line in lines)
+    if lines[0].message is not None and lines[0].version == 1:
+        answer.thinking, answer.text = split_thinking(answer.text)
+    for line in lines:
+        if line.finish is not None:
+            answer.finish, answer.statistics = line.finish, line.statistics
 
 
 def _readable_lines(data: bytes) -> list[_Line]:
@@ -185,6 +196,10 @@ def _readable_lines(data: bytes) -> list[_Line]:
 def _orphan(path: Path) -> Message:
     written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     return Message(id=f"{path.stem}-recovered", role="assistant", text="", created=written)
+
+
+def _joined(pieces: list[tuple[Channel, str]], channel: Channel) -> str:
+    return "".join(text for its, text in pieces if its == channel)
 
 
 def _encode(line: _Line) -> bytes:

@@ -22,7 +22,7 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
     """An answer that was brought back.
 
     Attributes:
-        characters: Length of its text.
+        characters: Length of its text and thinking.
         title: Of its session.
     """
 
@@ -74,7 +74,7 @@ def fold_journal(store: SessionStore, session_id: str) -> list[Recovered]:
     except OSError as error:
         raise translate_os_error(error, path) from error
     return [
-        Recovered(session_id=session_id, message_id=one.id, title=session.title, characters=len(one.text))
+        Recovered(session_id=session_id, message_id=one.id, title=session.title, characters=_length(one))
         for one in changed
     ]
 
@@ -84,14 +84,21 @@ def fold(session: Session, answer: Message) -> bool:
     known = session.messages.get(answer.id)
     if known is None:
         return _add(session, answer)
-    if known.finish is not None and len(known.text) >= len(answer.text):
+    more_text, more_thinking = len(answer.text) > len(known.text), len(answer.thinking) > len(known.thinking)
+    if known.finish is not None and not more_text and not more_thinking:
         return False
-    if len(answer.text) > len(known.text):
+    if more_text:
         known.text = answer.text
+    if more_thinking:
+        known.thinking = answer.thinking
     known.finish = answer.finish or "interrupted"
     known.statistics = answer.statistics or known.statistics
     session.updated = max(session.updated, answer.created)
     return True
+
+
+def _length(answer: Message) -> int:
+    return len(answer.text) + len(answer.thinking)
 
 
 def settle(session: Session) -> bool:
@@ -106,7 +113,7 @@ def settle(session: Session) -> bool:
 
 
 def _add(session: Session, answer: Message) -> bool:
-    if not answer.text:
+    if not _length(answer):
         return False
     if answer.parent not in session.messages:
         answer.parent = session.head

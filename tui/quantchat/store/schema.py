@@ -10,11 +10,29 @@ import msgspec
 
 from quantchat.domain.chat import SCHEMA, UNTITLED, Session, SessionSummary
 from quantchat.domain.text import without_surrogates
+from quantchat.domain.thinking import split_thinking
 
 T = TypeVar("T")
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
-UPGRADES: Mapping[int, Upgrade] = {}
+ROW_SCHEMA = 1
+"""Since this version the fields of a list row are what they are; `decode_summary` reads older files whole."""
+
+
+def _part_thinking(content: dict[str, Any]) -> dict[str, Any]:
+    """1 to 2: what a model thought leaves the text of its answer for a field of its own."""
+    messages = {key: _parted(message) for key, message in content.get("messages", {}).items()}
+    return content | {"messages": messages}
+
+
+def _parted(message: dict[str, Any]) -> dict[str, Any]:
+    if message["role"] != "assistant" or "thinking" in message:
+        return message
+    thinking, text = split_thinking(message["text"])
+    return message if text == message["text"] else message | {"thinking": thinking, "text": text}
+
+
+UPGRADES: Mapping[int, Upgrade] = {1: _part_thinking}
 """From a version to the next one. Each step must give the same result when it meets its own output."""
 
 
@@ -46,6 +64,7 @@ class _Row(msgspec.Struct):
 _sessions = msgspec.json.Decoder(Session)
 _versions = msgspec.json.Decoder(_Version)
 _rows = msgspec.json.Decoder(_Row)
+_objects = msgspec.json.Decoder(dict[str, Any])
 
 
 def encode_json(value: Any) -> bytes:
@@ -83,7 +102,7 @@ def decode_session(data: bytes, *, schema: int = SCHEMA, upgrades: Mapping[int, 
         return _decode(_sessions, data)
     if version < 1:
         raise msgspec.ValidationError(f"there is no schema {version}")
-    content = upgrade(msgspec.json.decode(data), schema=schema, upgrades=upgrades)
+    content = upgrade(_decode(_objects, data), schema=schema, upgrades=upgrades)
     return msgspec.convert(content, Session)
 
 
@@ -112,7 +131,8 @@ def decode_summary(session_id: str, data: bytes) -> SessionSummary:
     except msgspec.DecodeError:
         row = None
     # Another version may have moved these fields: its whole file decides what it is.
-    whole = decode_session(data) if row is None or row.version != SCHEMA else row
+    known = row is not None and ROW_SCHEMA <= row.version <= SCHEMA
+    whole = row if known and row is not None else decode_session(data)
     return SessionSummary(id=session_id, title=whole.title, updated=whole.updated, messages=len(whole.messages))
 
 
