@@ -45,3 +45,9 @@ def test_examples(raw: str, shown: str) -> None:
 
 def test_one_line() -> None:
     assert clean("a\r\nb\u2028c", newlines=False) == "a b c"
+
+
+def test_every_character_is_judged_the_same_alone_and_beside_others() -> None:
+    """Texts without anything unsafe are passed on unchanged after one look, which must not miss any of it."""
+    beside_a_bell = [clean(f"\x07{chr(code)}") for code in range(0x110000)]
+    assert [clean(chr(code)) for code in range(0x110000)] == beside_a_bell

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from textual.strip import Strip
@@ -37,6 +37,7 @@ class Document:
         self._width = 0
         self._palette: Palette | None = None
         self._painter: Painter | None = None
+        self.thinking_shown = False
 
     @property
     def total(self) -> int:
@@ -53,12 +54,12 @@ class Document:
 
     def load(self, messages: Iterable[MessageView]) -> None:
         """Replace everything."""
-        self.entries = [Entry(message) for message in messages]
+        self.entries = [Entry(message, show_thinking=self.thinking_shown) for message in messages]
         self._renumber()
 
     def append(self, message: MessageView) -> None:
         self._numbers[message.id] = len(self.entries)
-        self.entries.append(Entry(message))
+        self.entries.append(Entry(message, show_thinking=self.thinking_shown))
 
     def remove(self, number: int) -> None:
         del self.entries[number]
@@ -66,6 +67,13 @@ class Document:
 
     def find(self, message_id: str) -> int | None:
         return self._numbers.get(message_id)
+
+    def show_thinking(self, shown: bool) -> None:
+        """Show or hide what all models thought."""
+        self.thinking_shown = shown
+        for entry in self.entries:
+            entry.show_thinking(shown)
+        self._exact_tops = 0
 
     def touch(self, number: int) -> None:
         """Say that a message changed."""
@@ -82,18 +90,17 @@ class Document:
         number = min(max(0, bisect_right(self._tops, max(0, y)) - 1), len(self.entries) - 1)
         return Place(number, min(max(0, y - self._tops[number]), self._height(number) - 1))
 
-    def line(self, y: int) -> tuple[Place, Strip] | None:
-        """Return the painted line at `y`."""
+    def lines(self, y: int, count: int) -> Iterator[tuple[Place, Strip]]:
+        """Return painted lines from `y` on, as many as there are."""
         if not 0 <= y < self.total:
-            return None
-        place = self.locate(y)
-        self.paint(place.entry)
-        lines = self.entries[place.entry].lines
-        return (place, lines[place.line]) if place.line < len(lines) else None
-
-    def strip(self, place: Place) -> Strip:
-        self.paint(place.entry)
-        return self.entries[place.entry].lines[place.line]
+            return
+        number, line = self.locate(y)
+        while number < len(self.entries) and count > 0:
+            self.paint(number)
+            strips = self.entries[number].lines[line : line + count]
+            yield from ((Place(number, line + index), strip) for index, strip in enumerate(strips))
+            count -= len(strips)
+            number, line = number + 1, 0
 
     def paint(self, number: int) -> int | None:
         """Make a message's height exact; return its first line that changed, or None."""
@@ -121,6 +128,11 @@ class Document:
                 return place
             number += 1
         return self.end(height)
+
+    def size(self, number: int) -> int:
+        """Paint a message; return how many lines it takes."""
+        self.paint(number)
+        return self._height(number)
 
     def walk(self, place: Place, lines: int) -> Place:
         """Go up or down by exactly so many lines, painting what is passed."""

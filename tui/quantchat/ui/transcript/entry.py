@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.segment import Segment
-from rich.style import Style
 from textual.strip import Strip
 
 from quantchat.domain.text import clean
+from quantchat.ui.transcript.folding import GrowingLines, count_words, last_lines, shorten, with_bar
 from quantchat.ui.transcript.messages import MessageView
+from quantchat.ui.transcript.source import Source
 
 if TYPE_CHECKING:
+    from quantchat.domain.thinking import Channel
     from quantchat.ui.transcript.body import Body
     from quantchat.ui.transcript.painter import Painter
 
@@ -21,47 +22,96 @@ _FURNITURE = 2
 """Lines besides the words: the label and the blank line between messages."""
 
 
-class Entry:
-    """One message. Its height is an estimate until its lines are wanted."""
+class Parts(NamedTuple):
+    """Numbers of the first line of the thinking (its header), of the words, and of what is below them."""
 
-    def __init__(self, message: MessageView) -> None:
+    thinking: int
+    words: int
+    end: int
+
+
+class Entry:
+    """One message. Its height is an estimate until its lines are wanted.
+
+    Attributes:
+        version: Changes whenever the lines do.
+        handle: Number of the line that says what is folded, if there is one.
+    """
+
+    def __init__(self, message: MessageView, *, show_thinking: bool = False) -> None:
         self.message = message
         self.lines: list[Strip] = []
-        self._text = clean(message.text)
-        self._chunks = [message.text]
+        self.parts = Parts(0, 0, 0)
+        self.handle: int | None = None
+        self.version = 0
+        self.words = Source(message.text)
+        self.thinking = Source(message.thinking)
+        self._show_thinking = show_thinking
+        self._open: bool | None = None
         self._painter: Painter | None = None
         self._body: Body | None = None
+        self._head: list[Strip] | None = None
+        self._thought: GrowingLines | None = None
         self._stale = True
         self._estimate = (0, 0)
 
-    @property
-    def source(self) -> str:
-        """The message as it was said."""
-        if len(self._chunks) > 1:
-            self._chunks = ["".join(self._chunks)]
-        return self._chunks[0]
+    # Changes
 
     def replace(self, message: MessageView) -> None:
-        if message.text != self.source:
-            grown = message.streaming and message.text.startswith(self.source)
+        if message.text != self.words.raw:
+            grown = message.streaming and message.text.startswith(self.words.raw)
             self._body = self._body if grown else None
-            self._text = clean(message.text)
-            self._chunks = [message.text]
+            self.words = Source(message.text)
+        if message.thinking != self.thinking.raw:
+            self.thinking, self._thought = Source(message.thinking), None
         if _look(message) != _look(self.message):
             self._body = None
         self.message = message
-        self._change()
+        self._change(head=True)
 
-    def extend(self, text: str) -> None:
-        """Add text at the end, cleaned together with the line it continues: a tab stop depends on it."""
-        self._chunks.append(text)
-        line = self._text.rfind("\n") + 1
-        self._text = self._text[:line] + clean(self._text[line:] + text)
-        self._change()
+    def extend(self, text: str, channel: Channel = "answer") -> None:
+        if channel == "thinking":
+            self.thinking.extend(text)
+            self._change(head=True)
+            return
+        first = not self.words
+        self.words.extend(text)
+        # The first words of the answer end the thinking, which folds then.
+        self._change(head=first and bool(self.thinking))
 
-    def _change(self) -> None:
+    def _change(self, *, head: bool) -> None:
         self._stale = True
         self._estimate = (0, 0)
+        if head:
+            self._head = None
+
+    # Folds
+
+    @property
+    def foldable(self) -> bool:
+        """Whether it has a part that can be shown or hidden."""
+        return bool(self.thinking) or bool(self.message.role == "user" and shorten(self.words.shown)[1])
+
+    @property
+    def is_open(self) -> bool:
+        if self._open is not None:
+            return self._open
+        return self._show_thinking and self.message.role == "assistant"
+
+    def set_open(self, is_open: bool | None) -> None:
+        """Show or hide the foldable part; None leaves it to what holds for all messages."""
+        if is_open != self._open:
+            self._open = is_open
+            self._change(head=True)
+
+    def show_thinking(self, shown: bool) -> None:
+        """Show or hide the thinking as in all messages."""
+        self._show_thinking = shown
+        if self.thinking:
+            self._open = None
+            self._change(head=True)
+
+    # Lines
 
     def height(self, width: int) -> int:
         """How many lines it takes at `width`; exact once it was painted at that width."""
@@ -72,8 +122,10 @@ class Entry:
         return self._estimate[1]
 
     def _guess(self, width: int) -> int:
-        words = sum(-(-len(line) // width) or 1 for line in self._text.rstrip("\n").split("\n"))
-        return words + _FURNITURE + bool(self.message.footer)
+        folded = self.message.role == "user" and not self.is_open
+        text = shorten(self.words.raw)[0] if folded else self.words.raw
+        thought = bool(self.thinking) + (_rows(self.thinking.raw, width) if self.is_open and self.thinking else 0)
+        return _rows(text, width) + thought + _FURNITURE + bool(self.message.footer)
 
     def is_painted(self, painter: Painter) -> bool:
         """Whether the lines are up to date."""
@@ -82,57 +134,104 @@ class Entry:
     def paint(self, painter: Painter) -> int | None:
         """Bring the lines up to date; return the number of the first that changed, or None."""
         if painter is not self._painter:
-            self._body, self.lines = None, []
+            self._body = self._head = self._thought = None
+            self.lines = []
         self._painter = painter
         self._stale = False
-        before = self.lines
-        kept, body = self._words(painter)
-        self.lines = [*kept, *self._barred(body, painter), *self._footer(painter), Strip([])]
-        return _first_difference(before, self.lines, len(kept))
+        self.version += 1
+        before, steady = self.lines, self._head is not None
+        head = self._head = self._head or self._paint_head(painter)
+        words, settled = self._paint_words(painter)
+        kept = len(head) + settled if steady and settled else 0
+        start = [*before[:kept], *self._barred(words[settled:], painter)] if kept else []
+        lines = start or [*head, *self._barred(words, painter)]
+        noted = self.handle is not None and self.handle >= len(head)
+        self.parts = self.parts._replace(words=len(head), end=len(lines) - noted)
+        self.lines = [*lines, *self._paint_footer(painter), Strip([])]
+        return _first_difference(before, self.lines, kept)
 
-    def _words(self, painter: Painter) -> tuple[list[Strip], list[Strip]]:
-        """Lines that stay as they were, and lines of the words below them."""
+    def _paint_head(self, painter: Painter) -> list[Strip]:
+        """The label, and what the model thought."""
         message, palette = self.message, painter.palette
         label = painter.plain(clean(message.label, newlines=False), palette.label)[:1] if message.label else []
-        if message.streaming and not self._text.strip():
-            return [], [*label, *painter.plain("…", palette.dim)]
-        if message.role != "assistant":
-            return [], [*label, *painter.plain(self._text.strip("\n"), palette.body(message))]
-        return self._markdown(painter, label)
+        head = self._barred(label, painter)
+        self.handle = None
+        self.parts = self.parts._replace(thinking=len(head))
+        if self.thinking.shown.strip():
+            self.handle = len(head)
+            head += self._paint_thinking(painter)
+        return head
 
-    def _markdown(self, painter: Painter, label: list[Strip]) -> tuple[list[Strip], list[Strip]]:
+    def _paint_thinking(self, painter: Painter) -> list[Strip]:
+        text, under_way = self.thinking.shown.strip("\n"), self.message.streaming and not self.words
+        dim = painter.palette.dim
+
+        def wrap(part: str) -> list[Strip]:
+            return with_bar(painter.plain(part, dim), Strip([Segment("┆ ", dim)]), painter.width + BAR, None)
+
+        if self.is_open:
+            self._thought = self._thought or GrowingLines(wrap)
+            header, lines = "▾ thinking", [*self._thought.feed(self.thinking.shown.lstrip("\n")), *self._gap()]
+        elif under_way:
+            header, lines = f"▸ thinking, {count_words(text)}", last_lines(text, wrap)
+        else:
+            header, lines = f"▸ thought for {count_words(text)}", []
+        return [*self._barred(painter.plain(header, dim)[:1], painter), *lines]
+
+    def _gap(self) -> list[Strip]:
+        return [Strip([])] if self.words else []
+
+    def _paint_words(self, painter: Painter) -> tuple[list[Strip], int]:
+        """The lines of the words, and how many of the first are as they were."""
+        message, palette = self.message, painter.palette
+        if message.streaming and not self.words.shown.strip():
+            return ([] if self.thinking else painter.plain("…", palette.dim)), 0
+        if message.role == "assistant":
+            return self._paint_markdown(painter)
+        if message.role == "user":
+            return self._paint_prompt(painter), 0
+        return painter.plain(self.words.shown.strip("\n"), palette.body(message)), 0
+
+    def _paint_prompt(self, painter: Painter) -> list[Strip]:
+        text, palette = self.words.shown.strip("\n"), painter.palette
+        shown, hidden = shorten(text)
+        lines = painter.plain(text if self.is_open else shown, palette.body(self.message))
+        if hidden:
+            note = "▾ o folds this" if self.is_open else f"▸ … {hidden}, o shows them"
+            lines += painter.plain(note, palette.user + palette.dim)[:1]
+            self.handle = len(self._head or ()) + len(lines) - 1
+        return lines
+
+    def _paint_markdown(self, painter: Painter) -> tuple[list[Strip], int]:
         from quantchat.ui.transcript.body import Body
 
         grown = self._body is not None
         body = self._body = self._body or Body(painter)
         if self.message.streaming:
-            body.feed(self._text)
-            kept = len(label) + body.kept if grown else 0
-            return self.lines[:kept], (label + body.lines)[kept:]
-        body.finish(self._text)
+            body.feed(self.words.shown)
+            return body.lines, body.kept if grown else 0
+        body.finish(self.words.shown)
         self._body = None
-        return [], label + body.lines
+        return body.lines, 0
 
-    def _footer(self, painter: Painter) -> Iterable[Strip]:
+    def _paint_footer(self, painter: Painter) -> list[Strip]:
         if not self.message.footer:
-            return ()
+            return []
         words = clean(self.message.footer)
         return self._barred(painter.plain(words, painter.palette.footer(self.message)), painter)
 
-    def _barred(self, strips: Iterable[Strip], painter: Painter) -> list[Strip]:
+    def _barred(self, strips: list[Strip], painter: Painter) -> list[Strip]:
         glyphs, style = painter.palette.bar(self.message)
-        bar = Segment(glyphs, style)
         fill = painter.palette.user if self.message.role == "user" else None
-        return [_line(bar, strip, painter.width, fill) for strip in strips]
+        return with_bar(strips, Strip([Segment(glyphs, style)]), painter.width + BAR, fill)
 
 
 def _look(message: MessageView) -> tuple[str, str, str]:
     return message.role, message.tone, message.label
 
 
-def _line(bar: Segment, strip: Strip, width: int, fill: Style | None) -> Strip:
-    line = Strip([bar, *strip])
-    return line if fill is None else line.extend_cell_length(width + BAR).apply_style(fill)
+def _rows(text: str, width: int) -> int:
+    return sum(-(-len(line) // width) or 1 for line in text.rstrip("\n").split("\n"))
 
 
 def _first_difference(old: list[Strip], new: list[Strip], start: int) -> int | None:

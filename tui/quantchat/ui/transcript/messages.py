@@ -15,6 +15,7 @@ class MessageView:
 
     Attributes:
         text: Markdown for an answer, plain text for the user's words and for notes; shown cleaned, kept as it is.
+        thinking: What the model thought before it answered; folded unless the reader wants it.
         label: Who speaks, such as `you` or the model's name.
         footer: What is known about the message when it ended.
         streaming: More text may come by `Transcript.extend`.
@@ -27,3 +28,4 @@ class MessageView:
     footer: str = ""
     tone: Tone = "normal"
     streaming: bool = False
+    thinking: str = ""

@@ -3,10 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rich.style import Style
+from textual.widget import Widget
 
 from quantchat.ui.transcript.messages import MessageView
+
+_SURFACES = ("user", "code")
+_PARTS = (*_SURFACES, "user-bar", "label", "dim", "error", "heading", "link")
+_MARKS = ("focus", "hit", "current", "below")
+CLASSES = {f"transcript--{part}" for part in (*_PARTS, *_MARKS)}
+CSS = """
+Transcript {
+    background: $background;
+    color: $foreground;
+    overflow-x: hidden;
+    overflow-y: scroll;
+    scrollbar-size-vertical: 1;
+    & > .transcript--user { background: $surface; }
+    & > .transcript--user-bar { color: $primary; text-style: bold; }
+    & > .transcript--label { color: $text-secondary; text-style: bold; }
+    & > .transcript--dim { color: $text-muted; }
+    &:ansi > .transcript--dim { text-style: dim; }
+    & > .transcript--error { color: $text-error; }
+    & > .transcript--heading { color: $text-primary; text-style: bold; }
+    & > .transcript--code { background: $surface; }
+    & > .transcript--link { color: $text-accent; text-style: underline; }
+    & > .transcript--focus { color: $accent; text-style: bold; }
+    & > .transcript--hit { background: $warning-muted; color: $text-warning; text-style: underline; }
+    & > .transcript--current { background: $warning; color: $background; text-style: bold underline; }
+    & > .transcript--below { background: $primary; color: $background; text-style: bold; }
+    &:ansi > .transcript--current { text-style: bold reverse; }
+    &:ansi > .transcript--below { text-style: bold reverse; }
+}
+"""
 
 CODE_THEMES = {
     (True, False): "github-dark",
@@ -47,3 +78,33 @@ class Palette:
 
     def footer(self, message: MessageView) -> Style:
         return self.error if message.tone == "error" else self.dim
+
+
+class Marks(NamedTuple):
+    """Styles of what is laid over lines that are painted already."""
+
+    focus: Style
+    hit: Style
+    current: Style
+    below: Style
+    selection: Style
+
+
+def read_palette(widget: Widget) -> Palette:
+    """Read the styles that the style sheets give the transcript now."""
+    theme = widget.app.current_theme
+    styles = {part: widget.get_component_rich_style(f"transcript--{part}") for part in _PARTS}
+    words = {part.replace("-", "_"): _words(style) for part, style in styles.items() if part not in _SURFACES}
+    surfaces = {part: Style(bgcolor=styles[part].bgcolor) for part in _SURFACES}
+    return Palette(**words, **surfaces, base=Style(), code_theme=CODE_THEMES[theme.dark, theme.ansi])
+
+
+def read_marks(widget: Widget) -> Marks:
+    styles = {part: widget.get_component_rich_style(f"transcript--{part}") for part in _MARKS}
+    styles["focus"] = _words(styles["focus"])
+    return Marks(**styles, selection=widget.screen.get_component_rich_style("screen--selection"))
+
+
+def _words(style: Style) -> Style:
+    """A style without its background, which the line it stands on gives."""
+    return style.without_color + Style(color=style.color)

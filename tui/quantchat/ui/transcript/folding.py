@@ -1,0 +1,58 @@
+"""What is shown of long texts until the reader asks for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.style import Style
+from textual.strip import Strip
+
+LONG_LINES = 20
+LONG_CHARACTERS = 2_000
+SHOWN_LINES = 6
+SHOWN_CHARACTERS = 600
+PREVIEW_LINES = 3
+
+
+def shorten(text: str) -> tuple[str, str]:
+    """Cut a long text; return what is shown of it, and how much is not, or "" for a text that is shown whole."""
+    if text.count("\n") < LONG_LINES and len(text) <= LONG_CHARACTERS:
+        return text, ""
+    lines = text.split("\n", SHOWN_LINES)
+    head = "\n".join(lines[:SHOWN_LINES])
+    if len(head) > SHOWN_CHARACTERS or len(lines) <= SHOWN_LINES:
+        return text[:SHOWN_CHARACTERS], f"{len(text) - SHOWN_CHARACTERS:,} more characters"
+    return head, f"{lines[-1].count(chr(10)) + 1:,} more lines"
+
+
+def count_words(text: str) -> str:
+    number = len(text.split())
+    return f"{number:,} word{'' if number == 1 else 's'}"
+
+
+class GrowingLines:
+    """Plain text that grows: lines that are complete are wrapped once."""
+
+    def __init__(self, wrap: Callable[[str], list[Strip]]) -> None:
+        self._wrap = wrap
+        self._settled: list[Strip] = []
+        self._start = 0
+
+    def feed(self, text: str) -> list[Strip]:
+        """Return the lines of `text`, which begins with everything that was fed before."""
+        end = text.rfind("\n") + 1
+        if end > self._start:
+            self._settled += self._wrap(text[self._start : end - 1])
+            self._start = end
+        return [*self._settled, *(self._wrap(text[self._start :]) if self._start < len(text) else ())]
+
+
+def last_lines(text: str, wrap: Callable[[str], list[Strip]]) -> list[Strip]:
+    """Return the last few lines of a text, without looking at all of it."""
+    return wrap("\n".join(text.rstrip().rsplit("\n", PREVIEW_LINES)[-PREVIEW_LINES:]))[-PREVIEW_LINES:]
+
+
+def with_bar(strips: list[Strip], bar: Strip, width: int, fill: Style | None) -> list[Strip]:
+    """Put the two cells of the bar before each line, and fill the line up if it has a background of its own."""
+    lines = [Strip([*bar, *strip]) for strip in strips]
+    return lines if fill is None else [line.extend_cell_length(width).apply_style(fill) for line in lines]

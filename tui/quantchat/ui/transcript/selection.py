@@ -1,0 +1,49 @@
+"""Text that the mouse selects."""
+
+from __future__ import annotations
+
+from textual.selection import Selection
+from textual.strip import Strip
+
+from quantchat.ui.transcript.document import Document, Place
+from quantchat.ui.transcript.drawing import Over
+from quantchat.ui.transcript.entry import BAR
+
+# Selections name a line as message * _LINES + line: heights above it may be corrected while text is selected.
+_LINES = 1 << 20
+
+
+def row(place: Place) -> int:
+    return place.entry * _LINES + place.line
+
+
+def with_offsets(strip: Strip, place: Place) -> Strip:
+    """Say of each character where it is, which Textual asks while the mouse selects."""
+    return strip.apply_offsets(0, row(place))
+
+
+def selected_part(selection: Selection, place: Place) -> tuple[Over, ...]:
+    span = selection.get_span(row(place))
+    return () if span is None else (Over(span[0], None if span[1] == -1 else span[1], "selection"),)
+
+
+def selected_text(selection: Selection, document: Document) -> str:
+    """Return what is selected: everything as it was said, or some lines as they are shown."""
+    entries = document.entries
+    if selection.start is None and selection.end is None:
+        return "\n\n".join(entry.words.raw for entry in entries)
+    last = len(entries) - 1
+    first_row = selection.start.y if selection.start else 0
+    last_row = selection.end.y if selection.end else row(Place(last, _LINES - 1))
+    lines = []
+    for number in range(first_row // _LINES, min(last, last_row // _LINES) + 1):
+        document.paint(number)
+        for line, strip in enumerate(entries[number].lines):
+            span = selection.get_span(row(Place(number, line)))
+            if span is not None:
+                lines.append(_cut(strip.text, *span))
+    return "\n".join(lines)
+
+
+def _cut(text: str, start: int, end: int) -> str:
+    return text[max(BAR, start) : None if end == -1 else max(BAR, end)].rstrip()
