@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
+from textual.widgets import Static
 
 from quantchat.domain.chat import Message
 from quantchat.ui.app import QuantchatApp
 from quantchat.ui.screens.chat import ChatScreen
+from quantchat.ui.screens.dialogs import ErrorScreen
 from quantchat.ui.widgets.line import Line
 from unit.catalog.model_folders import make_gptq
 
@@ -45,6 +47,11 @@ class Rig:
 
     def line(self, name: str) -> str:
         return self.chat.query_one(f"#{name}", Line).plain
+
+    async def dialog(self) -> str:
+        """Wait for a dialog and return its words."""
+        await self.until(lambda: isinstance(self.app.screen, ErrorScreen) and self.app.screen.query(Static), "a dialog")
+        return "\n".join(str(words.content) for words in self.app.screen.query(Static))
 
     async def load(self, name: str = "alpha") -> None:
         """Load a model by its row."""
@@ -85,6 +92,8 @@ async def running(
         make_gptq(models / "beta-GPTQ")
     (folder / "script.json").write_text(json.dumps(script or {}))
     monkeypatch.setenv("QUANTCHAT_HOME", str(folder / "home"))
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("HF_HUB_CACHE", str(folder / "hub"))
     monkeypatch.setenv("QUANTCHAT_SCRIPT", str(folder / "script.json"))
     monkeypatch.setenv("QUANTCHAT_ENGINE_COMMAND", shlex.join([sys.executable, str(SCRIPTED_ENGINE)]))

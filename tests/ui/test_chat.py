@@ -282,20 +282,24 @@ async def test_a_theme_with_a_bad_colour_is_named_and_survived(tmp_path: Path, m
     (themes / "broken.toml").write_text('name = "broken"\ndark = true\nprimary = "purpleish"\n')
     async with running(tmp_path, monkeypatch, theme="broken") as rig:
         assert rig.app.theme == "quantchat-dark"
-        messages = " ".join(notification.message for notification in rig.app._notifications)
-        assert "broken.toml" in messages
-        assert "primary" in messages
+        told = await rig.dialog()
+        assert "broken.toml" in told
+        assert "primary" in told
+        assert "There is no theme 'broken'" in told
 
 
 async def test_keys_can_be_changed_and_wrong_ones_are_named(tmp_path: Path, monkeypatch: Patch) -> None:
     config = tmp_path / "home" / "config"
     config.mkdir(parents=True)
-    (config / "config.toml").write_text('[keys]\nhelp = "f12"\nnew = "ctrl+l"\nrename = "nokey!"\nfoo = "f1"\n')
+    (config / "config.toml").write_text('[keys]\nhelp = "f11"\nnew = "ctrl+l"\nrename = "nokey!"\nfoo = "f1"\n')
     async with running(tmp_path, monkeypatch) as rig:
-        messages = " ".join(notification.message for notification in rig.app._notifications)
+        told = await rig.dialog()
+        assert "3 things" in told
         for named in ("'new'", "'rename'", "'foo'"):
-            assert named in messages
-        await rig.pilot.press("f12")
+            assert named in told
+        await rig.pilot.press("escape")
+        await rig.until(lambda: rig.app.screen is rig.chat)
+        await rig.pilot.press("f11")
         await rig.until(lambda: isinstance(rig.app.screen, HelpScreen))
 
 
@@ -335,6 +339,9 @@ async def test_toasts_carry_no_escape_sequences(tmp_path: Path, monkeypatch: Pat
     themes.mkdir(parents=True)
     (themes / "evil\x1b]0;owned\x07.toml").write_text("primary = 1\n")
     async with running(tmp_path, monkeypatch) as rig:
+        await rig.until(lambda: len(rig.app.screen_stack) > 1)
+        assert "\x1b" not in await rig.dialog()
+        rig.app.notify("evil\x1b]0;owned\x07")
         await rig.until(lambda: rig.app._notifications)
         assert not any("\x1b" in notification.message for notification in rig.app._notifications)
 

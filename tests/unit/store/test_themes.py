@@ -6,7 +6,7 @@ import pytest
 import tomlkit
 
 from quantchat import paths
-from quantchat.store.themes import COLOURS, ThemeFile, load_themes, read_theme
+from quantchat.store.themes import ANSI_COLOURS, COLOURS, ThemeFile, ThemeFolders, load_themes, read_theme
 
 SHIPPED = paths.shipped_themes_dir()
 INKS = ("foreground", "primary", "secondary", "accent", "success", "warning", "error")
@@ -49,20 +49,25 @@ def test_contrast_is_that_of_the_standard() -> None:
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
 
 
-def test_a_dark_and_a_light_theme_are_shipped() -> None:
-    dark = {name: theme.dark for name, theme in shipped().items()}
-    assert (dark["quantchat-dark"], dark["quantchat-light"]) == (True, False)
-    assert all((SHIPPED / f"{name}.toml").exists() for name in shipped())
+def test_eight_themes_and_more_are_shipped() -> None:
+    themes = shipped()
+    assert {"nord", "gruvbox-dark", "catppuccin-mocha", "dracula", "high-contrast", "terminal"} < set(themes)
+    assert len(themes) >= 8
+    assert sum(not theme.dark for theme in themes.values()) >= 2
+    assert all((SHIPPED / f"{name}.toml").exists() for name in themes)
 
 
-@pytest.mark.parametrize("name", sorted(shipped()))
+@pytest.mark.parametrize("name", [name for name, theme in sorted(shipped().items()) if not theme.native])
 def test_shipped_themes_can_be_read_by_anyone(name: str) -> None:
     theme = shipped()[name]
+    high = name == "high-contrast"
+    words = 7.0 if high or name.startswith("quantchat") else 4.5
+    bars = dict.fromkeys(PAPERS, 7.0) if high else {"background": 4.5, "surface": 4.5, "panel": 4.0}
     weak = {
-        (ink, paper): round(contrast(getattr(theme, ink), getattr(theme, paper)), 2)
+        (ink, paper): round(found, 2)
         for ink in INKS
-        for paper in PAPERS
-        if contrast(getattr(theme, ink), getattr(theme, paper)) < (7 if ink == "foreground" else 4.5)
+        for paper, bar in bars.items()
+        if (found := contrast(getattr(theme, ink), getattr(theme, paper))) < (words if ink == "foreground" else bar)
     }
     assert weak == {}
     pairs = [
@@ -71,9 +76,20 @@ def test_shipped_themes_can_be_read_by_anyone(name: str) -> None:
         (theme.variables["input-cursor-foreground"], theme.variables["input-cursor-background"]),
         (theme.variables["footer-key-foreground"], theme.variables["footer-background"]),
         (theme.foreground, theme.variables["input-selection-background"]),
+        (theme.foreground, theme.variables["screen-selection-background"]),
     ]
     assert [pair for pair in pairs if contrast(*pair) < 4.5] == []
     assert theme.dark == (luminance(theme.background) < luminance(theme.foreground))
+
+
+@pytest.mark.parametrize("name", [name for name, theme in sorted(shipped().items()) if theme.native])
+def test_a_theme_of_the_terminals_colours_has_no_other(name: str) -> None:
+    theme = shipped()[name]
+    colours = {getattr(theme, colour) for colour in COLOURS}
+    styles = {"none", "bold", "reverse", "underline"}
+    assert colours <= ANSI_COLOURS
+    assert {value for key, value in theme.variables.items() if not key.endswith("-style")} <= ANSI_COLOURS
+    assert {value for key, value in theme.variables.items() if key.endswith("-style")} <= styles
 
 
 def test_the_users_theme_wins(dirs: tuple[Path, Path]) -> None:
@@ -151,3 +167,34 @@ def test_folders_that_are_missing_or_files(tmp_path: Path) -> None:
     themes, problems = load_themes(tmp_path / "none", tmp_path / "file")
     assert themes == {}
     assert len(problems) == 1
+
+
+def test_only_what_changed_is_read_again(dirs: tuple[Path, Path]) -> None:
+    path = dirs[1] / "mine.toml"
+    path.write_text(theme_text(primary="#111"))
+    folders = ThemeFolders(*dirs)
+    assert folders.look()
+    assert not folders.look()
+    path.write_text(theme_text(primary="#222222"))
+    assert folders.look()
+    assert folders.themes["plain"].primary == "#222222"
+    path.unlink()
+    assert folders.look()
+    assert folders.themes == {}
+
+
+def test_a_broken_file_leaves_its_theme_as_it_was_until_it_is_mended(dirs: tuple[Path, Path]) -> None:
+    (dirs[0] / "plain.toml").write_text(theme_text(primary="#111"))
+    path = dirs[1] / "mine.toml"
+    path.write_text(theme_text(primary="#222"))
+    folders = ThemeFolders(*dirs)
+    folders.look()
+    path.write_text("primary = ")
+    assert folders.look()
+    assert folders.themes["plain"].primary == "#222"
+    assert len(folders.problems) == 1
+    assert not folders.look()
+    path.write_text(theme_text(primary="#333333"))
+    assert folders.look()
+    assert folders.themes["plain"].primary == "#333333"
+    assert folders.problems == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tomlkit import TOMLDocument
 
 
+ClipboardSetting = Literal["auto", "osc52", "tmux", "file"]
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What the user has chosen.
 
@@ -25,20 +28,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         models_dirs: Further folders to look for models in.
         sampling: Sampling for all sessions; a session's own wins.
         system_prompt: For new sessions.
-        keys: Action name to key, such as `{"stop": "ctrl+x"}`.
+        keys: Command id to keys, such as `{"stop": "ctrl+x"}`; a table may hold those of one part of the screen.
         kernel: A kernel name of the policy table; None lets quantchat choose.
         device: `cpu`, `cuda:0`, ...; None takes the first GPU, else the CPU.
         allow_pickle: Also read weights from pickle files, which can run code.
+        clipboard: Where copied text goes: `osc52` to the terminal, `tmux` into its buffer, `file` into a file; `auto`
+            chooses by the terminal.
     """
 
     theme: str = "quantchat-dark"
     models_dirs: list[str] = []
     sampling: SamplingOverrides = SamplingOverrides()
     system_prompt: str = ""
-    keys: dict[str, str] = {}
+    keys: dict[str, str | dict[str, str]] = {}
     kernel: str | None = None
     device: str | None = None
     allow_pickle: bool = False
+    clipboard: ClipboardSetting = "auto"
 
 
 def load_settings(path: Path | None = None) -> tuple[Settings, list[ErrorReport]]:

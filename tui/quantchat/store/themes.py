@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -49,29 +49,87 @@ class ThemeFile(msgspec.Struct, frozen=True, kw_only=True):
     error: str
     variables: dict[str, str] = {}
 
+    @property
+    def native(self) -> bool:
+        """Whether it leaves its colours to the terminal's own palette."""
+        return self.background in ANSI_COLOURS
+
 
 NOT_COLOURS = frozenset({"name", "dark", "variables"})
 COLOURS = tuple(name for name in ThemeFile.__struct_fields__ if name not in NOT_COLOURS)
 
 
-def load_themes(shipped: Path, user: Path) -> tuple[dict[str, ThemeFile], list[ErrorReport]]:
-    """Read all `*.toml` of both folders; the user's win over shipped ones of the same name. Never raises."""
-    themes: dict[str, ThemeFile] = {}
-    reports: list[ErrorReport] = []
-    for folder in (shipped, user):
-        try:
-            files = sorted(path for path in folder.iterdir() if path.suffix == ".toml")
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            reports.append(translate_os_error(error, folder, reading=True).report)
-            continue
-        for path in files:
-            theme, wrong = read_theme(path)
-            reports += wrong
-            if theme is not None:
-                themes[theme.name] = theme
-    return themes, reports
+class ThemeFolders:
+    """The themes of some folders, of which later ones win.
+
+    Attributes:
+        themes: All usable themes by name.
+        problems: What is wrong with files now.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        self._folders = folders
+        self._read: dict[Path, _Reading] = {}
+        self.themes: dict[str, ThemeFile] = {}
+        self.problems: list[ErrorReport] = []
+
+    def look(self) -> bool:
+        """Read files that are new or have changed; return whether there were any. Never raises.
+
+        A file that has become unusable leaves its theme as it was last.
+        """
+        found: dict[Path, _Reading] = {}
+        problems: list[ErrorReport] = []
+        for folder in self._folders:
+            paths, wrong = _theme_files(folder)
+            problems += wrong
+            found |= {path: _read_again(path, self._read.get(path)) for path in paths}
+        problems += [problem for reading in found.values() for problem in reading.problems]
+        changed = found != self._read or problems != self.problems
+        self._read, self.problems = found, problems
+        self.themes = {reading.theme.name: reading.theme for reading in found.values() if reading.theme is not None}
+        return changed
+
+
+class _Reading(NamedTuple):
+    """A theme file as it was when it was read; `stamp` tells whether it has changed since."""
+
+    stamp: tuple[int, int, int]
+    theme: ThemeFile | None
+    problems: list[ErrorReport]
+
+
+def load_themes(*folders: Path) -> tuple[dict[str, ThemeFile], list[ErrorReport]]:
+    """Read all `*.toml` of some folders; later folders win over earlier ones. Never raises."""
+    themes = ThemeFolders(*folders)
+    themes.look()
+    return themes.themes, themes.problems
+
+
+def is_theme_name(name: str) -> bool:
+    """Whether a theme may be called so; such a name is also safe as that of a file."""
+    return _THEME_NAME.fullmatch(name) is not None
+
+
+def _theme_files(folder: Path) -> tuple[list[Path], list[ErrorReport]]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix == ".toml"), []
+    except FileNotFoundError:
+        return [], []
+    except OSError as error:
+        return [], [translate_os_error(error, folder, reading=True).report]
+
+
+def _read_again(path: Path, before: _Reading | None) -> _Reading:
+    try:
+        status = path.stat()
+        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+    except OSError:
+        stamp = (0, 0, 0)
+    if before is not None and before.stamp == stamp:
+        return before
+    theme, problems = read_theme(path)
+    return _Reading(stamp, theme or (before.theme if before is not None else None), problems)
 
 
 def read_theme(path: Path) -> tuple[ThemeFile | None, list[ErrorReport]]:
@@ -106,7 +164,7 @@ def _bad_values(good: Mapping[str, Any]) -> Iterator[Fault]:
     for key in COLOURS:
         if key in good and not is_colour(good[key]):
             yield Fault(key, f"is {good[key]!r}; {COLOUR_RULE}")
-    if "name" in good and not _THEME_NAME.fullmatch(good["name"]):
+    if "name" in good and not is_theme_name(good["name"]):
         yield Fault("name", f"is {good['name']!r}; allowed are letters, digits, `-` and `_`")
     for name, value in good.get("variables", {}).items():
         if not _VARIABLE_NAME.fullmatch(name):
@@ -130,5 +188,5 @@ def _report(path: Path, detail: str) -> ErrorReport:
         code="theme",
         title=f"The theme {path.stem} cannot be used",
         detail=f"{path}: {detail}",
-        remedy="Correct the file; until then another theme is used",
+        remedy="Correct the file; it is read again as soon as it is saved",
     )

@@ -7,31 +7,30 @@ import contextvars
 import gc
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from textual.app import App, SystemCommand
+from textual.app import App
+from textual.binding import BindingType
 from textual.content import Content
-from textual.screen import Screen
+from textual.filter import LineFilter
 
 from quantchat.domain.text import clean
 from quantchat.errors import ErrorReport, QuantchatError, StorageError
 from quantchat.services.desk import Desk
 from quantchat.services.facts import Fact, Notice
 from quantchat.store.settings import load_settings
-from quantchat.ui.commands import commands
 from quantchat.ui.hangup import HangUp
-from quantchat.ui.keys import key_map
+from quantchat.ui.keys import bindings, key_map, textual_keymap
 from quantchat.ui.screens.chat import NARROW, WIDE_COLUMNS, ChatScreen
-from quantchat.ui.screens.dialogs import ErrorScreen
-from quantchat.ui.theming import DEFAULT_THEME, read_themes
+from quantchat.ui.theming import Themes
 
 LOCAL_HZ, SSH_HZ = 20, 10
 LOOK_SECONDS = 1.0
 
 
-class QuantchatApp(App[None]):
+class QuantchatApp(App[None], inherit_bindings=False):
     """The full-screen program.
 
     Args:
@@ -45,7 +44,9 @@ class QuantchatApp(App[None]):
     TITLE = "quantchat"
     # The default screen's own CSS_PATH is not read by Textual, so the main screen's sheet hangs here.
     CSS_PATH = "screens/chat.tcss"
-    ENABLE_COMMAND_PALETTE = True
+    # The main screen has its own; Textual's would also open over dialogs.
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [binding for binding in bindings() if binding.id == "quit"]
 
     def __init__(
         self,
@@ -59,15 +60,13 @@ class QuantchatApp(App[None]):
         self._chat: ChatScreen | None = None
         super().__init__()
         self.animation_level = "none"
+        self._no_colour = self._without_colours()
         settings, problems = load_settings()
         self.key_map, key_problems = key_map(settings.keys)
-        self.set_keymap(self.key_map)
-        themes, theme_problems = read_themes()
-        for wanted in themes.values():
-            self.register_theme(wanted)
-        self._theme_names = list(themes)
-        self._problems = [*problems, *key_problems, *theme_problems]
-        self._choose_theme(theme or settings.theme)
+        self.set_keymap(textual_keymap(self.key_map))
+        self._problems = [*problems, *key_problems]
+        self.themes = Themes(self)
+        self.themes.begin(settings.theme, theme)
         self.desk = Desk(settings, self._take, models_dirs=models_dirs)
         self._wanted_model = model
         self._wanted_session = session or (self.desk.state.last_session if resume else None)
@@ -76,27 +75,13 @@ class QuantchatApp(App[None]):
         self._taking = False
         self._own: contextvars.Context | None = None
 
-    def _choose_theme(self, name: str) -> None:
-        if name in self.available_themes:
-            self.theme = name
-            return
-        known = DEFAULT_THEME if DEFAULT_THEME in self.available_themes else "textual-dark"
-        self.theme = known
-        self._problems.append(
-            ErrorReport(
-                code="theme",
-                title=f"There is no theme {name!r}",
-                detail=f"{known} is used",
-                remedy=f"Known themes: {', '.join(self._theme_names)}",
-            )
-        )
+    def _without_colours(self) -> Sequence[LineFilter]:
+        """Return the filter that NO_COLOR asks for."""
+        if not self.no_color:
+            return ()
+        from quantchat.ui.nocolour import NoColour
 
-    def next_theme(self) -> None:
-        """Change to the next of the shipped and user themes."""
-        names = self._theme_names
-        if names:
-            place = names.index(self.theme) + 1 if self.theme in names else 0
-            self.theme = names[place % len(names)]
+        return (NoColour(),)
 
     # Start
 
@@ -125,8 +110,8 @@ class QuantchatApp(App[None]):
 
     async def _start(self) -> None:
         chat = self.chat
-        self._show_problems()
         engine = asyncio.create_task(self._start_engine())
+        await self._show_problems()
         recovered = await self.desk.archive.recover()
         if recovered:
             self.notify(f"Recovered {len(recovered)} interrupted answer(s)", markup=False)
@@ -144,9 +129,15 @@ class QuantchatApp(App[None]):
         except QuantchatError as error:
             self._show_notice(Notice(report=error.report, dialog=True))
 
-    def _show_problems(self) -> None:
-        for problem in self._problems:
-            self.notify(problem.sentence(), severity="warning", timeout=12, markup=False)
+    async def _show_problems(self) -> None:
+        """Tell what is wrong with settings, keys and themes: one thing in a toast, more in one dialog."""
+        problems = [*self._problems, *await self.themes.look()]
+        if len(problems) == 1:
+            self._show_notice(Notice(report=problems[0], severity="warning"))
+        elif problems:
+            from quantchat.ui.screens.dialogs import gathered
+
+            self.show_error(gathered(problems))
 
     def _open_wanted_session(self) -> None:
         newest = self.chat.summaries[0].id if self.chat.summaries else None
@@ -198,23 +189,32 @@ class QuantchatApp(App[None]):
         """Show a toast; what it says may hold file names and other people's words."""
         super().notify(clean(message), markup=markup, **options)
 
+    def copy_to_clipboard(self, text: str) -> None:
+        """Take what Textual's own keys copy the way of all copies."""
+        from quantchat.ui import clipboard
+
+        clipboard.send(self, text, "the selection")
+
     def _show_notice(self, notice: Notice) -> None:
         if notice.dialog:
-            self.push_screen(ErrorScreen(notice.report))
+            self.show_error(notice.report)
         else:
             self.notify(notice.report.sentence(), severity=notice.severity, timeout=10, markup=False)
+
+    def show_error(self, report: ErrorReport) -> None:
+        """Show what needs reading in a dialog."""
+        from quantchat.ui.screens.dialogs import ErrorScreen
+
+        self.push_screen(ErrorScreen(report))
 
     async def _look(self) -> None:
         await self.desk.memory.look(self.desk.library.engine_pid)
         self.chat.draw("status", "models", "activity")
+        for problem in await self.themes.look():
+            self._show_notice(Notice(report=problem, severity="warning"))
 
-    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        for command in commands("everywhere"):
-            if command.id != "palette":
-                yield SystemCommand(command.title, command.help, lambda c=command: self._run_command(c.action))
-
-    async def _run_command(self, action: str) -> None:
-        await self.chat.run_action(action)
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return self._no_colour or super().get_line_filters()
 
     def watch_theme(self) -> None:
         if self._chat is not None and self._chat.is_mounted:

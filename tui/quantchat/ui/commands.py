@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Scope = Literal["everywhere", "reading", "list"]
-"""Where a command's keys work: in every part of the main screen, in the transcript, or in the lists."""
+Scope = Literal["everywhere", "prompt", "reading", "list"]
+"""Where a command's keys work: in every part of the main screen, or only in the prompt, the transcript, the lists."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Command:
         keys: Comma-separated Textual key names.
         slash: What to type after `/`; further names after a comma.
         argument: What may follow the slash name, such as `[text]`; empty if nothing may.
+        offered: Whether the palette names it; a key that means two things does not belong there.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Command:
     slash: str = ""
     argument: str = ""
     scope: Scope = "everywhere"
+    offered: bool = True
 
     @property
     def slashes(self) -> tuple[str, ...]:
@@ -48,6 +50,7 @@ COMMANDS: tuple[Command, ...] = (
         "ctrl+r",
         "regenerate",
     ),
+    Command("interrupt", "Copy or stop", "Copy selected text, else stop", "interrupt", "ctrl+c", offered=False),
     # The prompt
     Command("editor", "Write in $EDITOR", "Write the prompt in your own editor", "editor", "ctrl+g", "editor"),
     Command("attach", "Attach a file", "Put a text file into the prompt", "attach", "", "attach", "file"),
@@ -89,9 +92,13 @@ COMMANDS: tuple[Command, ...] = (
     Command("sidebar", "Hide or show the sidebar", "Give the chat the whole width", "toggle_sidebar", "f8", "sidebar"),
     Command("theme", "Theme", "Choose the colours, with a live preview", "theme", "f9", "theme", "[name]"),
     Command("redraw", "Redraw", "Draw the whole screen again", "redraw", "f12", "redraw"),
-    Command("palette", "Command palette", "Find an action by its name", "palette", "ctrl+p"),
+    Command("palette", "Command palette", "Find an action by its name", "palette", "ctrl+p", offered=False),
     Command("help", "Help", "Keys and commands", "help", "f1", "help"),
     Command("quit", "Quit", "Save everything and leave; exit and bye do too", "quit", "ctrl+q", "quit,exit,bye"),
+    # In the prompt
+    Command(
+        "prompt.recall", "Recall", "Recall earlier prompts, in an empty prompt", "up_or_recall", "up", scope="prompt"
+    ),
     # In the transcript
     Command("read.next", "Next message", "Next message", "next_message", "j", scope="reading"),
     Command("read.previous", "Previous message", "Previous message", "previous_message", "k", scope="reading"),
@@ -114,6 +121,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("list.up", "Up", "Row before", "cursor_up", "k,up", scope="list"),
     Command("list.first", "First", "First row", "first", "g,home", scope="list"),
     Command("list.last", "Last", "Last row", "last", "G,end", scope="list"),
+    Command("list.page-up", "Page up", "A page of rows up", "page_up", "pageup", scope="list"),
+    Command("list.page-down", "Page down", "A page of rows down", "page_down", "pagedown", scope="list"),
+    Command("list.delete", "Delete", "Delete the session under the cursor", "delete_row", "delete", scope="list"),
 )
 QUIT_WORDS = frozenset({"exit", "quit", "bye"})
 """Typed alone as a prompt, these leave the program."""
@@ -121,19 +131,19 @@ QUIT_WORDS = frozenset({"exit", "quit", "bye"})
 PROMPT_KEYS = (
     ("enter", "send"),
     ("ctrl+j", "new line (also Shift+Enter where the terminal sends it)"),
-    ("up", "recall earlier prompts, in an empty prompt"),
-    ("ctrl+c", "copy selected text, else stop the answer"),
     ("tab", "complete after / or @, else go to the next part of the screen"),
 )
-LIST_KEYS = (
-    ("enter", "load the model, open the session"),
-    ("delete", "delete the session under the cursor"),
-)
+LIST_KEYS = (("enter", "load the model, open the session"),)
 
 
 def commands(scope: Scope) -> Iterable[Command]:
     """The commands whose keys work in one part of the screen."""
     return (command for command in COMMANDS if command.scope == scope)
+
+
+def find_command(command_id: str) -> Command:
+    """The command of an id of the table."""
+    return next(command for command in COMMANDS if command.id == command_id)
 
 
 def find_slash(text: str) -> Command | None:
@@ -145,13 +155,3 @@ def find_slash(text: str) -> Command | None:
 def is_mistyped(text: str) -> bool:
     """Whether a prompt is one word that looks like a command and is none, such as `/unlaod`; `/etc/hosts` is not."""
     return text.startswith("/") and text[1:].isalpha() and find_slash(text) is None
-
-
-def show_keys(keys: str) -> str:
-    """Write key names as people say them: `ctrl+l,f4` becomes `Ctrl+L / F4`."""
-    names = {"escape": "Esc", "slash": "/", "pageup": "Page Up", "pagedown": "Page Down"}
-    return " / ".join(
-        names.get(key) or ("+".join(part.capitalize() for part in key.split("+")) if len(key) > 1 else key)
-        for key in keys.split(",")
-        if key
-    )

@@ -8,9 +8,9 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
-from textual import events, on
+from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.screen import Screen
@@ -51,10 +51,7 @@ class ChatScreen(ChatActions, Screen[None]):
 
     HORIZONTAL_BREAKPOINTS = [(0, NARROW), (WIDE_COLUMNS, WIDE)]  # noqa: RUF012 - Textual declares it so
     AUTO_FOCUS = "#prompt"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *bindings(),
-        Binding("ctrl+c", "interrupt", "Copy or stop", show=False, priority=True, id="interrupt"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings()]
 
     def __init__(self, desk: Desk, session: Session, *, flush_hz: int) -> None:
         super().__init__()
@@ -295,11 +292,6 @@ class ChatScreen(ChatActions, Screen[None]):
 
     # Events of the widgets
 
-    def on_key(self, event: events.Key) -> None:
-        if event.key == "delete" and self.query_one("#sessions").has_focus:
-            event.stop()
-            self.action_delete()
-
     def _submit(self, written: str) -> None:
         text = written.strip()
         if not text:
@@ -321,6 +313,10 @@ class ChatScreen(ChatActions, Screen[None]):
         asked = [message for message in self.session.branch() if message.role == "user"]
         if asked and not self.prompt.text:
             self.prompt.load(asked[-1].text)
+
+    @on(RowList.DeleteRequested, "#sessions")
+    def _on_delete_requested(self) -> None:
+        self.action_delete()
 
     @on(RowList.OptionSelected, "#models")
     def _on_model_chosen(self, event: RowList.OptionSelected) -> None:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from quantchat.domain.text import clean
 from quantchat.errors import ErrorReport
+from quantchat.ui.keys import scroll_bindings
+
+
+class Panel(VerticalScroll, inherit_bindings=False):
+    """Something to read that is moved with the keys of lists."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*scroll_bindings()]
+
+
+class Frame(Panel):
+    """A dialog that scrolls where it does not fit; what its keys do stands in its lower edge."""
+
+    def __init__(self, hint: str, *, classes: str = "") -> None:
+        super().__init__(classes=f"dialog {classes}")
+        self.border_subtitle = hint
 
 
 class ConfirmScreen(ModalScreen[bool]):
@@ -29,9 +45,8 @@ class ConfirmScreen(ModalScreen[bool]):
         self._question, self._verb = clean(question), verb
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog"):
+        with Frame(f"y {self._verb.lower()}s  Esc keeps"):
             yield Static(self._question, markup=False)
-            yield Static(f"Enter or y: {self._verb.lower()}    Esc or n: keep", classes="hint", markup=False)
 
     def action_answer(self, sure: bool) -> None:
         self.dismiss(sure)
@@ -42,16 +57,19 @@ class TitleScreen(ModalScreen[str | None]):
 
     CSS_PATH = "dialogs.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,ctrl+c", "cancel", "Cancel", priority=True)]
+    AUTO_FOCUS = "Input"
 
     def __init__(self, title: str) -> None:
         super().__init__()
         self._title = clean(title, newlines=False)
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog"):
+        with Frame("Enter keeps  Esc cancels"):
             yield Static("Title of this session", classes="title")
-            yield Input(self._title, max_length=200)
-            yield Static("Enter keeps it    Esc leaves it as it was", classes="hint")
+            title = Input(self._title, max_length=200)
+            # A blinking cursor sends bytes down an idle line.
+            title.cursor_blink = False
+            yield title
 
     @on(Input.Submitted)
     def _on_submitted(self, event: Input.Submitted) -> None:
@@ -59,6 +77,17 @@ class TitleScreen(ModalScreen[str | None]):
 
     def action_cancel(self) -> None:
         self.dismiss(None)
+
+
+def gathered(reports: Sequence[ErrorReport]) -> ErrorReport:
+    """Make one report of several, so that they fill one dialog instead of lying over each other."""
+    return ErrorReport(
+        code="settings",
+        title=f"{len(reports)} things in your settings need attention",
+        detail="\n\n".join(
+            "\n".join(part for part in (report.title, report.detail, report.remedy) if part) for report in reports
+        ),
+    )
 
 
 class ErrorScreen(ModalScreen[None]):
@@ -75,17 +104,16 @@ class ErrorScreen(ModalScreen[None]):
         self._report = report
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog -error"):
+        with Frame("Esc closes  c copies the text", classes="-error"):
             yield Static(clean(self._report.title), classes="title", markup=False)
-            with VerticalScroll(classes="body"):
-                yield Static(clean(self._report.detail), markup=False)
+            yield Static(clean(self._report.detail), classes="body", markup=False)
             yield Static(clean(self._report.remedy), classes="hint", markup=False)
-            yield Static("Esc closes    c copies the text", classes="hint")
 
     def action_close(self) -> None:
         self.dismiss(None)
 
     def action_copy(self) -> None:
+        from quantchat.ui import clipboard
+
         report = self._report
-        self.app.copy_to_clipboard("\n".join((report.title, report.detail, report.remedy)))
-        self.app.notify("Sent to the terminal's clipboard (OSC 52)")
+        clipboard.send(self.app, "\n".join((report.title, report.detail, report.remedy)), "the message")

@@ -3,77 +3,145 @@
 from __future__ import annotations
 
 import textwrap
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar
 
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import Vertical
 from textual.content import Content
+from textual.events import Resize
 from textual.screen import ModalScreen
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
 from quantchat import paths
-from quantchat.ui.commands import COMMANDS, LIST_KEYS, PROMPT_KEYS, commands, show_keys
+from quantchat.domain.text import clean
+from quantchat.ui.commands import COMMANDS, LIST_KEYS, PROMPT_KEYS, Scope, commands
+from quantchat.ui.keys import show_keys
+from quantchat.ui.screens.dialogs import Panel
 
-TEXT_COLUMNS = 44
-"""What 80 columns leave beside the keys."""
+if TYPE_CHECKING:
+    from quantchat.ui.app import QuantchatApp
+
+Rows = list[tuple[str, str]]
+_LEFT = 22
+_NARROW = 56
+"""Below this the meaning of a key stands under it."""
 
 
-def help_text(keys: dict[str, str]) -> Content:
-    """Lay out all keys and commands, with the user's own keys in their place."""
-    lines: list[Content] = []
+def sections(keys: Mapping[str, str]) -> Iterator[tuple[str, Rows]]:
+    """All keys and commands by part of the screen, with the user's own keys in their place."""
 
-    def section(title: str, rows: list[tuple[str, str]]) -> None:
-        lines.append(Content.styled(title, "bold $primary"))
-        for left, right in rows:
-            first, *rest = textwrap.wrap(right, TEXT_COLUMNS) or [""]
-            lines.append(Content.assemble((f"  {left:<18}", "$accent"), first))
-            lines.extend(Content(" " * 20 + more) for more in rest)
-        lines.append(Content())
+    def of(scope: Scope) -> Rows:
+        return [(show_keys(keys[c.id]), c.help) for c in commands(scope) if keys[c.id]]
 
-    section("In the prompt", [(show_keys(key), words) for key, words in PROMPT_KEYS])
-    section("Everywhere", [(show_keys(keys[c.id]), c.help) for c in commands("everywhere") if keys[c.id]])
-    section("In lists", list(LIST_KEYS))
-    section("Typed as a prompt", [(f"/{c.slashes[0]}", c.help) for c in COMMANDS if c.slashes])
-    section(
+    def fixed(rows: Iterable[tuple[str, str]]) -> Rows:
+        return [(show_keys(key), words) for key, words in rows]
+
+    yield "In the prompt", fixed(PROMPT_KEYS) + of("prompt")
+    yield "Everywhere", of("everywhere")
+    yield "Typed as a prompt", [(f"/{c.slashes[0]} {c.argument}", c.help) for c in COMMANDS if c.slashes]
+    yield "In the transcript", of("reading")
+    yield "In lists", fixed(LIST_KEYS) + of("list")
+    yield (
         "Marks",
         [("✓ ~ ✗ !", "a model fits, is tight, is too big, is broken"), ("● * +", "loaded, streaming, answered unseen")],
     )
-    section(
+    yield (
         "Files",
         [
             ("models", f"{paths.models_dir()}, the hub cache, models_dirs in config.toml"),
             ("sessions", str(paths.sessions_dir())),
-            ("settings", str(paths.config_file())),
+            ("settings", f"{paths.config_file()}; [keys] there changes keys by these names: {_names()}"),
+            ("themes", str(paths.user_themes_dir())),
             ("logs", str(paths.logs_dir())),
         ],
     )
-    return Content("\n").join(lines)
+
+
+def _names() -> str:
+    return ", ".join(command.id for command in COMMANDS)
+
+
+def help_text(keys: Mapping[str, str], width: int, query: str = "") -> Content:
+    """Lay the help out in some columns; only rows that hold the query, if there is one."""
+    wanted = query.strip().lower()
+    lines: list[Content] = []
+    for title, rows in sections(keys):
+        found = [row for row in rows if wanted in " ".join(row).lower()]
+        if found:
+            lines.append(Content.styled(title, "bold $primary"))
+            lines.extend(line for left, right in found for line in _row(left, clean(right), width))
+            lines.append(Content())
+    return Content("\n").join(lines) if lines else Content.styled("Nothing of that name", "dim")
+
+
+def _row(left: str, right: str, width: int) -> Iterator[Content]:
+    indent = 4 if width < _NARROW else _LEFT
+    # Paths are longer than a narrow screen; they are cut rather than lost.
+    words = textwrap.wrap(right, max(width - indent, 8)) or [""]
+    label = (f"  {left:<{_LEFT - 3}} ", "$accent")
+    if width < _NARROW or len(left) > _LEFT - 3:
+        yield Content.assemble((f"  {left}", "$accent"))
+    else:
+        yield Content.assemble(label, words.pop(0))
+    yield from (Content(" " * indent + more) for more in words)
 
 
 class HelpScreen(ModalScreen[None]):
-    """Keys, commands, and where things are."""
+    """Keys, commands, and where things are; `/` shows only what holds a word."""
 
     CSS_PATH = "dialogs.tcss"
+    AUTO_FOCUS = "Panel"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,f1,ctrl+c", "close", "Close"),
-        Binding("j", "scroll('down')"),
-        Binding("k", "scroll('up')"),
+        Binding("escape,f1,ctrl+c", "back", "Close", priority=True),
+        Binding("q", "back", "Close"),
+        Binding("slash", "filter", "Filter"),
     ]
 
     def compose(self) -> ComposeResult:
-        from quantchat.ui.app import QuantchatApp
+        with Vertical(classes="dialog -help") as frame:
+            frame.border_title = "Help"
+            frame.border_subtitle = "/ finds  j k move  Esc closes"
+            query = Input(placeholder="Show lines that hold …")
+            # A blinking cursor sends bytes down an idle line.
+            query.cursor_blink = False
+            query.display = False
+            yield query
+            with Panel():
+                yield Static(id="help")
 
-        app = self.app
-        assert isinstance(app, QuantchatApp)
-        with Vertical(classes="dialog"):
-            with VerticalScroll(classes="body"):
-                yield Static(help_text(app.key_map))
-            yield Static("Esc closes    j k and Page Down move", classes="hint")
+    def on_mount(self) -> None:
+        self.call_after_refresh(self._draw)
 
-    def action_scroll(self, where: str) -> None:
-        body = self.query_one(VerticalScroll)
-        body.scroll_relative(y=1 if where == "down" else -1, animate=False)
+    def on_resize(self, event: Resize) -> None:
+        self.call_after_refresh(self._draw)
 
-    def action_close(self) -> None:
-        self.dismiss(None)
+    def _draw(self) -> None:
+        app: QuantchatApp = self.app  # type: ignore[assignment]
+        width = self.query_one(Panel).scrollable_content_region.width
+        self.query_one("#help", Static).update(help_text(app.key_map, width, self.query_one(Input).value))
+
+    def action_filter(self) -> None:
+        query = self.query_one(Input)
+        query.display = True
+        self.set_focus(query)
+
+    @on(Input.Changed)
+    def _on_changed(self) -> None:
+        self._draw()
+
+    @on(Input.Submitted)
+    def _on_submitted(self) -> None:
+        self.set_focus(self.query_one(Panel))
+
+    def action_back(self) -> None:
+        """Leave the filter first, then the screen."""
+        query = self.query_one(Input)
+        if not query.display:
+            self.dismiss(None)
+            return
+        query.value = ""
+        query.display = False
+        self.set_focus(self.query_one(Panel))

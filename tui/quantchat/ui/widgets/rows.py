@@ -10,8 +10,11 @@ from rich.cells import cell_len, set_cell_size
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.events import Resize
+from textual.message import Message
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
+
+from quantchat.ui.keys import bindings
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,34 @@ def shorten(name: str, width: int) -> str:
     return set_cell_size(name, width - 1 - tail).rstrip() + "…" + name[-tail:]
 
 
-class RowList(OptionList):
+class RowList(OptionList, inherit_bindings=False):
     """Rows by id; the highlighted row stays highlighted when others come and go."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "cursor_down", show=False),
-        Binding("k", "cursor_up", show=False),
-        Binding("g", "first", show=False),
-        Binding("G", "last", show=False),
-    ]
+    DEFAULT_CSS = """
+    RowList {
+        padding: 0;
+        scrollbar-size-vertical: 1;
+        text-wrap: nowrap;
+        &:nocolor:focus > .option-list--option-highlighted { text-style: reverse; }
+        &:nocolor > .option-list--option-highlighted { text-style: underline; }
+    }
+    """
 
-    def __init__(self, title: str, *, id: str, empty: str) -> None:
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("list"), Binding("enter", "select", "Choose", show=False)]
+
+    class DeleteRequested(Message):
+        """The user asked to delete the highlighted row."""
+
+        def __init__(self, rows: RowList, row_id: str) -> None:
+            super().__init__()
+            self.rows = rows
+            self.row_id = row_id
+
+        @property
+        def control(self) -> RowList:
+            return self.rows
+
+    def __init__(self, title: str = "", *, id: str, empty: str) -> None:
         super().__init__(id=id, markup=False)
         self.border_title = title
         self._rows: tuple[Row, ...] = ()
@@ -88,6 +108,10 @@ class RowList(OptionList):
         ids = [row.id for row in self._rows]
         if row_id in ids:
             self.highlighted = ids.index(row_id)
+
+    def action_delete_row(self) -> None:
+        if self.highlighted_id is not None:
+            self.post_message(self.DeleteRequested(self, self.highlighted_id))
 
     @property
     def highlighted_id(self) -> str | None:

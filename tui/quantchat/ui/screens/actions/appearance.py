@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from quantchat.errors import QuantchatError
 from quantchat.ui.screens.actions.part import ScreenPart
+
+if TYPE_CHECKING:
+    from quantchat.ui.screens.palette import Entry
 
 
 class AppearanceActions(ScreenPart):
@@ -16,16 +22,55 @@ class AppearanceActions(ScreenPart):
             screen.toggle_class("-sidebar-off")
         screen.set_focus(screen.prompt)
 
-    def action_theme(self) -> None:
-        self._app.next_theme()
+    def action_theme(self, name: str = "") -> None:
+        """Use a theme, or let the user choose one."""
+        from quantchat.ui.screens.themes import ThemeScreen
+
+        if name:
+            self._use_theme(name.strip())
+        else:
+            self._app.push_screen(ThemeScreen(self._app.themes), self._keep_theme)
+
+    def _use_theme(self, name: str) -> None:
+        themes = self._app.themes
+        if name in (file.name for file in themes.files):
+            self._keep_theme(name)
+            return
+        near = ", ".join(themes.near(name))
+        remedy = f"Did you mean {near}?" if near else "/theme alone shows them all"
+        self._app.notify(f"There is no theme {name}. {remedy}", severity="warning")
+
+    def _keep_theme(self, name: str | None) -> None:
+        if name:
+            self._screen.run_worker(self._store_theme(name), group="theme")
+
+    async def _store_theme(self, name: str) -> None:
+        try:
+            await self._app.themes.keep(name)
+        except QuantchatError as error:
+            self._app.notify(f"{name} is used until you leave. {error}", severity="warning", timeout=10)
 
     def action_palette(self) -> None:
-        self._screen.app.action_command_palette()
+        from quantchat.ui.screens.palette import PaletteScreen, entries
+
+        app = self._app
+        offered = entries(app.key_map, (file.name for file in app.themes.files))
+        app.push_screen(PaletteScreen(offered), self._run_entry)
+
+    async def _run_entry(self, entry: Entry | None) -> None:
+        from quantchat.ui.commands import find_command
+
+        if entry is None:
+            return
+        if entry.kind == "theme":
+            self._keep_theme(entry.name)
+        else:
+            await self._screen.run_action(find_command(entry.name).action)
 
     def action_help(self) -> None:
         from quantchat.ui.screens.help import HelpScreen
 
-        self._screen.app.push_screen(HelpScreen())
+        self._app.push_screen(HelpScreen())
 
     async def action_quit(self) -> None:
-        await self._screen.app.action_quit()
+        await self._app.action_quit()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from quantchat.errors import QuantchatError
 from quantchat.ui.screens.actions.part import ScreenPart
-from quantchat.ui.screens.dialogs import ConfirmScreen, ErrorScreen, TitleScreen
 from quantchat.ui.widgets.rows import RowList
 
 
@@ -28,7 +27,7 @@ class SessionActions(ScreenPart):
         try:
             session = self.desk.archive.open(session_id)
         except QuantchatError as error:
-            screen.app.push_screen(ErrorScreen(error.report))
+            self._app.show_error(error.report)
             screen.reload_sessions()
             return
         screen.remove_class("-sidebar-over")
@@ -36,16 +35,24 @@ class SessionActions(ScreenPart):
             screen.open_session(session)
         screen.set_focus(screen.prompt)
 
-    def action_rename(self) -> None:
+    def action_rename(self, title: str = "") -> None:
+        """Give this session a title, or ask for one."""
+        from quantchat.ui.screens.dialogs import TitleScreen
+
         session = self.session
 
-        def rename(title: str | None) -> None:
-            if title:
-                self._try(lambda: self.desk.archive.rename(session.id, title))
+        def rename(wanted: str | None) -> None:
+            if wanted and wanted.strip():
+                self._try(lambda: self.desk.archive.rename(session.id, wanted.strip()))
 
-        self._screen.app.push_screen(TitleScreen(session.title), rename)
+        if title.strip():
+            rename(title)
+        else:
+            self._app.push_screen(TitleScreen(session.title), rename)
 
     def action_delete(self) -> None:
+        from quantchat.ui.screens.dialogs import ConfirmScreen
+
         screen = self._screen
         sessions = screen.query_one("#sessions", RowList)
         session_id = (sessions.highlighted_id if sessions.has_focus else None) or self.session.id

@@ -1,0 +1,131 @@
+"""The command palette: every command and theme, found by a few letters of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.fuzzy import Matcher
+from textual.screen import ModalScreen
+from textual.widgets import Input
+
+from quantchat.domain.text import clean
+from quantchat.ui.commands import Command, commands
+from quantchat.ui.keys import show_keys
+from quantchat.ui.widgets.line import Line
+from quantchat.ui.widgets.rows import Row, RowList
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that can be run: a command by its id, or a theme by its name."""
+
+    kind: Literal["command", "theme"]
+    name: str
+    title: str
+    help: str
+    detail: str
+    words: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return f"{self.kind}:{self.name}"
+
+    def score(self, matcher: Matcher) -> float:
+        """How well a query fits; 0 if not at all. The title counts more than other words."""
+        return max(matcher.match(self.title), *(matcher.match(word) / 2 for word in self.words), 0)
+
+
+def entries(keys: Mapping[str, str], themes: Iterable[str]) -> list[Entry]:
+    """Everything that the palette offers, in the order of the command table."""
+    offered = [_entry(command, keys) for command in commands("everywhere") if command.offered]
+    return offered + [
+        Entry("theme", name, f"Theme: {name}", "Use this theme from now on", "") for name in map(clean, themes)
+    ]
+
+
+def _entry(command: Command, keys: Mapping[str, str]) -> Entry:
+    slash = tuple(f"/{name}" for name in command.slashes)
+    detail = show_keys(keys[command.id]) or "".join(slash[:1])
+    return Entry("command", command.id, command.title, command.help, detail, (command.help, command.id, *slash))
+
+
+def search(offered: Sequence[Entry], query: str) -> list[Entry]:
+    """The entries that fit a query, best first; all of them when there is none."""
+    if not query.strip():
+        return list(offered)
+    matcher = Matcher(query.strip())
+    scored = [(entry.score(matcher), entry) for entry in offered]
+    return [entry for score, entry in sorted(scored, key=lambda pair: -pair[0]) if score > 0]
+
+
+class PaletteScreen(ModalScreen[Entry | None]):
+    """A line to type in, and what fits it."""
+
+    CSS_PATH = "dialogs.tcss"
+    AUTO_FOCUS = "Input"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,ctrl+c,ctrl+p", "cancel", "Cancel", priority=True),
+        Binding("down", "row('cursor_down')"),
+        Binding("up", "row('cursor_up')"),
+        Binding("pagedown", "row('page_down')"),
+        Binding("pageup", "row('page_up')"),
+        Binding("ctrl+home", "row('first')"),
+        Binding("ctrl+end", "row('last')"),
+    ]
+
+    def __init__(self, offered: Sequence[Entry]) -> None:
+        super().__init__()
+        self._offered = {entry.id: entry for entry in offered}
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog -choice") as frame:
+            frame.border_title = "Commands"
+            frame.border_subtitle = "Enter runs  Esc closes"
+            query = Input(placeholder="Type a part of its name")
+            # A blinking cursor sends bytes down an idle line.
+            query.cursor_blink = False
+            yield query
+            yield RowList(id="entries", empty="Nothing of that name")
+            yield Line(id="meaning")
+
+    def on_mount(self) -> None:
+        self._fill("")
+
+    @on(Input.Changed)
+    def _on_changed(self, event: Input.Changed) -> None:
+        self._fill(event.value)
+
+    def _fill(self, query: str) -> None:
+        rows = self.query_one(RowList)
+        rows.show([Row(e.id, e.title, e.detail) for e in search(list(self._offered.values()), query)])
+        rows.action_first()
+
+    @on(RowList.OptionHighlighted)
+    def _on_highlighted(self, event: RowList.OptionHighlighted) -> None:
+        entry = self._offered.get(event.option_id or "")
+        self.query_one("#meaning", Line).show(Content(entry.help if entry else ""))
+
+    @on(Input.Submitted)
+    def _on_submitted(self) -> None:
+        self._choose(self.query_one(RowList).highlighted_id)
+
+    @on(RowList.OptionSelected)
+    def _on_selected(self, event: RowList.OptionSelected) -> None:
+        self._choose(event.option_id)
+
+    def _choose(self, entry_id: str | None) -> None:
+        if entry_id in self._offered:
+            self.dismiss(self._offered[entry_id])
+
+    async def action_row(self, action: str) -> None:
+        await self.query_one(RowList).run_action(action)
+
+    def action_cancel(self) -> None:
+        self.dismiss(None)
