@@ -16,7 +16,7 @@ from quantchat.engine.client import EngineExited
 from quantchat.errors import ErrorReport, SessionLocked, StorageError, UsageError
 from quantchat.services.archive import Archive
 from quantchat.services.conversation import Conversation
-from quantchat.services.facts import Fact, Notice
+from quantchat.services.facts import Fact, Notice, TextArrived
 from quantchat.services.library import Library
 from quantchat.store.journal import replay
 from quantchat.store.sessions import SessionStore
@@ -153,6 +153,44 @@ async def test_the_prompt_of_a_regenerated_answer_ends_with_the_question(bench: 
     assert [message.role for message in bench.engine.turns()[-1].messages] == ["user"]
     bench.finish(bench.engine.turns()[-1].turn)
     assert len(session.messages) == 3
+    await bench.archive.close()
+
+
+def think(bench: Bench, turn: str, *pieces: tuple[str, str]) -> None:
+    for tokens, (channel, text) in enumerate(pieces, 1):
+        bench.engine.say(p.Delta(turn=turn, text=text, channel=channel, tokens=tokens))  # type: ignore[arg-type]
+
+
+async def test_thinking_and_answer_are_kept_apart(bench: Bench) -> None:
+    session, turn = await asked(bench)
+    think(bench, turn.turn, ("thinking", "It "), ("thinking", "sorts."), ("answer", "By "), ("answer", "column."))
+    active = bench.conversation.active
+    assert active is not None
+    assert (active.text, active.thinking, active.tokens) == ("By column.", "It sorts.", 4)
+    arrived = [(fact.channel, fact.text) for fact in bench.facts if isinstance(fact, TextArrived)]
+    assert arrived == [("thinking", "It "), ("thinking", "sorts."), ("answer", "By "), ("answer", "column.")]
+    bench.finish(turn.turn)
+    answer = session.branch()[-1]
+    assert (answer.text, answer.thinking, answer.finish) == ("By column.", "It sorts.", "stop")
+    await bench.archive.flush()
+    assert SessionStore().load(session.id).messages[answer.id].thinking == "It sorts."
+    bench.conversation.send(session.id, "and rows?")
+    assert [m.content for m in bench.engine.turns()[-1].messages] == ["why", "By column.", "and rows?"]
+    bench.finish(bench.engine.turns()[-1].turn)
+    await bench.archive.close()
+
+
+async def test_an_answer_stopped_while_thinking_keeps_its_thinking(bench: Bench) -> None:
+    session, turn = await asked(bench)
+    think(bench, turn.turn, ("thinking", "It sorts, "), ("thinking", "but"))
+    bench.conversation.stop(session.id)
+    bench.finish(turn.turn, "stopped")
+    await bench.archive.flush()
+    answer = SessionStore().load(session.id).branch()[-1]
+    assert (answer.text, answer.thinking, answer.finish) == ("", "It sorts, but", "stopped")
+    bench.conversation.send(session.id, "again")
+    assert [m.content for m in bench.engine.turns()[-1].messages] == ["why", "again"]
+    bench.finish(bench.engine.turns()[-1].turn)
     await bench.archive.close()
 
 

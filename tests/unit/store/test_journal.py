@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -69,11 +70,29 @@ def test_writes_again_within_the_interval(path: Path, until: Until) -> None:
 
 
 def test_an_answer_that_is_continued_keeps_its_beginning(path: Path) -> None:
-    journal = Journal(path, answer(text="Once ", finish="length"))
+    journal = Journal(path, answer(text="Once ", thinking="A ", finish="length"))
+    journal.append("tale?", "thinking")
     journal.append("more")
     journal.close()
     (back,) = replay(path)
-    assert (back.text, back.finish) == ("Once more", None)
+    assert (back.text, back.thinking, back.finish) == ("Once more", "A tale?", None)
+
+
+def test_channels_stay_apart(path: Path) -> None:
+    journal = Journal(path, answer(), interval=3600)
+    for text, channel in (("<think> is", "answer"), ("It ", "thinking"), ("sorts.", "thinking"), (" a tag", "answer")):
+        journal.append(text, channel)  # type: ignore[arg-type]
+    journal.close("stop")
+    (back,) = replay(path)
+    assert (back.text, back.thinking, back.finish) == ("<think> is a tag", "It sorts.", "stop")
+
+
+def test_a_journal_of_the_first_schema_kept_thinking_in_the_text(path: Path) -> None:
+    path.parent.mkdir()
+    opened = b'{"message":{"id":"a1","role":"assistant","text":"","created":"2026-01-01T00:00:00Z"}}\n'
+    path.write_bytes(opened + b'{"text":"<think>It so"}\n{"text":"rts.</think>By column."}\n')
+    (back,) = replay(path)
+    assert (back.text, back.thinking) == ("By column.", "It sorts.")
 
 
 def test_a_slow_disk_does_not_hold_up_the_caller(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,3 +209,27 @@ def test_sigkill_loses_at_most_the_last_second(path: Path) -> None:
     assert words == [str(number) for number in range(len(words))]
     due = [number for number, moment in handed if moment < killed - 1.0]
     assert len(words) > len(due) > 20
+
+
+@pytest.mark.parametrize("lines", [1, 37, 113, 240])
+def test_sigkill_at_any_moment_keeps_both_channels(path: Path, lines: int) -> None:
+    child = subprocess.Popen([sys.executable, str(CHILD), str(path), "both"], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    handed = [line.split() for line in itertools.islice(child.stdout, lines)]
+    child.send_signal(signal.SIGKILL)
+    child.stdout.close()
+    assert child.wait() == -signal.SIGKILL
+    said, thought = ([], []) if not path.exists() else both_on_disk(path)
+    words = len(said) + len(thought)
+    assert said == [str(number) for number in range(words) if number % 3]
+    assert thought == [str(number) for number in range(words) if number % 3 == 0]
+    due = [number for number, moment in handed if float(moment) < float(handed[-1][1]) - 1.0]
+    assert words >= len(due)
+
+
+def both_on_disk(path: Path) -> tuple[list[str], list[str]]:
+    answers = replay(path)
+    return (
+        [word for message in answers for word in message.text.split()],
+        [word for message in answers for word in message.thinking.split()],
+    )

@@ -214,6 +214,35 @@ def test_a_killed_program_loses_at_most_a_moment(store: SessionStore, locks: Ses
     assert store.load(session.id).messages["answer"].finish == "interrupted"
 
 
+def test_thinking_that_was_cut_off_comes_back(store: SessionStore, locks: SessionLocks) -> None:
+    session, message = asked(store)
+    store.save(session)
+    journal = Journal(store.journal_path(session.id), message)
+    journal.append("It sorts.", "thinking")
+    journal.close()
+    content = store.journal_path(session.id).read_bytes()
+    (one,) = recover(store, locks)
+    assert (one.message_id, one.characters) == (message.id, 9)
+    back = store.load(session.id)
+    answer = back.messages[message.id]
+    assert (answer.text, answer.thinking, answer.finish) == ("", "It sorts.", "interrupted")
+    assert [m.content for m in back.prompt()] == ["Why is it slow?"], "there is nothing to ask a model with"
+    store.journal_path(session.id).write_bytes(content)
+    assert recover(store, locks) == []
+    assert store.load(session.id) == back
+
+
+def test_thinking_of_a_message_that_never_was_saved_is_added(store: SessionStore, locks: SessionLocks) -> None:
+    session, message = asked(store)
+    journal = Journal(store.journal_path(session.id), message)
+    journal.append("It sorts.", "thinking")
+    journal.append("By column.")
+    journal.close("stop")
+    recover(store, locks)
+    answer = store.load(session.id).branch()[-1]
+    assert (answer.text, answer.thinking, answer.finish) == ("By column.", "It sorts.", "stop")
+
+
 def test_settle_marks_only_unfinished_answers() -> None:
     session = Session.new()
     session.append("user", "Hi")
