@@ -15,8 +15,11 @@ import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pyte
+
+T = TypeVar("T")
 
 # Sequences that pyte prints as text instead of ignoring them: kitty keyboard, mode queries, XTVERSION.
 _UNKNOWN = re.compile(rb"\x1b\[[<>=?][0-9;]*u|\x1b\[\?[0-9;]*\$p|\x1b\[>[0-9;]*q|\x1b\[>[0-9;]*m")
@@ -42,10 +45,28 @@ KEYS = {
     "ctrl+q": "\x11",
     "ctrl+r": "\x12",
     "delete": "\x1b[3~",
-    "f10": "\x1b[21~",
+    "f5": "\x1b[15~",
+    "f6": "\x1b[17~",
     "f7": "\x1b[18~",
+    "f8": "\x1b[19~",
     "f9": "\x1b[20~",
+    "f10": "\x1b[21~",
+    "f12": "\x1b[24~",
+    "ctrl+g": "\x07",
     "ctrl+p": "\x10",
+    "ctrl+t": "\x14",
+    "ctrl+x": "\x18",
+    "alt+c": "\x1bc",
+    "alt+f": "\x1bf",
+    "alt+up": "\x1b[1;3A",
+    "alt+down": "\x1b[1;3B",
+    "shift+left": "\x1b[1;2D",
+    "shift+tab": "\x1b[Z",
+    "pagedown": "\x1b[6~",
+    "home": "\x1b[H",
+    "end": "\x1b[F",
+    "left": "\x1b[D",
+    "right": "\x1b[C",
     "backspace": "\x7f",
 }
 
@@ -113,7 +134,20 @@ class Terminal:
 
     def press(self, *keys: str) -> None:
         for key in keys:
-            self.write(KEYS[key].encode())
+            self.write((key if len(key) == 1 else KEYS[key]).encode())
+
+    def paste(self, text: str) -> None:
+        """Send a text as terminals send a paste: in brackets, its line ends as carriage returns."""
+        self.write(b"\x1b[200~" + text.replace("\n", "\r").encode("utf-8", "surrogatepass") + b"\x1b[201~")
+
+    def wait_until(self, test: Callable[[], T], timeout: float = 30.0) -> T:
+        """Read until something beside the screen holds, such as a file; return it."""
+        end = time.monotonic() + timeout
+        while not (found := test()):
+            if time.monotonic() > end:
+                raise AssertionError(f"waited in vain; exit {self.poll()}; the screen shows:\n{self.screen_text}")
+            self.pump()
+        return found
 
     @property
     def screen_text(self) -> str:

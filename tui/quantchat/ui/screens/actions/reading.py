@@ -12,10 +12,11 @@ class ReadingActions(ScreenPart):
         self._screen.set_focus(self._screen.transcript)
 
     def action_copy_answer(self) -> None:
+        from quantchat.ui import clipboard
+
         app = self._screen.app
         text = self._screen.transcript.source_of_last_answer()
         if not text:
             app.notify("There is no answer to copy yet", severity="warning")
             return
-        app.copy_to_clipboard(text)
-        app.notify(f"Sent {len(text)} characters to the terminal's clipboard (OSC 52)")
+        clipboard.send(app, text, "the last answer")
