@@ -23,6 +23,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--continue", "resume", is_flag=True, help="Open the session that was shown last.")
 @click.option("--models-dir", "models_dirs", type=FOLDER, multiple=True, help="Scan this folder too; may be repeated.")
 @click.option("--theme", metavar="NAME", help="Use this theme.")
+@click.option("--slow-link", is_flag=True, help="Send as little as can be: five updates per second, 16 colours.")
 @click.pass_context
 def main(
     context: click.Context,
@@ -31,10 +32,18 @@ def main(
     resume: bool,
     models_dirs: tuple[Path, ...],
     theme: str | None,
+    slow_link: bool,
 ) -> None:
     """Chat with GPTQ and AWQ models in the terminal."""
     if context.invoked_subcommand is None:
-        open_screen(model=model, session=session, resume=resume, models_dirs=models_dirs, theme=theme)
+        open_screen(
+            model=model,
+            session=session,
+            resume=resume,
+            models_dirs=models_dirs,
+            theme=theme,
+            slow_link=slow_link,
+        )
 
 
 def open_screen(
@@ -44,6 +53,7 @@ def open_screen(
     resume: bool = False,
     models_dirs: Sequence[Path] = (),
     theme: str | None = None,
+    slow_link: bool = False,
 ) -> None:
     """Run the full-screen program until the user leaves it."""
     # The imports make many objects and no garbage; the app turns collection on again after its first frame.
@@ -54,7 +64,14 @@ def open_screen(
     if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise click.ClickException("quantchat draws on a terminal, and this is none. Run it in one, or in tmux.")
     with explained():
-        app = QuantchatApp(models_dirs=models_dirs, model=model, session=session, resume=resume, theme=theme)
+        app = QuantchatApp(
+            models_dirs=models_dirs,
+            model=model,
+            session=session,
+            resume=resume,
+            theme=theme,
+            slow_link=slow_link,
+        )
     app.run()
     sys.exit(app.return_code or 0)
 

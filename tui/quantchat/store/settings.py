@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 ClipboardSetting = Literal["auto", "osc52", "tmux", "file"]
+LinkSetting = Literal["auto", "local", "ssh", "slow"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +35,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         allow_pickle: Also read weights from pickle files, which can run code.
         clipboard: Where copied text goes: `osc52` to the terminal, `tmux` into its buffer, `file` into a file; `auto`
             chooses by the terminal.
+        link: How good the line to the terminal is: how often text is shown and in how many colours; `auto` looks for an
+            SSH session.
     """
 
     theme: str = "quantchat-dark"
@@ -45,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     device: str | None = None
     allow_pickle: bool = False
     clipboard: ClipboardSetting = "auto"
+    link: LinkSetting = "auto"
 
 
 def load_settings(path: Path | None = None) -> tuple[Settings, list[ErrorReport]]:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from textual.app import App
 from textual.binding import BindingType
 from textual.content import Content
 from textual.filter import LineFilter
@@ -25,12 +24,13 @@ from quantchat.ui.hangup import HangUp
 from quantchat.ui.keys import bindings, key_map, textual_keymap
 from quantchat.ui.screens.chat import NARROW, WIDE_COLUMNS, ChatScreen
 from quantchat.ui.theming import Themes
+from quantchat.ui.wire.hook import WiredApp
+from quantchat.ui.wire.link import choose_link
 
-LOCAL_HZ, SSH_HZ = 20, 10
 LOOK_SECONDS = 1.0
 
 
-class QuantchatApp(App[None], inherit_bindings=False):
+class QuantchatApp(WiredApp[None], inherit_bindings=False):
     """The full-screen program.
 
     Args:
@@ -39,6 +39,7 @@ class QuantchatApp(App[None], inherit_bindings=False):
         session: Id of the session to open at the start.
         resume: Open the session that was shown last.
         theme: Name of a theme that wins over the setting.
+        slow_link: Send as little as can be, whatever the setting says.
     """
 
     TITLE = "quantchat"
@@ -56,12 +57,13 @@ class QuantchatApp(App[None], inherit_bindings=False):
         session: str | None = None,
         resume: bool = False,
         theme: str | None = None,
+        slow_link: bool = False,
     ) -> None:
         self._chat: ChatScreen | None = None
-        super().__init__()
+        settings, problems = load_settings()
+        super().__init__(choose_link("slow" if slow_link else settings.link, os.environ))
         self.animation_level = "none"
         self._no_colour = self._without_colours()
-        settings, problems = load_settings()
         self.key_map, key_problems = key_map(settings.keys)
         self.set_keymap(textual_keymap(self.key_map))
         self._problems = [*problems, *key_problems]
@@ -86,8 +88,7 @@ class QuantchatApp(App[None], inherit_bindings=False):
     # Start
 
     def get_default_screen(self) -> ChatScreen:
-        hz = SSH_HZ if os.environ.get("SSH_CONNECTION") else LOCAL_HZ
-        self._chat = chat = ChatScreen(self.desk, self.desk.archive.new(), flush_hz=hz)
+        self._chat = chat = ChatScreen(self.desk, self.desk.archive.new(), self.link, lambda: self.lagging)
         # Textual sets the class at the first resize, after a frame with the sidebar was sent.
         chat.set_class(shutil.get_terminal_size().columns < WIDE_COLUMNS, NARROW)
         return chat
@@ -110,6 +111,7 @@ class QuantchatApp(App[None], inherit_bindings=False):
 
     async def _start(self) -> None:
         chat = self.chat
+        self.check_drawing()
         engine = asyncio.create_task(self._start_engine())
         await self._show_problems()
         recovered = await self.desk.archive.recover()

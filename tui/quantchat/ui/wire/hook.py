@@ -37,6 +37,7 @@ WHOLE = 256
 """A frame of fewer bytes comes in one piece anyway and needs no marks around it."""
 LAG_SECONDS = 0.1
 AWAY_SECONDS = 600.0
+ASKED = "asked for"
 _RESTORE = "\x1b[m\x1b[r"
 
 
@@ -80,7 +81,7 @@ class WiredApp(App[ReturnType]):
 
     def __init__(self, link: Link) -> None:
         self.link = link
-        self.plain_reason = "asked for" if os.environ.get("QUANTCHAT_WIRE") == "plain" else why_plain()
+        self.plain_reason = ASKED if os.environ.get("QUANTCHAT_WIRE") == "plain" else why_plain()
         self._painter: Painter | None = None
         self._away_since: float | None = None
         super().__init__()
@@ -154,18 +155,19 @@ class WiredApp(App[ReturnType]):
         if self._driver is not None:
             self._driver.write(_RESTORE)
         self.log.error(f"drawing without the difference: {self.plain_reason}")
-        self.say_plain()
+        self._say_plain()
         self.screen.refresh()
 
-    def check_version(self) -> None:
-        """Trust no Textual but the one that the tests know. Reading the version takes longer than a frame may."""
+    def check_drawing(self) -> None:
+        """Trust no Textual but the one that the tests know. Call it after the first frame: it reads from the disk."""
         found = importlib.metadata.version("textual")
-        if found != TEXTUAL and self.plain_reason is None:
+        if self.plain_reason is not None:
+            self._say_plain()
+        elif found != TEXTUAL:
             self._draw_plainly(RuntimeError(f"Textual is {found}, not {TEXTUAL}"))
 
-    def say_plain(self) -> None:
-        """Tell the user that more bytes are sent than need be."""
-        if self.plain_reason not in (None, "asked for"):
+    def _say_plain(self) -> None:
+        if self.plain_reason != ASKED:
             self.notify(f"The screen is drawn the plain way, with more bytes: {self.plain_reason}", severity="warning")
 
     def on_resize(self) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-LinkName = Literal["auto", "local", "ssh", "slow"]
+from quantchat.store.settings import LinkSetting
 
 # Terminals that show the background that is set where they erase (`bce`). GNU screen does not, and says so by its TERM.
 _ERASING = ("xterm", "tmux", "alacritty", "foot", "linux", "konsole", "ghostty", "wezterm", "rxvt", "vte", "mintty")
@@ -35,7 +34,7 @@ LINKS = {
 }
 
 
-def choose_link(wanted: LinkName, environ: Mapping[str, str]) -> Link:
+def choose_link(wanted: LinkSetting, environ: Mapping[str, str]) -> Link:
     """Return the link that the user named, or the one that the environment tells of."""
     if wanted != "auto":
         return LINKS[wanted]

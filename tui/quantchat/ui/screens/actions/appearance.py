@@ -72,5 +72,8 @@ class AppearanceActions(ScreenPart):
 
         self._app.push_screen(HelpScreen())
 
+    def action_redraw(self) -> None:
+        self._app.redraw()
+
     async def action_quit(self) -> None:
         await self._app.action_quit()
