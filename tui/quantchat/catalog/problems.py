@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Literal
 
 import msgspec
 
 from quantchat.domain.models import Problem
+from quantchat.domain.text import shortened
 
-_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 SHOWN_LENGTH = 160
 
 
 def clean(text: object, limit: int = SHOWN_LENGTH) -> str:
-    """Make text from a foreign file fit to be shown: one line, no control characters, no bidi overrides."""
-    line = " ".join(str(text)[: 4 * limit].split())
-    visible = "".join(character for character in line if unicodedata.category(character) not in _INVISIBLE)
-    return visible if len(visible) <= limit else visible[: limit - 1] + "…"
+    """Make what a foreign file holds fit to be shown in one line."""
+    return shortened(str(text), limit)
 
 
 class Defect(Exception):

@@ -3,34 +3,58 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 TAB = 4
 
-_DROPPED = [
-    *(code for code in range(0x20) if code not in (0x09, 0x0A)),
-    *range(0x7F, 0xA0),
-    *range(0x202A, 0x202F),
-    *range(0x2066, 0x206A),
-    0xFE0F,
-]
+Ranges = tuple[tuple[int, int], ...]
+
+_CONTROLS: Ranges = ((0x00, 0x08), (0x0B, 0x1F), (0x7F, 0x9F))
+_BIDI: Ranges = ((0x202A, 0x202E), (0x2066, 0x2069))
+# What has no width and no shape: terminals disagree about its cells, and text can hide in it. The joiners that
+# scripts and emoji need (U+200C, U+200D) and the direction marks (U+061C, U+200E, U+200F) are not among them.
+_INVISIBLE: Ranges = (
+    (0xAD, 0xAD),  # soft hyphen
+    (0x180E, 0x180E),
+    (0x200B, 0x200B),  # zero width space
+    (0x2060, 0x2064),  # word joiner, invisible operators
+    (0x206A, 0x206F),  # deprecated format characters
+    (0xFE00, 0xFE0F),  # variation selectors
+    (0xFEFF, 0xFEFF),  # byte order mark
+    (0xFFF9, 0xFFFB),  # interlinear annotation
+    (0x1BCA0, 0x1BCA3),
+    (0x1D173, 0x1D17A),
+    (0xE0000, 0xE007F),  # tags
+    (0xE0100, 0xE01EF),  # variation selectors
+)
 # Lone surrogates cannot be encoded, so one of them would end the program when the screen is written.
-_SURROGATES = range(0xD800, 0xE000)
-_SEPARATORS = (0x2028, 0x2029)
+_SURROGATES: Ranges = ((0xD800, 0xDFFF),)
+_SEPARATORS: Ranges = ((0x2028, 0x2029),)
+
+
+def _codes(ranges: Ranges) -> Iterator[int]:
+    return (code for first, last in ranges for code in range(first, last + 1))
+
+
+def _pattern(*sets: Ranges) -> re.Pattern[str]:
+    inside = "".join(f"\\U{first:08x}-\\U{last:08x}" for ranges in sets for first, last in ranges)
+    return re.compile(f"[{inside}]")
+
 
 _KEEP_LINES: dict[int, str | None] = (
-    dict.fromkeys(_DROPPED, None)
-    | dict.fromkeys(_SURROGATES, "\N{REPLACEMENT CHARACTER}")
-    | dict.fromkeys(_SEPARATORS, "\n")
+    dict.fromkeys(_codes((*_CONTROLS, *_BIDI, *_INVISIBLE)), None)
+    | dict.fromkeys(_codes(_SURROGATES), "\N{REPLACEMENT CHARACTER}")
+    | dict.fromkeys(_codes(_SEPARATORS), "\n")
 )
-_ONE_LINE: dict[int, str | None] = _KEEP_LINES | dict.fromkeys((0x0A, *_SEPARATORS), " ")
+_ONE_LINE: dict[int, str | None] = _KEEP_LINES | dict.fromkeys((0x0A, *_codes(_SEPARATORS)), " ")
 
 # Most texts hold none of these, and to look for them takes a tenth of the time that translating takes.
-_UNSAFE = re.compile("[\\0-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ufe0f\\ud800-\\udfff]")
+_UNSAFE = _pattern(_CONTROLS, _BIDI, _INVISIBLE, _SURROGATES, _SEPARATORS)
 
 # Expressions, not `translate`: a megabyte of pasted text goes through here.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_LONE = re.compile(r"[\ud800-\udfff]")
+_CONTROL = _pattern(_CONTROLS)
+_LONE = _pattern(_SURROGATES)
 
 
 def plain(text: str) -> str:
@@ -39,11 +63,11 @@ def plain(text: str) -> str:
     Line ends become newlines, control characters but tabs are dropped, everything else is kept as it is.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return _LONE.sub("\N{REPLACEMENT CHARACTER}", _CONTROLS.sub("", text))
+    return _LONE.sub("\N{REPLACEMENT CHARACTER}", _CONTROL.sub("", text))
 
 
 def clean(text: str, *, newlines: bool = True) -> str:
-    """Drop what a terminal would obey or reorder: control characters, bidi overrides and variation selectors.
+    """Drop what a terminal would obey or reorder and what nobody would see: see `_CONTROLS`, `_BIDI`, `_INVISIBLE`.
 
     Tabs become spaces up to the next multiple of four; without `newlines`, line ends become spaces.
     """
@@ -52,6 +76,13 @@ def clean(text: str, *, newlines: bool = True) -> str:
     elif _UNSAFE.search(text):
         text = text.translate(_KEEP_LINES)
     return text.expandtabs(TAB)
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return a text as one clean line without spare white space, cut to `limit` characters."""
+    # Cut first: what lies far behind would only cost time, and white space may still shrink.
+    line = " ".join(clean(text[: 4 * limit], newlines=False).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def without_surrogates(value: Any) -> Any:
