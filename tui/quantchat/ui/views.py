@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 from quantchat.domain.chat import Message, Session, SessionSummary
 from quantchat.domain.memory import Fit, format_bytes
@@ -40,7 +42,8 @@ def model_rows(
     for model in models:
         fit = judge(model)
         mark, style = FIT_MARKS[fit] if fit else (" ", "")
-        detail = f"{model.quant.label()} {format_bytes(model.weight_bytes or model.disk_bytes)}"
+        size = model.weight_bytes or model.disk_bytes
+        detail = f"{model.quant.label()} {format_bytes(size)}" if size else model.quant.label()
         here = loaded is not None and loaded.path == model.path
         if here and loaded is not None:
             mark, style = LOADED_MARK
@@ -77,10 +80,10 @@ def session_rows(sessions: Iterable[SessionSummary], shown: str, streaming: str 
 def message_views(session: Session, turn: Turn | None, busy: bool) -> list[MessageView]:
     """The branch that is shown, with the running answer's text so far and the prompts that wait."""
     views: list[MessageView] = []
-    branch = session.branch()
+    branch, versions = session.branch(), _versions(session)
     for message in branch:
-        streaming = turn is not None and turn.message.id == message.id
-        views.append(message_view(session, message, turn.text if streaming and turn else None))
+        streaming = turn if turn is not None and turn.message.id == message.id else None
+        views.append(message_view(message, versions[message.parent], streaming))
         if message.error is not None:
             views.append(
                 MessageView(
@@ -95,27 +98,49 @@ def message_views(session: Session, turn: Turn | None, busy: bool) -> list[Messa
     return views
 
 
-def message_view(session: Session, message: Message, streamed: str | None) -> MessageView:
-    """One message; `streamed` is its text so far while it is being written."""
+def _versions(session: Session) -> dict[str | None, list[str]]:
+    """Ids of all messages by the message that they follow."""
+    versions: dict[str | None, list[str]] = defaultdict(list)
+    for message in session.messages.values():
+        versions[message.parent].append(message.id)
+    return versions
+
+
+def message_view(message: Message, versions: Sequence[str], turn: Turn | None) -> MessageView:
+    """One message, one of several `versions`; `turn` is what writes it just now."""
     label = label_of(message)
-    versions = session.siblings(message.id)
     if message.role == "assistant" and len(versions) > 1:
-        place = [version.id for version in versions].index(message.id) + 1
-        label += f" · version {place} of {len(versions)}"
+        label += f" · version {versions.index(message.id) + 1} of {len(versions)}"
     tone: Tone = "normal"
     if message.finish == "error":
         tone = "error"
     elif message.finish == "interrupted":
         tone = "interrupted"
+    thinking, text = _said(message) if turn is None else (turn.thinking, turn.text)
     return MessageView(
         id=message.id,
         role="user" if message.role == "user" else "assistant",
-        text=message.text if streamed is None else streamed,
+        text=text,
         label=label,
-        footer="" if streamed is not None else footer_of(message),
+        footer="" if turn is not None else footer_of(message),
         tone=tone,
-        streaming=streamed is not None,
+        streaming=turn is not None,
+        thinking=thinking,
     )
+
+
+def _said(message: Message) -> tuple[str, str]:
+    """What was thought, and what was said; older sessions hold both in one text, with the model's tags."""
+    if message.role != "assistant" or message.thinking:
+        return message.thinking, message.text
+    return _split(message.text)
+
+
+@lru_cache(maxsize=4096)
+def _split(text: str) -> tuple[str, str]:
+    from quantchat.domain.thinking import split_thinking
+
+    return split_thinking(text)
 
 
 def footer_of(message: Message) -> str:

@@ -8,7 +8,7 @@ from rich.segment import Segment
 from textual.strip import Strip
 
 from quantchat.domain.text import clean
-from quantchat.ui.transcript.folding import GrowingLines, count_words, last_lines, shorten, with_bar
+from quantchat.ui.transcript.folding import GrowingLines, Piece, count_words, fold_prompt, last_lines, with_bar
 from quantchat.ui.transcript.messages import MessageView
 from quantchat.ui.transcript.source import Source
 
@@ -35,14 +35,14 @@ class Entry:
 
     Attributes:
         version: Changes whenever the lines do.
-        handle: Number of the line that says what is folded, if there is one.
+        handles: Numbers of the lines that say what is folded.
     """
 
     def __init__(self, message: MessageView, *, show_thinking: bool = False) -> None:
         self.message = message
         self.lines: list[Strip] = []
         self.parts = Parts(0, 0, 0)
-        self.handle: int | None = None
+        self.handles: set[int] = set()
         self.version = 0
         self.words = Source(message.text)
         self.thinking = Source(message.thinking)
@@ -90,7 +90,9 @@ class Entry:
     @property
     def foldable(self) -> bool:
         """Whether it has a part that can be shown or hidden."""
-        return bool(self.thinking) or bool(self.message.role == "user" and shorten(self.words.shown)[1])
+        if self.message.role == "user":
+            return any(piece.is_note for piece in fold_prompt(self.words.raw))
+        return bool(self.thinking)
 
     @property
     def is_open(self) -> bool:
@@ -123,7 +125,7 @@ class Entry:
 
     def _guess(self, width: int) -> int:
         folded = self.message.role == "user" and not self.is_open
-        text = shorten(self.words.raw)[0] if folded else self.words.raw
+        text = "\n".join(piece.text for piece in fold_prompt(self.words.raw)) if folded else self.words.raw
         thought = bool(self.thinking) + (_rows(self.thinking.raw, width) if self.is_open and self.thinking else 0)
         return _rows(text, width) + thought + _FURNITURE + bool(self.message.footer)
 
@@ -145,8 +147,7 @@ class Entry:
         kept = len(head) + settled if steady and settled else 0
         start = [*before[:kept], *self._barred(words[settled:], painter)] if kept else []
         lines = start or [*head, *self._barred(words, painter)]
-        noted = self.handle is not None and self.handle >= len(head)
-        self.parts = self.parts._replace(words=len(head), end=len(lines) - noted)
+        self.parts = self.parts._replace(words=len(head), end=len(lines))
         self.lines = [*lines, *self._paint_footer(painter), Strip([])]
         return _first_difference(before, self.lines, kept)
 
@@ -155,10 +156,10 @@ class Entry:
         message, palette = self.message, painter.palette
         label = painter.plain(clean(message.label, newlines=False), palette.label)[:1] if message.label else []
         head = self._barred(label, painter)
-        self.handle = None
+        self.handles = set()
         self.parts = self.parts._replace(thinking=len(head))
         if self.thinking.shown.strip():
-            self.handle = len(head)
+            self.handles.add(len(head))
             head += self._paint_thinking(painter)
         return head
 
@@ -193,13 +194,16 @@ class Entry:
         return painter.plain(self.words.shown.strip("\n"), palette.body(message)), 0
 
     def _paint_prompt(self, painter: Painter) -> list[Strip]:
-        text, palette = self.words.shown.strip("\n"), painter.palette
-        shown, hidden = shorten(text)
-        lines = painter.plain(text if self.is_open else shown, palette.body(self.message))
-        if hidden:
-            note = "▾ o folds this" if self.is_open else f"▸ … {hidden}, o shows them"
-            lines += painter.plain(note, palette.user + palette.dim)[:1]
-            self.handle = len(self._head or ()) + len(lines) - 1
+        palette, pieces = painter.palette, fold_prompt(self.words.raw)
+        if self.is_open and any(piece.is_note for piece in pieces):
+            pieces = [Piece(self.words.raw), Piece("▾ o folds this", is_note=True)]
+        lines: list[Strip] = []
+        for text, is_note in pieces:
+            if is_note:
+                self.handles.add(len(self._head or ()) + len(lines))
+                lines += painter.plain(clean(text), palette.user + palette.dim)[:1]
+            else:
+                lines += painter.plain(clean(text).strip("\n"), palette.body(self.message))
         return lines
 
     def _paint_markdown(self, painter: Painter) -> tuple[list[Strip], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from rich.style import Style
 from textual.strip import Strip
@@ -14,15 +15,36 @@ SHOWN_CHARACTERS = 600
 PREVIEW_LINES = 3
 
 
-def shorten(text: str) -> tuple[str, str]:
-    """Cut a long text; return what is shown of it, and how much is not, or "" for a text that is shown whole."""
+class Piece(NamedTuple):
+    """Part of a prompt; a note stands for what is folded away."""
+
+    text: str
+    is_note: bool = False
+
+
+def fold_prompt(text: str) -> list[Piece]:
+    """Return a prompt with a line in place of each attachment, and the first lines of what else is long."""
+    if text.count("\n") < 2 and len(text) <= LONG_CHARACTERS:
+        return [Piece(text)]
+    from quantchat.domain.attachments import Attachment, parts
+
+    pieces: list[Piece] = []
+    for part in parts(text):
+        if isinstance(part, Attachment):
+            pieces.append(Piece(f"▸ {part.token}, o shows it", is_note=True))
+        else:
+            pieces += _shorten(part)
+    return pieces
+
+
+def _shorten(text: str) -> list[Piece]:
     if text.count("\n") < LONG_LINES and len(text) <= LONG_CHARACTERS:
-        return text, ""
+        return [Piece(text)] if text.strip("\n") else []
     lines = text.split("\n", SHOWN_LINES)
-    head = "\n".join(lines[:SHOWN_LINES])
+    head, hidden = "\n".join(lines[:SHOWN_LINES]), f"{lines[-1].count(chr(10)) + 1:,} more lines"
     if len(head) > SHOWN_CHARACTERS or len(lines) <= SHOWN_LINES:
-        return text[:SHOWN_CHARACTERS], f"{len(text) - SHOWN_CHARACTERS:,} more characters"
-    return head, f"{lines[-1].count(chr(10)) + 1:,} more lines"
+        head, hidden = text[:SHOWN_CHARACTERS], f"{len(text) - SHOWN_CHARACTERS:,} more characters"
+    return [Piece(head), Piece(f"▸ … {hidden}, o shows them", is_note=True)]
 
 
 def count_words(text: str) -> str:

@@ -116,7 +116,7 @@ class ReadingView(DocumentView, can_focus=True):
             return
         for place, _ in self._document.lines(self.scroll_offset.y + event.y, 1):
             self._focus_on(place.entry)
-            if place.line == self._document.entries[place.entry].handle:
+            if place.line in self._document.entries[place.entry].handles:
                 self._fold(place.entry)
 
     def _focus_on(self, number: int) -> None:

@@ -165,7 +165,7 @@ class Search:
     def _find_spans(self, entry: Entry, counts: tuple[int, int]) -> list[Span]:
         (thinking, words), parts = counts, entry.parts
         found = [
-            *self._part_spans(entry, parts.thinking + 1, parts.words, 0, thinking),
+            *self._part_spans(entry, parts.thinking, parts.words, 0, thinking),
             *self._part_spans(entry, parts.words, parts.end, thinking, words),
         ]
         return found or [Span(0, BAR, len(entry.lines[0].text), 0)]
@@ -173,7 +173,8 @@ class Search:
     def _part_spans(self, entry: Entry, first: int, last: int, base: int, count: int) -> Iterable[Span]:
         if not count:
             return
-        lines = [strip.text[BAR:].rstrip() for strip in entry.lines[first:last]]
+        strips = enumerate(entry.lines[first:last], first)
+        lines = ["" if number in entry.handles else strip.text[BAR:].rstrip() for number, strip in strips]
         for index, places in enumerate(self._query.places(lines)):
             for line, start, end in places:
                 yield Span(first + line, start + BAR, end + BAR, base + min(index, count - 1))

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.message import Message
+from textual.widget import Widget
 
-from quantchat.ui.commands import commands
+from quantchat.ui.keys import bindings
 from quantchat.ui.transcript.document import START, Place
 from quantchat.ui.transcript.drawing import Over
 from quantchat.ui.transcript.entry import Entry
@@ -30,10 +31,7 @@ class Transcript(ReadingView):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = CLASSES
     DEFAULT_CSS = CSS
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(command.keys, command.action, command.title, show=False, id=command.id)
-        for command in commands("reading")
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("reading")]
 
     class CopyRequested(Message):
         """The reader wants a text of the transcript in the clipboard; without a text there is none to copy."""
@@ -42,9 +40,6 @@ class Transcript(ReadingView):
             super().__init__()
             self.text = text
             self.what = what
-
-    class FindRequested(Message):
-        """The reader wants to search."""
 
     class SearchChanged(Message):
         """Another hit is the current one, or their number changed.
@@ -63,8 +58,6 @@ class Transcript(ReadingView):
         self._search: Search | None = None
         self._origin = START
         self._copied: tuple[str, int] | None = None
-        # Called at once instead of posting a message: keys of the same packet come before a message does.
-        self.pass_key: Callable[[events.Key], None] | None = None
 
     # Messages
 
@@ -124,16 +117,31 @@ class Transcript(ReadingView):
 
     # Keys
 
-    def on_key(self, event: events.Key) -> None:
-        """Pass on what is typed and is no command, and all that was typed right behind it."""
-        left = self.screen.focused is not self
-        if self.pass_key is not None and (left or (event.is_printable and not self._means_something(event.key))):
-            event.stop()
-            event.prevent_default()
-            self.pass_key(event)
+    async def on_key(self, event: events.Key) -> None:
+        """Run commands here and not after the key went up to the app: what came in the same packet stands behind it.
 
-    def _means_something(self, key: str) -> bool:
-        return key in self.screen.active_bindings
+        What is typed and is no command goes to the prompt, and so does all that came behind it.
+        """
+        if self._left_for() is not None:
+            self._pass_on(event)
+            return
+        active = self.screen.active_bindings.get(event.key)
+        if active is not None and active.node is self:
+            event.stop()
+            await self.run_action(active.binding.action)
+        elif active is None and event.is_printable:
+            await self.run_action("screen.write")
+            self._pass_on(event)
+
+    def _left_for(self) -> Widget | None:
+        """The widget that has the keyboard now, if it is another."""
+        focused = self.screen.focused
+        return None if focused is self else focused
+
+    def _pass_on(self, event: events.Key) -> None:
+        if (other := self._left_for()) is not None:
+            event.stop()
+            other.post_message(events.Key(event.key, event.character))
 
     # Copying
 
@@ -219,8 +227,8 @@ class Transcript(ReadingView):
         if self._search is not None:
             self._go_to_hit(self._search.step(direction, self._place.entry))
 
-    def action_find(self) -> None:
-        self.post_message(self.FindRequested())
+    async def action_find(self) -> None:
+        await self.run_action("screen.find")
 
     def action_next_hit(self) -> None:
         self.step_search(1)
