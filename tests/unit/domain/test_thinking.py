@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import groupby, pairwise, permutations
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from quantchat.domain.thinking import GAP, NEAR, PAIRS, TAGS, Piece, Tag, ThinkingSplitter, split_thinking
@@ -85,7 +85,7 @@ def test_a_tag_that_the_prompt_opened(text: str, expected: list[Piece]) -> None:
 
 def test_a_channel_that_the_prompt_opened_for_the_answer() -> None:
     final = next(tag for tag in TAGS if "final" in tag.text)
-    assert split("<think>", " is a tag", opened=final) == [("answer", "<think> is a tag")]
+    assert split("\n", " <think>", " is a tag", opened=final) == [("answer", "<think> is a tag")]
 
 
 def test_only_what_may_become_a_tag_is_held_back() -> None:
@@ -97,6 +97,7 @@ def test_only_what_may_become_a_tag_is_held_back() -> None:
     assert splitter.feed("Hi <") == [("answer", "Hi <")]
 
 
+@settings(max_examples=400)
 @given(texts, st.lists(st.integers(0, 80), max_size=6), st.sampled_from([None, *TAGS]))
 def test_any_chunking_gives_what_one_piece_gives(text: str, cuts: list[int], opened: Tag | None) -> None:
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
@@ -122,6 +123,19 @@ def said(*steps: tuple[str, str]) -> list[Piece]:
     """Run `mark` and `feed` steps and join the result."""
     splitter = ThinkingSplitter()
     return joined([piece for verb, text in steps for piece in getattr(splitter, verb)(text)] + splitter.flush())
+
+
+tokens = st.sampled_from(["<|channel|>", "<|message|>", "<|end|>", "<|start|>", "[THINK]", "[/THINK]", "<channel|>"])
+names = st.sampled_from(["analysis", "final", "assistant", "thought", " to=x"])
+
+
+@settings(max_examples=400)
+@given(st.lists(st.tuples(st.just("mark"), tokens) | st.tuples(st.just("feed"), words | names), max_size=14))
+def test_text_between_control_tokens_may_be_cut_anywhere(steps: list[tuple[str, str]]) -> None:
+    letter_by_letter = [
+        step for verb, text in steps for step in ([(verb, text)] if verb == "mark" else [(verb, c) for c in text])
+    ]
+    assert said(*letter_by_letter) == said(*steps)
 
 
 def test_control_tokens_count_anywhere_and_their_letters_do_not() -> None:

@@ -131,7 +131,7 @@ class ThinkingSplitter:
         if found is not None:
             self._begin(found)
             return bare[len(found.text) :]
-        if any(tag.text.startswith(bare) for tag in self._tags):
+        if not bare or any(tag.text.startswith(bare) for tag in self._tags):
             self._held = bare
             return ""
         control, self._control, self._at_start = self._control, 0, False
