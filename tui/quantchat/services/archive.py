@@ -149,6 +149,14 @@ class Archive:
         self._require_writable(session.id)
         self._write(session)
 
+    def drop_empty(self, session: Session) -> None:
+        """Take a session that holds nothing any more from the disk, to the trash; it stays open here."""
+        if self.why_read_only(session.id) is not None:
+            return
+        self._failed.pop(session.id, None)
+        # One that was never written has no file, which is as well.
+        self._writer.submit(self._store.delete, session.id)
+
     def finish(self, session: Session, answer: Message, journal: Journal | None) -> None:
         """Write a session with its complete answer, and only then drop the journal of that answer."""
         self._streaming.discard(session.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,28 +12,29 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
-from textual.content import Content
 from textual.screen import Screen
-from textual.timer import Timer
 from textual.worker import Worker
 
 from quantchat.domain.chat import Session, SessionSummary
 from quantchat.domain.memory import Fit
 from quantchat.domain.models import ModelInfo
-from quantchat.domain.text import clean
-from quantchat.errors import QuantchatError
+from quantchat.domain.thinking import Channel
 from quantchat.services import facts
+from quantchat.services.recall import Recall
 from quantchat.services.turns import Turn
 from quantchat.ui import status
-from quantchat.ui.commands import QUIT_WORDS, find_slash, is_mistyped
 from quantchat.ui.keys import bindings
 from quantchat.ui.screens.actions import ChatActions
+from quantchat.ui.screens.actions.drafts import Drafts
 from quantchat.ui.transcript.messages import MessageView
 from quantchat.ui.views import message_views, model_rows, session_rows
+from quantchat.ui.widgets.completion import CompletionList
 from quantchat.ui.widgets.line import Line
 from quantchat.ui.widgets.prompt import Prompt
-from quantchat.ui.widgets.rows import RowList, shorten
+from quantchat.ui.widgets.rows import RowList
 from quantchat.ui.widgets.transcript import Transcript
+from quantchat.ui.wire.link import Link
+from quantchat.ui.wire.pace import Pace
 
 if TYPE_CHECKING:
     from quantchat.services.desk import Desk
@@ -50,20 +51,22 @@ class ChatScreen(ChatActions, Screen[None]):
     """Models and sessions left, the chat right, one status bar below."""
 
     HORIZONTAL_BREAKPOINTS = [(0, NARROW), (WIDE_COLUMNS, WIDE)]  # noqa: RUF012 - Textual declares it so
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (8, "-low"), (20, "-tall")]  # noqa: RUF012
     AUTO_FOCUS = "#prompt"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings()]
 
-    def __init__(self, desk: Desk, session: Session, *, flush_hz: int) -> None:
+    def __init__(self, desk: Desk, session: Session, link: Link, lagging: Callable[[], bool]) -> None:
         super().__init__()
         self.desk = desk
         self.session = session
         self.summaries: list[SessionSummary] = []
+        self.drafts = Drafts()
+        self.recall = Recall()
         self._unread: set[str] = set()
         self._views: list[MessageView] = []
-        self._text: deque[str] = deque()
-        self._flush_seconds = 1 / flush_hz
-        self._flushed = 0.0
-        self._flush_timer: Timer | None = None
+        self._pace = Pace(link.flush_hz, self.set_timer, self._show_text, lagging)
+        self._figures_seconds = 1 / link.status_hz
+        self._figures_drawn = 0.0
         self._stale: set[str] = set()
 
     def compose(self) -> ComposeResult:
@@ -75,13 +78,17 @@ class ChatScreen(ChatActions, Screen[None]):
                 yield Line(id="header")
                 yield Transcript(id="transcript")
                 yield Line(id="activity")
+                yield CompletionList(id="completions")
                 yield Prompt(id="prompt", placeholder=PLACEHOLDER)
         yield Line(id="status")
 
     def on_mount(self) -> None:
         self.transcript = self.query_one(Transcript)
         self.prompt = self.query_one(Prompt)
-        self.prompt.take_submit = self._submit
+        self.prompt.take_submit = self.submit
+        self.prompt.begin_recall = self.begin_recall
+        self.call_after_refresh(self.prepare_completion)
+        self.call_after_refresh(self.prepare_find)
         self.draw("header", "status")
 
     # Facts
@@ -89,10 +96,9 @@ class ChatScreen(ChatActions, Screen[None]):
     def take(self, fact: facts.Fact) -> None:
         """Take what happened; every change is drawn within a twentieth of a second, together with its neighbours."""
         match fact:
-            case facts.TextArrived(session=session, text=text):
+            case facts.TextArrived(session=session, message=message, text=text, channel=channel):
                 if session == self.session.id:
-                    self._text.append(text)
-                    self._plan_flush()
+                    self._pace.add((message, channel), text)
             case facts.SessionChanged(session=session):
                 self._on_session_changed(session)
             case facts.SessionsChanged():
@@ -108,9 +114,9 @@ class ChatScreen(ChatActions, Screen[None]):
 
     def _on_session_changed(self, session_id: str) -> None:
         if session_id == self.session.id:
-            self.flush_text()
+            self._pace.flush()
             self.sync_transcript()
-            self._take_draft()
+            self.take_draft()
         elif not self.desk.conversation.is_busy(session_id):
             self._unread.add(session_id)
         if all(summary.id != session_id for summary in self.summaries):
@@ -118,38 +124,15 @@ class ChatScreen(ChatActions, Screen[None]):
             self.reload_sessions()
         self.later("activity", "status", "sessions", "header")
 
-    def _take_draft(self) -> None:
-        """A prompt that was taken back stands in the session's draft; put it into an empty prompt."""
-        if self.session.draft and not self.prompt.text:
-            self.prompt.load(self.session.draft)
-            self.session.draft = ""
-
     # Streaming
 
-    def _plan_flush(self) -> None:
-        """Show the first words at once, later ones at the flush rate."""
-        if self._flush_timer is not None:
-            return
-        wait = self._flushed + self._flush_seconds - monotonic()
-        if wait <= 0:
-            self.flush_text()
-        else:
-            self._flush_timer = self.set_timer(wait, self.flush_text)
-
-    def flush_text(self) -> None:
-        """Hand what has streamed in to the transcript."""
-        if self._flush_timer is not None:
-            self._flush_timer.stop()
-            self._flush_timer = None
-        turn = self.desk.conversation.active
-        if not self._text or turn is None or turn.session.id != self.session.id:
-            self._text.clear()
-            return
-        text = "".join(self._text)
-        self._text.clear()
-        self._flushed = monotonic()
-        self.transcript.extend(turn.message.id, text)
-        self.later("status", "activity")
+    def _show_text(self, where: tuple[str, Channel], text: str) -> None:
+        """Hand what has streamed in to the transcript; the figures beside it need not run as fast."""
+        message, channel = where
+        self.transcript.extend(message, text, channel)
+        if monotonic() - self._figures_drawn > self._figures_seconds:
+            self._figures_drawn = monotonic()
+            self.draw("status", "activity")
 
     # Drawing
 
@@ -191,16 +174,12 @@ class ChatScreen(ChatActions, Screen[None]):
         self.query_one("#sessions", RowList).show(rows, follow=self.session.id)
 
     def _draw_header(self) -> None:
-        report = self.desk.library.loaded
-        model = clean(report.name, newlines=False) if report else "no model"
-        space = max(self.size.width // 3, self.query_one("#header", Line).size.width - len(model) - 8)
-        title = shorten(clean(self.session.title, newlines=False), space)
         unsaved = "  NOT SAVED" if self.desk.archive.unsaved(self.session.id) else ""
         held = self.desk.archive.why_read_only(self.session.id)
         note = "  read only: open in another quantchat" if held else unsaved
-        self.query_one("#header", Line).show(
-            Content.assemble(" ", (title, "bold"), "  ", (model, "$text-accent"), (note, "$error"))
-        )
+        header = self.query_one("#header", Line)
+        width = header.size.width or self.size.width
+        header.show(status.header_line(self.session.title, self.desk.library.loaded, note, width))
 
     def _draw_activity(self) -> None:
         conversation, loading = self.desk.conversation, self.desk.library.loading
@@ -218,11 +197,11 @@ class ChatScreen(ChatActions, Screen[None]):
         report = library.loaded
         model = f"{status.kernel_name(report.kernel)} {report.device}" if report else library.phase.value
         figures = status.turn_text(self.own_turn, self.session, report)
-        memory = status.memory_text(self.desk.memory.latest)
+        memory = status.memory_texts(self.desk.memory.latest)
         self.query_one("#status", Line).show(status.status_line(memory, model, figures, self.size.width))
 
     def on_resize(self) -> None:
-        self.later("status")
+        self.later("status", "header")
 
     def sync_transcript(self) -> None:
         """Bring the transcript to the state of the session with the fewest changes."""
@@ -253,15 +232,14 @@ class ChatScreen(ChatActions, Screen[None]):
     def open_session(self, session: Session) -> None:
         """Show another session; a streaming one goes on streaming."""
         self.keep_draft()
-        self._text.clear()
+        self._pace.drop()
         self.session = session
         self._unread.discard(session.id)
         self.desk.remember(last_session=session.id)
         busy = self.desk.conversation.is_busy(session.id)
         self._views = message_views(session, self.own_turn, busy)
         self.transcript.show(self._views)
-        self.prompt.load(session.draft)
-        session.draft = ""
+        self.show_draft()
         self.draw("header", "activity", "status", "sessions")
 
     async def typed(self) -> None:
@@ -271,48 +249,16 @@ class ChatScreen(ChatActions, Screen[None]):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(taken.wait(), KEYS_SECONDS)
 
-    def keep_draft(self) -> None:
-        """Save what stands in the prompt with its session."""
-        session, text = self.session, self.prompt.text
-        session.draft = text
-        if text or session.messages:
-            try:
-                self.desk.archive.save(session)
-            except QuantchatError:
-                self._keep_elsewhere(text)
-
-    def _keep_elsewhere(self, text: str) -> None:
-        """A session that another program holds keeps its draft there; what was written here gets one of its own."""
-        if not text:
-            return
-        other = self.desk.archive.new()
-        other.title = f"Draft for {self.session.title}"
-        other.draft = text
-        self.desk.archive.save(other)
-
     # Events of the widgets
 
-    def _submit(self, written: str) -> None:
-        text = written.strip()
-        if not text:
-            return
-        command = find_slash(text) if text.startswith("/") and " " not in text else None
-        if command is None and text.lower() in QUIT_WORDS:
-            command = find_slash("quit")
-        if command is not None:
-            self.prompt.load("")
-            self.call_later(self.run_action, command.action)
-            return
-        if is_mistyped(text):
-            self.app.notify(f"There is no command {text}. F1 lists them", severity="warning", markup=False)
-            return
-        self.send(written.rstrip())
+    @on(Prompt.Changed, "#prompt")
+    def _on_prompt_changed(self) -> None:
+        self.draft_changed()
 
-    @on(Prompt.RecallRequested)
-    def _on_recall(self) -> None:
-        asked = [message for message in self.session.branch() if message.role == "user"]
-        if asked and not self.prompt.text:
-            self.prompt.load(asked[-1].text)
+    @on(CompletionList.Chosen)
+    def _on_completion_chosen(self, event: CompletionList.Chosen) -> None:
+        if self.prompt.completer is not None:
+            self.prompt.completer.choose(event.place)
 
     @on(RowList.DeleteRequested, "#sessions")
     def _on_delete_requested(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quantchat.ui.screens.actions.appearance import AppearanceActions
+from quantchat.ui.screens.actions.drafts import DraftActions
 from quantchat.ui.screens.actions.models import ModelActions
 from quantchat.ui.screens.actions.prompting import PromptActions
 from quantchat.ui.screens.actions.reading import ReadingActions
@@ -10,5 +11,7 @@ from quantchat.ui.screens.actions.sessions import SessionActions
 from quantchat.ui.screens.actions.turns import TurnActions
 
 
-class ChatActions(TurnActions, PromptActions, ModelActions, SessionActions, ReadingActions, AppearanceActions):
+class ChatActions(
+    TurnActions, PromptActions, DraftActions, ModelActions, SessionActions, ReadingActions, AppearanceActions
+):
     """Mixin of `ChatScreen`: one method per command of the table."""

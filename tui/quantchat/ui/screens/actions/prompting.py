@@ -1,9 +1,176 @@
-"""Writing a prompt by other means than typing it."""
+"""What becomes of a prompt: a command, a question with its files, or a draft; and writing it by other means."""
 
 from __future__ import annotations
 
+import asyncio
+from typing import TYPE_CHECKING
+
+from quantchat.domain.attachments import Attachment, Draft
+from quantchat.errors import QuantchatError, UsageError
+from quantchat.services.recall import Walk
+from quantchat.store.history import Entry
+from quantchat.ui.commands import QUIT_WORDS, Command, find_slash, is_mistyped
 from quantchat.ui.screens.actions.part import ScreenPart
+
+if TYPE_CHECKING:
+    from quantchat.domain.chat import Session
+    from quantchat.ui.screens.actions.drafts import Drafts
+
+READ_SECONDS = 10.0
+"""A file on a disk that does not answer gives up the prompt again after this."""
 
 
 class PromptActions(ScreenPart):
-    """Editor and attachments."""
+    """Sending, running commands, attaching, editing."""
+
+    if TYPE_CHECKING:
+        drafts: Drafts
+
+    def prepare_completion(self) -> None:
+        """Let the prompt complete; after the first frame, which does not need it."""
+        from quantchat.ui.completion.completer import Completer
+        from quantchat.ui.widgets.completion import CompletionList
+
+        screen = self._screen
+        screen.prompt.completer = Completer(screen.prompt, screen.query_one(CompletionList))
+
+    def begin_recall(self) -> Walk:
+        """Begin to walk through earlier prompts: all, or without a history those of the session."""
+        asked = [Entry.of(Draft.folded(m.text)) for m in self.session.branch() if m.role == "user"]
+        return Walk(self._screen.recall.entries() or asked[::-1])
+
+    # What Enter does
+
+    def submit(self, draft: Draft) -> None:
+        """Run a command, or ask; what cannot be sent stays in the prompt."""
+        text = draft.text.strip()
+        if text.lower() in QUIT_WORDS:
+            self._run_typed(find_slash("quit"), "")
+        elif draft.text.startswith("/") and "\n" not in text and not draft.attachments and self._take_command(text):
+            return
+        elif text:
+            self._send(Draft(draft.text.rstrip(), draft.attachments))
+
+    def _take_command(self, text: str) -> bool:
+        """Run what was typed as a command, or say why not; tell whether it was meant as one."""
+        name, _, argument = text.partition(" ")
+        command = find_slash(name)
+        if command is not None:
+            self._run_typed(command, argument.strip())
+        elif is_mistyped(text):
+            self._warn(f"There is no command {text}. F1 lists them")
+        return command is not None or is_mistyped(text)
+
+    def _run_typed(self, command: Command | None, argument: str) -> None:
+        if command is None:
+            return
+        if argument and not command.argument:
+            self._warn(f"/{command.slashes[0]} takes nothing behind it. To send this as a prompt, begin with a space")
+            return
+        screen = self._screen
+        screen.prompt.load("")
+        screen.call_later(self.run_command, command, argument)
+
+    async def run_command(self, command: Command, argument: str = "") -> None:
+        """Run a command of the table; its action gets the argument if there is one."""
+        screen = self._screen
+        if not argument:
+            await screen.run_action(command.action)
+            return
+        done = getattr(screen, f"action_{command.action}")(argument)
+        if asyncio.iscoroutine(done):
+            await done
+
+    # Sending
+
+    def _send(self, draft: Draft) -> None:
+        from quantchat.services.attachments import mentions
+
+        session = self.session
+        sending = self.drafts.sending
+        if session.id in sending or mentions(draft.text):
+            # Not while the screen waits: the disk may be slow, and keys behind Enter belong to the next prompt.
+            self._screen.keep_draft()
+            sending.append(session.id)
+            self._screen.prompt.load("")
+            self.desk.run(self._send_with_files(session, draft))
+        elif self._ask(session, draft, draft):
+            self._screen.prompt.load("")
+
+    async def _send_with_files(self, session: Session, draft: Draft) -> None:
+        from quantchat.services.attachments import with_mentioned_files
+        from quantchat.services.background import in_background
+
+        try:
+            whole = await asyncio.wait_for(in_background(with_mentioned_files, draft), READ_SECONDS)
+            sent = self._ask(session, draft, whole)
+        except TimeoutError:
+            self._warn("A file in the prompt could not be read in time. Nothing was sent")
+            sent = False
+        except UsageError as error:
+            self._warn(str(error))
+            sent = False
+        finally:
+            self.drafts.sending.remove(session.id)
+        if not sent:
+            self._screen.give_back(session, draft)
+
+    def _ask(self, session: Session, written: Draft, whole: Draft) -> bool:
+        screen = self._screen
+        kept, session.draft = session.draft, ""
+        if session is self.session:
+            self.drafts.mirrored = ""
+        try:
+            self.desk.conversation.send(session.id, whole.expanded())
+        except QuantchatError as error:
+            session.draft = kept
+            if session is self.session:
+                self.drafts.mirrored = kept
+            self._warn(str(error))
+            return False
+        screen.recall.add(written)
+        if session is self.session:
+            self.desk.remember(last_session=session.id)
+            screen.transcript.action_scroll_end()
+        return True
+
+    def _warn(self, words: str) -> None:
+        self._screen.app.notify(words, severity="warning", markup=False)
+
+    # Files
+
+    async def action_attach(self, path: str = "") -> None:
+        """Put a text file into the prompt, or begin to name one."""
+        from quantchat.services.attachments import read_file
+        from quantchat.services.background import in_background
+
+        screen = self._screen
+        screen.set_focus(screen.prompt)
+        if not path:
+            screen.prompt.begin_mention()
+            return
+        try:
+            file: Attachment = await asyncio.wait_for(in_background(read_file, path), READ_SECONDS)
+        except TimeoutError:
+            self._warn(f"{path} could not be read in time")
+        except UsageError as error:
+            self._warn(str(error))
+        else:
+            screen.prompt.attach(file.text, file.name)
+
+    # The editor
+
+    async def action_editor(self) -> None:
+        """Write the prompt in the user's own editor; it stays as it is when that fails."""
+        from quantchat.ui.editor import edit_text
+
+        screen = self._screen
+        await screen.typed()
+        screen.keep_draft()
+        try:
+            text = edit_text(screen.app, screen.prompt.draft.expanded())
+        except QuantchatError as error:
+            self._warn(str(error))
+        else:
+            screen.prompt.load(text)
+        screen.set_focus(screen.prompt)

@@ -11,21 +11,11 @@ from quantchat.ui.screens.actions.part import ScreenPart
 class TurnActions(ScreenPart):
     """What is asked of the engine."""
 
-    def send(self, text: str) -> None:
-        """Send a prompt; when it cannot be sent it stays in the prompt."""
-        screen = self._screen
-        try:
-            self.desk.conversation.send(self.session.id, text)
-        except QuantchatError as error:
-            screen.app.notify(str(error), severity="warning", markup=False)
-            return
-        self.desk.remember(last_session=self.session.id)
-        screen.prompt.load("")
-        screen.transcript.action_scroll_end()
-
     async def action_stop(self) -> None:
         screen = self._screen
         await screen.typed()
+        if screen.prompt.dismiss_completion() or screen.close_find():
+            return
         screen.app.clear_notifications()
         if screen.has_class("-sidebar-over"):
             screen.remove_class("-sidebar-over")

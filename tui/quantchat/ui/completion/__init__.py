@@ -1,0 +1,1 @@
+"""Completing commands and paths in the prompt."""
