@@ -53,19 +53,30 @@ async def test_a_paste_keeps_its_lines(tmp_path: Path, monkeypatch: Patch) -> No
         await rig.until(lambda: rig.chat.prompt.text == "one\ntwo\nthree\nfour")
 
 
+HOST = (
+    "no NVIDIA GPU  RAM ████░░░░ 1.6/23.5 GiB engine 1.1",
+    "no NVIDIA GPU  RAM ████░░░░ 1.6/23.5 GiB",
+    "no NVIDIA GPU  RAM 1.6/23.5 GiB",
+    "RAM 1.6/23.5 GiB",
+)
+
+
 @pytest.mark.parametrize(
-    ("width", "right"),
+    ("width", "left", "right"),
     [
-        (120, "aten cpu  40.5 tok/s  first 0.12 s  ctx 46/8192"),
-        (95, "40.5 tok/s  first 0.12 s  ctx 46/8192"),
-        (80, "40.5 tok/s  ctx 46/8192"),
-        (70, "ctx 46/8192"),
+        (120, HOST[0], "aten cpu  40.5 tok/s  first 0.12 s  ctx 46/8192"),
+        (95, HOST[0], "40.5 tok/s  first 0.12 s  ctx 46/8192"),
+        (80, HOST[0], "40.5 tok/s  ctx 46/8192"),
+        (70, HOST[1], "40.5 tok/s  ctx 46/8192"),
+        (60, HOST[2], "40.5 tok/s  ctx 46/8192"),
+        (45, HOST[3], "40.5 tok/s  ctx 46/8192"),
+        (40, HOST[3], "ctx 46/8192"),
     ],
 )
-def test_a_narrow_status_bar_drops_one_figure_at_a_time(width: int, right: str) -> None:
-    memory = "no NVIDIA GPU  RAM ████░░░░ 1.6/23.5 GiB engine 1.1"
-    line = status_line(memory, "aten cpu", "40.5 tok/s  first 0.12 s  ctx 46/8192", width).plain
-    assert line.rstrip().removeprefix(f" {memory}").strip() == right
+def test_a_narrow_status_bar_drops_one_figure_at_a_time(width: int, left: str, right: str) -> None:
+    line = status_line(HOST, "aten cpu", "40.5 tok/s  first 0.12 s  ctx 46/8192", width).plain
+    assert line.split("  ")[0] == f" {left}".split("  ")[0]
+    assert line.removeprefix(f" {left}").strip() == right
     assert len(line) == width
 
 

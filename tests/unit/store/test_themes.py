@@ -142,14 +142,36 @@ def test_all_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("value", ["ansi_bright_red", "auto 60%", "50%", "bold underline", "#aabbcc", "none"])
-def test_variables_may_be_colours_and_styles(tmp_path: Path, value: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("border", "ansi_bright_red"),
+        ("border", "#aabbcc 40%"),
+        ("text-muted", "auto 60%"),
+        ("block-cursor-foreground", "auto"),
+        ("link-style", "bold underline"),
+        ("link-style", "none"),
+    ],
+)
+def test_variables_may_be_colours_and_styles(tmp_path: Path, name: str, value: str) -> None:
     path = tmp_path / "good.toml"
-    path.write_text(theme_text(background="ansi_default") + f"\n[variables]\nx = '{value}'\n")
+    path.write_text(theme_text(background="ansi_default") + f"\n[variables]\n{name} = '{value}'\n")
     theme, problems = read_theme(path)
     assert problems == []
     assert theme is not None
-    assert theme.variables == {"x": value}
+    assert theme.variables == {name: value}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("border", "bold"), ("border", "auto 60%"), ("link-style", "#fff"), ("panel", "50%"), ("foreground", "auto")],
+)
+def test_a_variable_of_the_wrong_kind_is_named(tmp_path: Path, name: str, value: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(theme_text() + f"\n[variables]\n{name} = '{value}'\n")
+    theme, (problem,) = read_theme(path)
+    assert theme is None
+    assert f"`variables.{name}`" in problem.detail
 
 
 @pytest.mark.parametrize("content", [b"name = ", b"\xff", b""])

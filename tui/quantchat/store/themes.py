@@ -20,9 +20,10 @@ COLOUR_RULE = "allowed are `#rgb`, `#rrggbb` and the terminal's own `ansi_defaul
 _HEX = r"#(?:[0-9a-fA-F]{3}|[0-9a-fA-F]{6})"
 _HEX_COLOUR = re.compile(_HEX)
 _VARIABLE_NAME = re.compile(r"[a-z][a-z0-9-]*")
-_VARIABLE_VALUE = re.compile(
-    rf"(?:{_HEX}|ansi_[a-z_]+|auto)(?: \d{{1,3}}%)?|\d{{1,3}}%"
-    r"|(?:none|bold|dim|italic|underline|reverse|strike)(?: (?:bold|dim|italic|underline|reverse|strike))*"
+_VARIABLE_COLOUR = re.compile(rf"(?:{_HEX}|ansi_[a-z_]+)(?: \d{{1,3}}%)?")
+_CONTRAST = re.compile(r"auto(?: \d{1,3}%)?")
+_STYLES = re.compile(
+    r"none|(?:bold|dim|italic|underline|reverse|strike)(?: (?:bold|dim|italic|underline|reverse|strike))*"
 )
 _THEME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -169,18 +170,30 @@ def _bad_values(good: Mapping[str, Any]) -> Iterator[Fault]:
     for name, value in good.get("variables", {}).items():
         if not _VARIABLE_NAME.fullmatch(name):
             yield Fault(f"variables.{name}", "is not a name; allowed are small letters, digits and `-`")
-        elif not _is_variable_value(value):
-            yield Fault(
-                f"variables.{name}",
-                f"is {value!r}; {COLOUR_RULE} each with an optional percentage, or text styles such as `bold`",
-            )
+        elif not _is_variable_value(name, value):
+            yield Fault(f"variables.{name}", f"is {value!r}; {_variable_rule(name)}")
 
 
-def _is_variable_value(value: str) -> bool:
-    if not _VARIABLE_VALUE.fullmatch(value):
-        return False
-    first = value.split()[0]
-    return not first.startswith("ansi_") or first in ANSI_COLOURS
+def _variable_rule(name: str) -> str:
+    if name.endswith("-style"):
+        return "allowed are `none`, or text styles such as `bold underline`"
+    contrast = ", or `auto 60%` for a contrast to what is behind" if _may_be_auto(name) else ""
+    return f"{COLOUR_RULE} each with an optional percentage{contrast}"
+
+
+def _may_be_auto(name: str) -> bool:
+    return name.split("-")[0] == "text" or name.endswith("-foreground")
+
+
+def _is_variable_value(name: str, value: str) -> bool:
+    """Whether the style sheets can take it; one that they cannot would end the program."""
+    if name.endswith("-style"):
+        return _STYLES.fullmatch(value) is not None
+    if _may_be_auto(name) and _CONTRAST.fullmatch(value):
+        return True
+    first = value.split(" ")[0]
+    known = not first.startswith("ansi_") or first in ANSI_COLOURS
+    return known and _VARIABLE_COLOUR.fullmatch(value) is not None
 
 
 def _report(path: Path, detail: str) -> ErrorReport:

@@ -76,6 +76,7 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         self._leaving = False
         self._taking = False
         self._own: contextvars.Context | None = None
+        self._hang_up: HangUp | None = None
 
     def _without_colours(self) -> Sequence[LineFilter]:
         """Return the filter that NO_COLOR asks for."""
@@ -99,7 +100,8 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         self.call_after_refresh(self._after_first_frame)
 
     def on_unmount(self) -> None:
-        self._hang_up.remove()
+        if self._hang_up is not None:
+            self._hang_up.remove()
 
     def _leave(self) -> None:
         self.run_worker(self.action_quit())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
+from rich.cells import cell_len
 from textual.content import Content
 
 from quantchat.domain.chat import Session
@@ -14,8 +16,11 @@ from quantchat.hardware.gpu import GpuDevice, GpuSnapshot
 from quantchat.services.library import LoadStatus
 from quantchat.services.memory import MemoryView
 from quantchat.services.turns import Turn
+from quantchat.ui.widgets.rows import shorten
 
 BAR = 8
+NARROW_COLUMNS = 100
+"""Below this the status bar has no room for the kernel beside everything else."""
 
 
 def meter(share: float, cells: int = BAR) -> str:
@@ -51,15 +56,30 @@ def device_text(device: GpuDevice) -> str:
     return " ".join(parts)
 
 
-def memory_text(view: MemoryView | None) -> str:
-    """Video memory per GPU, or host memory and the words "no NVIDIA GPU"."""
+def memory_texts(view: MemoryView | None) -> tuple[str, ...]:
+    """Video memory per GPU, or host memory and the words "no NVIDIA GPU"; the most telling first, the shortest last."""
     if view is None:
-        return "memory …"
+        return ("memory …",)
     if isinstance(view.gpus, GpuSnapshot) and view.gpus.devices:
-        return " │ ".join(device_text(device) for device in view.gpus.devices)
+        return _gpu_texts(view.gpus.devices)
     host = view.host
-    text = f"no NVIDIA GPU  RAM {meter(host.used / max(host.total, 1))} {gib(host.used)}/{gib(host.total)} GiB"
-    return text + (f" engine {gib(view.engine_host_bytes)}" if view.engine_host_bytes else "")
+    used = f"{gib(host.used)}/{gib(host.total)} GiB"
+    text = f"no NVIDIA GPU  RAM {meter(host.used / max(host.total, 1))} {used}"
+    engine = f" engine {gib(view.engine_host_bytes)}" if view.engine_host_bytes else ""
+    return (text + engine, text, f"no NVIDIA GPU  RAM {used}", f"RAM {used}")
+
+
+def _gpu_texts(devices: Sequence[GpuDevice]) -> tuple[str, ...]:
+    known = [device for device in devices if device.total and device.used is not None]
+    used, total = sum(device.used or 0 for device in known), sum(device.total or 0 for device in known)
+    bars = " │ ".join(f"GPU{d.index} {meter((d.used or 0) / (d.total or 1))} {_share(d)}" for d in known)
+    plain = " │ ".join(f"GPU{d.index} {_share(d)}" for d in known)
+    name = f"{len(devices)} GPUs" if len(devices) > 1 else "GPU"
+    return (" │ ".join(map(device_text, devices)), bars, plain, f"{name} {used / GIB:.0f}/{total / GIB:.0f} GiB")
+
+
+def _share(device: GpuDevice) -> str:
+    return f"{gib(device.used or 0)}/{gib(device.total or 0)} GiB"
 
 
 def turn_text(turn: Turn | None, last: Session | None, report: LoadReport | None) -> str:
@@ -86,16 +106,33 @@ def _figures(speed: float, first: float | None, used: int, window: int) -> str:
     return "  ".join(parts)
 
 
-def status_line(memory: str, model: str, figures: str, width: int) -> Content:
-    """Lay the status bar out; when it is narrow the kernel goes, then the time to the first word, then the speed."""
+def status_line(memories: Sequence[str], model: str, figures: str, width: int) -> Content:
+    """Lay the status bar out.
+
+    When it is narrow the kernel goes, then the time to the first word, then details of the memory, then the speed.
+    """
     parts = [part for part in figures.split("  ") if part]
-    speed_and_context = "  ".join(part for part in parts if not part.startswith("first"))
+    running = "  ".join(part for part in parts if not part.startswith("first")) or model
+    full, *shorter = memories
     everything = "  ".join(part for part in (model, figures) if part)
-    for right in (everything, figures or model, speed_and_context, "".join(parts[-1:]), ""):
-        gap = width - 2 - len(memory) - len(right)
-        if gap >= 2 or not right:
-            return Content(f" {memory}{' ' * max(gap, 0)}{right} ")
-    return Content(memory)
+    choices = [(full, everything), (full, figures or model), *((memory, running) for memory in memories)]
+    choices += [(memory, "".join(parts[-1:])) for memory in memories]
+    for memory, right in choices:
+        gap = width - 2 - cell_len(memory) - cell_len(right)
+        if gap >= 2:
+            return Content(f" {memory}{' ' * gap}{right} ")
+    return Content(f" {(shorter or [full])[-1]}")
+
+
+def header_line(title: str, report: LoadReport | None, note: str, width: int) -> Content:
+    """The session's title and the model; on a narrow screen also the kernel, for which the status bar has no room."""
+    model = clean(report.name, newlines=False) if report else "no model"
+    if report is not None and width < NARROW_COLUMNS:
+        model += f" · {kernel_name(report.kernel)}"
+    model = shorten(model, max(width * 2 // 3, 8))
+    space = width - cell_len(model) - cell_len(note) - 3
+    title = shorten(clean(title, newlines=False), max(space, min(width // 3, 12)))
+    return Content.assemble(" ", (title, "bold"), "  ", (model, "$text-accent"), (note, "$error"))
 
 
 def load_line(status: LoadStatus) -> Content:

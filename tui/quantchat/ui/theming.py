@@ -21,10 +21,16 @@ DEFAULT_THEME = "quantchat-dark"
 TERMINAL_THEME = "terminal"
 """The theme that uses the terminal's own 16 colours and no other."""
 
+_NATIVE = dict.fromkeys(("ansi-background", "ansi-foreground", "surface-active", "foreground-disabled"), "ansi_default")
+"""What style sheets ask for and Textual leaves out of themes that are drawn in the terminal's own colours."""
+
 
 def textual_theme(file: ThemeFile) -> Theme:
     """Make a Textual theme of a validated theme file."""
-    return Theme(**msgspec.structs.asdict(file), ansi=file.native)
+    fields = msgspec.structs.asdict(file)
+    if file.native:
+        fields["variables"] = _NATIVE | file.variables
+    return Theme(**fields, ansi=file.native)
 
 
 class Themes:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
+from textual.actions import SkipAction
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -53,15 +54,12 @@ def sections(keys: Mapping[str, str]) -> Iterator[tuple[str, Rows]]:
         [
             ("models", f"{paths.models_dir()}, the hub cache, models_dirs in config.toml"),
             ("sessions", str(paths.sessions_dir())),
-            ("settings", f"{paths.config_file()}; [keys] there changes keys by these names: {_names()}"),
+            ("settings", str(paths.config_file())),
             ("themes", str(paths.user_themes_dir())),
             ("logs", str(paths.logs_dir())),
         ],
     )
-
-
-def _names() -> str:
-    return ", ".join(command.id for command in COMMANDS)
+    yield "Names of commands, for [keys] in config.toml", [(command.id, command.title) for command in COMMANDS]
 
 
 def help_text(keys: Mapping[str, str], width: int, query: str = "") -> Content:
@@ -97,7 +95,8 @@ class HelpScreen(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,f1,ctrl+c", "back", "Close", priority=True),
         Binding("q", "back", "Close"),
-        Binding("slash", "filter", "Filter"),
+        # First of all, so that letters which come in the same packet go to the line that it opens.
+        Binding("slash", "filter", "Filter", priority=True),
     ]
 
     def compose(self) -> ComposeResult:
@@ -125,12 +124,15 @@ class HelpScreen(ModalScreen[None]):
 
     def action_filter(self) -> None:
         query = self.query_one(Input)
+        if query.has_focus:
+            raise SkipAction
         query.display = True
         self.set_focus(query)
 
     @on(Input.Changed)
     def _on_changed(self) -> None:
         self._draw()
+        self.query_one(Panel).scroll_home(animate=False)
 
     @on(Input.Submitted)
     def _on_submitted(self) -> None:

@@ -37,9 +37,10 @@ class Entry:
     def id(self) -> str:
         return f"{self.kind}:{self.name}"
 
-    def score(self, matcher: Matcher) -> float:
-        """How well a query fits; 0 if not at all. The title counts more than other words."""
-        return max(matcher.match(self.title), *(matcher.match(word) / 2 for word in self.words), 0)
+    def score(self, matcher: Matcher, query: str) -> float:
+        """How well a query fits; 0 if not at all. What begins with it comes first, other words count least."""
+        title = matcher.match(self.title) + 10 * self.title.lower().startswith(query)
+        return title or max(map(matcher.match, self.words), default=0) / 10 or float(query in self.help.lower()) / 100
 
 
 def entries(keys: Mapping[str, str], themes: Iterable[str]) -> list[Entry]:
@@ -53,15 +54,16 @@ def entries(keys: Mapping[str, str], themes: Iterable[str]) -> list[Entry]:
 def _entry(command: Command, keys: Mapping[str, str]) -> Entry:
     slash = tuple(f"/{name}" for name in command.slashes)
     detail = show_keys(keys[command.id]) or "".join(slash[:1])
-    return Entry("command", command.id, command.title, command.help, detail, (command.help, command.id, *slash))
+    return Entry("command", command.id, command.title, command.help, detail, (command.id, *slash))
 
 
 def search(offered: Sequence[Entry], query: str) -> list[Entry]:
     """The entries that fit a query, best first; all of them when there is none."""
     if not query.strip():
         return list(offered)
-    matcher = Matcher(query.strip())
-    scored = [(entry.score(matcher), entry) for entry in offered]
+    wanted = query.strip().lower()
+    matcher = Matcher(wanted)
+    scored = [(entry.score(matcher, wanted), entry) for entry in offered]
     return [entry for score, entry in sorted(scored, key=lambda pair: -pair[0]) if score > 0]
 
 

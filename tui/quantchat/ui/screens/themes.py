@@ -43,7 +43,7 @@ class ThemeScreen(ModalScreen[str | None]):
         self._themes = themes
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog -choice") as frame:
+        with Vertical(classes="dialog -themes") as frame:
             frame.border_title = "Theme"
             frame.border_subtitle = "Enter keeps  Esc cancels"
             yield RowList(id="themes", empty="No themes were found")

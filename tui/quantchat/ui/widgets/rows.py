@@ -9,8 +9,11 @@ from typing import ClassVar
 from rich.cells import cell_len, set_cell_size
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.events import Resize
+from textual.css.styles import RulesMap
 from textual.message import Message
+from textual.strip import Strip
+from textual.style import Style
+from textual.visual import RenderOptions, Visual
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
@@ -37,6 +40,26 @@ def fit_row(row: Row, width: int) -> Content:
     name = set_cell_size(shorten(row.name, space), space)
     text = Content.assemble((row.mark, row.style), " ", (name, "bold" if row.strong else ""))
     return text + Content.assemble(" ", (detail, "dim")) if detail else text
+
+
+class RowVisual(Visual):
+    """A row that is laid out when it is drawn, at the width that the list has then.
+
+    Rows laid out on Resize events could stay too narrow: Textual sends none to a list that was hidden if somebody asks
+    for its place between the change and the next layout.
+    """
+
+    def __init__(self, row: Row) -> None:
+        self._row = row
+
+    def render_strips(self, width: int, height: int | None, style: Style, options: RenderOptions) -> list[Strip]:
+        return fit_row(self._row, width).render_strips(width, 1, style, options)
+
+    def get_optimal_width(self, rules: RulesMap, container_width: int) -> int:
+        return container_width
+
+    def get_height(self, rules: RulesMap, width: int) -> int:
+        return 1
 
 
 def shorten(name: str, width: int) -> str:
@@ -80,27 +103,23 @@ class RowList(OptionList, inherit_bindings=False):
         super().__init__(id=id, markup=False)
         self.border_title = title
         self._rows: tuple[Row, ...] = ()
+        self._shown: tuple[tuple[Row, ...], str] | None = None
         self.empty = empty
-        self._drawn_width = 0
 
     def show(self, rows: Sequence[Row], *, follow: str | None = None) -> None:
         """Show these rows; `follow` names the row to highlight when none was."""
         new = tuple(rows)
-        if new == self._rows and self.option_count:
+        if self._shown == (new, self.empty):
             return
-        self._rows = new
-        self._draw(follow)
-
-    def _draw(self, follow: str | None) -> None:
-        width = max(self.scrollable_content_region.width, 8)
-        self._drawn_width = width
         kept = self.highlighted_id or follow
+        self._rows = new
+        self._shown = (new, self.empty)
         self.clear_options()
-        if not self._rows:
+        if not new:
             self.add_option(Option(Content.styled(self.empty, "dim"), disabled=True))
             return
-        self.add_options([Option(fit_row(row, width), id=row.id, disabled=not row.enabled) for row in self._rows])
-        ids = [row.id for row in self._rows]
+        self.add_options([Option(RowVisual(row), id=row.id, disabled=not row.enabled) for row in new])
+        ids = [row.id for row in new]
         self.highlighted = ids.index(kept) if kept in ids else 0
 
     def go_to(self, row_id: str | None) -> None:
@@ -118,7 +137,3 @@ class RowList(OptionList, inherit_bindings=False):
         """The id of the highlighted row."""
         option = self.highlighted_option
         return option.id if option is not None else None
-
-    def on_resize(self, event: Resize) -> None:
-        if self.scrollable_content_region.width != self._drawn_width:
-            self._draw(None)
