@@ -9,6 +9,7 @@ variable `QUANTCHAT_SCRIPT` names a JSON file with any of:
                          "fail": {"code", "title", "detail", "remedy"} or null, "crash": false}
     answers             list, first match wins: {"match": substring of the last message, or null for any,
                          "text", "thinking", "tokens_per_second": 0 for as fast as it goes, "prefill_seconds",
+                         "fast_tokens": so many come as fast as they go, "token_characters": 0 for words as tokens,
                          "reason": "stop", "fail": error as above, "crash_after_tokens": n}
     ignore_shutdown     neither `Shutdown` nor SIGTERM ends it
     noise               text for stderr at the start
@@ -89,6 +90,8 @@ class Answer(msgspec.Struct, forbid_unknown_fields=True):
     text: str | None = None
     thinking: str = ""
     tokens_per_second: float = 50.0
+    fast_tokens: int = 0
+    token_characters: int = 0
     prefill_seconds: float = 0.0
     reason: FinishReason = "stop"
     fail: ErrorReport | None = None
@@ -114,8 +117,10 @@ def read_script() -> Script:
     return msgspec.json.decode(Path(path).read_bytes(), type=Script) if path else Script()
 
 
-def tokens_of(text: str) -> list[str]:
-    """Cut a text into tokens that join to the same text: a word with the space before it."""
+def tokens_of(text: str, characters: int = 0) -> list[str]:
+    """Cut a text into tokens that join to the same text: so many characters, or a word with the space before it."""
+    if characters:
+        return [text[start : start + characters] for start in range(0, len(text), characters)]
     return re.findall(r"\s*\S+|\s+$", text)
 
 
@@ -309,7 +314,10 @@ class ScriptedEngine:
         interval = 1 / answer.tokens_per_second if answer.tokens_per_second else 0.0
         made = 0
         for channel, token in speech(answer, prompt):
-            if stopped.wait(max(0.0, start + made * interval - time.monotonic())):
+            if made == answer.fast_tokens:
+                start = time.monotonic() - made * interval
+            due = start + made * interval if made >= answer.fast_tokens else 0.0
+            if stopped.wait(max(0.0, due - time.monotonic())):
                 return made, "stopped"
             if made == answer.crash_after_tokens:
                 self._crash()
@@ -339,8 +347,8 @@ class ScriptedEngine:
 def speech(answer: Answer, prompt: str) -> Iterator[tuple[Channel, str]]:
     """The tokens of an answer; without a text of its own it repeats the prompt."""
     text = f"You said: {prompt}" if answer.text is None else answer.text
-    yield from (("thinking", token) for token in tokens_of(answer.thinking))
-    yield from (("answer", token) for token in tokens_of(text))
+    yield from (("thinking", token) for token in tokens_of(answer.thinking, answer.token_characters))
+    yield from (("answer", token) for token in tokens_of(text, answer.token_characters))
 
 
 def main() -> None:

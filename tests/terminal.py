@@ -13,7 +13,7 @@ import struct
 import sys
 import termios
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -85,7 +85,7 @@ class Terminal:
     ) -> None:
         self.screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self.screen)
-        self._pending = b""
+        self._unseen = bytearray()
         self.raw = bytearray()
         self.bytes_read = 0
         self.status: int | None = None
@@ -103,11 +103,17 @@ class Terminal:
 
     def pump(self, seconds: float = 0.05) -> bytes:
         """Read what the program wrote within some time; answers the mode queries as a modern terminal does."""
+        data = self.read(seconds)
+        self._show()
+        return data
+
+    def read(self, seconds: float = 0.05, most: int = 1 << 16) -> bytes:
+        """Read at most so much without looking at it; the next `pump` shows it."""
         ready, _, _ = select.select([self._fd], [], [], seconds)
         if not ready:
             return b""
         try:
-            data = os.read(self._fd, 1 << 16)
+            data = os.read(self._fd, most)
         except OSError as error:
             if error.errno in (errno.EIO, errno.EAGAIN):
                 return b""
@@ -116,14 +122,25 @@ class Terminal:
         self.bytes_read += len(data)
         for query in _QUERY.finditer(data):
             self.write(b"\x1b[?" + query.group(1) + b";2$y")
-        self._feed(data)
+        self._unseen += data
         return data
 
-    def _feed(self, data: bytes) -> None:
-        data = self._pending + data
+    def read_slowly(self, seconds: float, bytes_per_second: float) -> Iterator[bytes]:
+        """Read as a line of that speed delivers, in steps of a few milliseconds."""
+        end = due = time.monotonic()
+        end += seconds
+        while time.monotonic() < end:
+            due = max(due, time.monotonic() - 0.01)
+            data = self.read(0.002, max(1, round(bytes_per_second * 0.005)))
+            due += len(data) / bytes_per_second
+            time.sleep(max(0.0, due - time.monotonic()))
+            yield data
+
+    def _show(self) -> None:
+        data = bytes(self._unseen)
         cut = _PARTIAL.search(data)
         end = cut.start() if cut else len(data)
-        self._pending = data[end:]
+        self._unseen = bytearray(data[end:])
         self._stream.feed(_UNKNOWN.sub(b"", data[:end]))
 
     def write(self, data: bytes) -> None:
