@@ -120,4 +120,4 @@ def _missing(name: str) -> UsageError:
 
 
 def _refused(name: str, reason: str, remedy: str) -> UsageError:
-    return UsageError(f"{name} cannot be attached", f"{reason}. Nothing was sent", remedy, code="attachment")
+    return UsageError(f"{name} cannot be attached", reason, remedy, code="attachment")

@@ -22,6 +22,7 @@ from quantchat.services.facts import Fact, Notice
 from quantchat.store.settings import load_settings
 from quantchat.ui.hangup import HangUp
 from quantchat.ui.keys import bindings, key_map, textual_keymap
+from quantchat.ui.pastes import take_pastes_whole
 from quantchat.ui.screens.chat import NARROW, WIDE_COLUMNS, ChatScreen
 from quantchat.ui.theming import Themes
 from quantchat.ui.wire.hook import WiredApp
@@ -60,6 +61,7 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         slow_link: bool = False,
     ) -> None:
         self._chat: ChatScreen | None = None
+        take_pastes_whole()
         settings, problems = load_settings()
         super().__init__(choose_link("slow" if slow_link else settings.link, os.environ))
         self.animation_level = "none"

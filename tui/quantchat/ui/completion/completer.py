@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from textual.worker import Worker
+
 from quantchat.services.background import in_background
 from quantchat.services.files import Listing, list_folder, matching
 from quantchat.ui.completion.queries import Candidate, Query, command_candidates, find_query, path_candidates
@@ -102,7 +106,9 @@ class Completer:
             self._show(path_candidates(query, matching(self._listing, query.prefix, MOST)))
         elif self._wanted != (query.folder, query.prefix):
             self._wanted = query.folder, query.prefix
-            self._prompt.run_worker(self._list(query.folder, query.prefix), group="completion", exclusive=True)
+            # Not the coroutine itself: one that is replaced before it began would be complained about.
+            listing = partial(self._list, query.folder, query.prefix)
+            _: Worker[None] = self._prompt.run_worker(listing, group="completion", exclusive=True)
 
     async def _list(self, folder: str, prefix: str) -> None:
         listing = await in_background(list_folder, folder, prefix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ class Drafts:
         exact: Drafts by session with their tokens where the user put them.
         elsewhere: Sessions that hold the drafts of sessions which cannot be written.
         sending: Sessions with a prompt whose files are being read.
+        in_order: Held while the files of one prompt are read, so that no later one overtakes it.
     """
 
     def __init__(self) -> None:
@@ -38,6 +40,7 @@ class Drafts:
         self.exact: dict[str, Draft] = {}
         self.elsewhere: dict[str, Session] = {}
         self.sending: list[str] = []
+        self.in_order = asyncio.Lock()
         self.changed = self.first_change = 0.0
         self.timer: Timer | None = None
 

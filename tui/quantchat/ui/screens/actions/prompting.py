@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
-from quantchat.domain.attachments import Attachment, Draft
+from quantchat.domain.attachments import Draft
 from quantchat.errors import QuantchatError, UsageError
 from quantchat.services.recall import Walk
 from quantchat.store.history import Entry
@@ -15,6 +16,9 @@ from quantchat.ui.screens.actions.part import ScreenPart
 if TYPE_CHECKING:
     from quantchat.domain.chat import Session
     from quantchat.ui.screens.actions.drafts import Drafts
+
+P = TypeVar("P")
+T = TypeVar("T")
 
 READ_SECONDS = 10.0
 """A file on a disk that does not answer gives up the prompt again after this."""
@@ -99,21 +103,25 @@ class PromptActions(ScreenPart):
 
     async def _send_with_files(self, session: Session, draft: Draft) -> None:
         from quantchat.services.attachments import with_mentioned_files
-        from quantchat.services.background import in_background
 
-        try:
-            whole = await asyncio.wait_for(in_background(with_mentioned_files, draft), READ_SECONDS)
-            sent = self._ask(session, draft, whole)
-        except TimeoutError:
-            self._warn("A file in the prompt could not be read in time. Nothing was sent")
-            sent = False
-        except UsageError as error:
-            self._warn(str(error))
-            sent = False
-        finally:
+        async with self.drafts.in_order:
+            whole = await self._read_files(with_mentioned_files, draft)
+            sent = whole is not None and self._ask(session, draft, whole)
             self.drafts.sending.remove(session.id)
         if not sent:
             self._screen.give_back(session, draft)
+
+    async def _read_files(self, read: Callable[[P], T], what: P) -> T | None:
+        """Read on another thread, within bounds; None if that failed, which was said then."""
+        from quantchat.services.background import in_background
+
+        try:
+            return await asyncio.wait_for(in_background(read, what), READ_SECONDS)
+        except TimeoutError:
+            self._warn("A file could not be read in time")
+        except UsageError as error:
+            self._warn(str(error))
+        return None
 
     def _ask(self, session: Session, written: Draft, whole: Draft) -> bool:
         screen = self._screen
@@ -142,21 +150,16 @@ class PromptActions(ScreenPart):
     async def action_attach(self, path: str = "") -> None:
         """Put a text file into the prompt, or begin to name one."""
         from quantchat.services.attachments import read_file
-        from quantchat.services.background import in_background
 
         screen = self._screen
         screen.set_focus(screen.prompt)
-        if not path:
-            screen.prompt.begin_mention()
-            return
-        try:
-            file: Attachment = await asyncio.wait_for(in_background(read_file, path), READ_SECONDS)
-        except TimeoutError:
-            self._warn(f"{path} could not be read in time")
-        except UsageError as error:
-            self._warn(str(error))
-        else:
+        file = await self._read_files(read_file, path) if path else None
+        if file is not None:
             screen.prompt.attach(file.text, file.name)
+        elif not path:
+            screen.prompt.begin_mention()
+        elif not screen.prompt.text:
+            screen.prompt.load(f"/attach {path}")
 
     # The editor
 
