@@ -175,7 +175,7 @@ def _check(key: str, scope: Scope) -> None:
         raise ValueError(f"many terminals do not send {show_keys(key)}")
     if key in _RESERVED[scope]:
         raise ValueError(f"{show_keys(key)} has a meaning of its own there")
-    if scope in ("everywhere", "prompt") and key_to_character(key) is not None:
+    if scope in ("everywhere", "prompt") and (key_to_character(key) or "\n").isprintable():
         raise ValueError(f"{show_keys(key)} could not be typed any more; add Ctrl or Alt, or take a function key")
 
 

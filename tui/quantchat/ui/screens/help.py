@@ -59,7 +59,7 @@ def sections(keys: Mapping[str, str]) -> Iterator[tuple[str, Rows]]:
             ("logs", str(paths.logs_dir())),
         ],
     )
-    yield "Names of commands, for [keys] in config.toml", [(command.id, command.title) for command in COMMANDS]
+    yield "Names for [keys] in config.toml", [(command.id, command.title) for command in COMMANDS]
 
 
 def help_text(keys: Mapping[str, str], width: int, query: str = "") -> Content:
