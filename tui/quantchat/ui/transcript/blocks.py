@@ -1,75 +1,116 @@
-"""Markdown cut at its top-level blocks, so that a block that is finished is never rendered again."""
+"""Markdown read into a tree of blocks that know their source lines."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from itertools import accumulate
 from typing import Any
 
 from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock, reference
 from markdown_it.token import Token
 
-_FENCE = re.compile(r"^ {0,3}(?P<marker>`{3,}|~{3,})[ ]*(?P<info>[^\n]*)")
+from quantchat.ui.transcript.maths import maths
 
 DEEPEST = 100
 """The parser drops what is nested deeper than this."""
-_INDENT = {"blockquote_open": 4, "list_item_open": 5, "blockquote_close": -4, "list_item_close": -5}
-_NARROWEST = 8
-_CELL = 4
+_FURNITURE = " >"
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A top-level block.
+@dataclass(slots=True)
+class Node:
+    """A block.
 
     Attributes:
-        start: Offset of its first line in the text that was parsed.
-        source: Its lines, with their ends.
+        kind: The parser's name of it without `_open`, such as `paragraph` or `list_item`.
+        first: Number of its first source line.
+        end: Number of the source line after it.
+        inline: What a paragraph, a heading or a cell says.
+        number: Of the first item, if it is an ordered list.
+        shown: The marker of this item is on the screen already.
+        gap: A blank line comes first.
     """
 
-    start: int
-    source: str
-    tokens: tuple[Token, ...]
+    kind: str
+    token: Token
+    first: int
+    end: int
+    children: list[Node] = field(default_factory=list)
+    inline: Sequence[Token] = ()
+    number: int = 1
+    shown: bool = False
+    gap: bool = False
 
-    def fits(self, width: int) -> bool:
-        """Whether Rich can draw it: it drops words for which nesting or columns leave no room."""
-        indents = accumulate(_INDENT.get(token.type, 0) for token in self.tokens)
-        columns = sum(token.type == "th_open" for token in self.tokens)
-        deepest = max(token.level for token in self.tokens)
-        indent = max(indents, default=0)
-        return deepest < DEEPEST - 1 and columns * _CELL <= width and (not indent or indent + _NARROWEST <= width)
-
-    @property
-    def open_fence(self) -> OpenFence | None:
-        """What a fence needs to be closed, if this is one whose closing line has not come."""
-        if len(self.tokens) != 1 or self.tokens[0].type != "fence":
-            return None
-        opening = _FENCE.match(self.source)
-        if opening is None:
-            return None
-        fence = OpenFence(opening["marker"], opening["info"])
-        lines = self.source.rstrip("\n").split("\n")
-        return None if len(lines) > 1 and fence.closed_by(lines[-1]) else fence
+    def walk(self) -> Iterator[Node]:
+        """The block and all blocks inside."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
 
 
 @dataclass(frozen=True, slots=True)
-class OpenFence:
-    """The first line of a fence."""
+class Source:
+    """A text and its top-level blocks.
 
-    marker: str
-    info: str
+    Attributes:
+        offsets: Where each line begins.
+    """
 
-    @property
-    def language(self) -> str:
-        return language_of(self.info)
+    text: str
+    lines: list[str]
+    offsets: list[int]
+    nodes: list[Node]
 
-    def closed_by(self, line: str) -> bool:
-        stripped = line.strip()
-        indent = len(line) - len(line.lstrip(" "))
-        return indent < 4 and len(stripped) >= len(self.marker) and not stripped.strip(self.marker[0])
+    def walk(self) -> Iterator[Node]:
+        """All blocks, in the order in which they were written."""
+        for node in self.nodes:
+            yield from node.walk()
+
+    def slice(self, node: Node) -> str:
+        return self.text[self.offsets[node.first] : self.offsets[node.end]]
+
+    def gap_before(self, node: Node) -> bool:
+        """Whether a blank line was written before a block inside another."""
+        return node.first > 0 and not self.lines[node.first - 1].strip(_FURNITURE)
+
+    def is_complete(self, line: int) -> bool:
+        """Whether the end of a line has been written."""
+        return line < len(self.lines) - 1
+
+
+@cache
+def _parser() -> MarkdownIt:
+    # With html on, `<think>` and the `<int>` of `List<int>` vanish; linkify makes a link of `setup.py`.
+    parser = MarkdownIt("gfm-like", {"html": False, "linkify": False, "maxNesting": DEEPEST}).use(maths)
+    parser.block.ruler.at("reference", _reference)
+    return parser
+
+
+def _reference(state: StateBlock, first: int, end: int, silent: bool) -> bool:
+    """Leave footnotes as they were written; without this rule `[^1]: word` would be an address, and vanish."""
+    footnote = state.src.startswith("[^", state.bMarks[first] + state.tShift[first])
+    return not footnote and reference(state, first, end, silent)
+
+
+def parse(text: str, environment: MutableMapping[str, Any]) -> Source:
+    """Read `text`; link definitions are added to `environment`."""
+    lines = text.split("\n")
+    offsets = [0]
+    for line in lines:
+        offsets.append(offsets[-1] + len(line) + 1)
+    return Source(text, lines, offsets, _tree(_parser().parse(text, environment)))
+
+
+def parse_inline(text: str) -> Sequence[Token]:
+    """Read `text` as the words of one paragraph."""
+    return _parser().parseInline(text)[0].children or ()
+
+
+def is_too_deep(node: Node) -> bool:
+    """Whether the parser has dropped something inside."""
+    return any(inner.token.level >= DEEPEST - 1 for inner in node.walk())
 
 
 def language_of(info: str) -> str:
@@ -77,34 +118,40 @@ def language_of(info: str) -> str:
     return info.split(maxsplit=1)[0] if info.strip() else ""
 
 
-@cache
-def _parser() -> MarkdownIt:
-    # With html on, `<think>` and the `<int>` of `List<int>` vanish; linkify makes a link of `setup.py`.
-    return MarkdownIt("gfm-like", {"html": False, "linkify": False, "maxNesting": DEEPEST})
+def closes(line: str, marker: str) -> bool:
+    """Whether a line ends a fence that was opened with `marker`."""
+    stripped = line.strip()
+    indent = len(line) - len(line.lstrip(" "))
+    return indent < 4 and len(stripped) >= len(marker) and not stripped.strip(marker[0])
 
 
-def parse(text: str, environment: MutableMapping[str, Any]) -> list[Block]:
-    """Cut `text` into its top-level blocks; link definitions are added to `environment`."""
-    lines = text.split("\n")
-    offsets = _offsets(lines)
-    return [
-        Block(offsets[first], text[offsets[first] : offsets[last]], tokens)
-        for first, last, tokens in _groups(_parser().parse(text, environment))
-    ]
+# The end of a text that may still become something else: `-` a rule, an item or the underline of a heading.
+_UNDECIDED = re.compile(r"^[ >]*(?:[-+*=#_~`|:$\\>]+|\d{1,9}[.)]?)? *$")
 
 
-def _offsets(lines: list[str]) -> list[int]:
-    offsets = [0]
-    for line in lines:
-        offsets.append(offsets[-1] + len(line) + 1)
-    return offsets
+def undecided(text: str) -> int:
+    """How many characters at the end only make sense with what follows."""
+    line = text[text.rfind("\n") + 1 :]
+    return len(line) if _UNDECIDED.match(line) else 0
 
 
-def _groups(tokens: list[Token]) -> Iterator[tuple[int, int, tuple[Token, ...]]]:
-    group: list[Token] = []
+def _tree(tokens: Sequence[Token]) -> list[Node]:
+    top: list[Node] = []
+    path: list[Node] = []
     for token in tokens:
-        group.append(token)
-        if token.level == 0 and token.nesting <= 0:
-            first, last = group[0].map or (0, 0)
-            yield first, last, tuple(group)
-            group = []
+        if token.type == "inline":
+            path[-1].inline = token.children or ()
+        elif token.nesting < 0:
+            path.pop()
+        else:
+            node = _node(token)
+            (path[-1].children if path else top).append(node)
+            if token.nesting:
+                path.append(node)
+    return top
+
+
+def _node(token: Token) -> Node:
+    first, end = token.map or (0, 0)
+    number = int(token.attrs.get("start", 1)) if token.type == "ordered_list_open" else 1
+    return Node(token.type.removesuffix("_open"), token, first, end, number=number)

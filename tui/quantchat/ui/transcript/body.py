@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
-from itertools import takewhile
-from typing import Any
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice, pairwise, takewhile
+from typing import Any, NamedTuple
 
-from textual.strip import Strip
+from rich.segment import Segment
 
-from quantchat.ui.transcript.blocks import Block, OpenFence, parse
+from quantchat.ui.transcript.blocks import Node, Source, parse, undecided
+from quantchat.ui.transcript.cuts import Cut, find_cut, resume
 from quantchat.ui.transcript.painter import Painter
+from quantchat.ui.transcript.render import Carried, Memory, Rendering
+from quantchat.ui.transcript.tables import MEASURED
+from quantchat.ui.transcript.wrap import Line
 
-_BLANK = Strip([])
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """Where the part that may still change begins, and how it goes on with what is settled."""
+
+    start: int = 0
+    prefix: str = ""
+    path: tuple[int | None, ...] = ()
+    gap: bool = False
+    carried: Carried = field(default_factory=Carried)
+    fresh: bool = True
+
+
+class _Whole(NamedTuple):
+    """Blocks at the beginning that were never cut: where they end in the text and in the lines."""
+
+    start: int
+    lines: int
 
 
 class Body:
-    """Lines of Markdown that grows at its end; only the last block is drawn again.
+    """Lines of Markdown that grows at its end; what can no longer change is settled and not read again.
 
     Attributes:
         lines: What is shown now.
@@ -22,104 +47,119 @@ class Body:
     """
 
     def __init__(self, painter: Painter) -> None:
-        self.lines: list[Strip] = []
+        self.lines: list[Line] = []
         self.kept = 0
         self._settled = 0
         self._painter = painter
-        self._start = 0
-        self._fence: _OpenCode | None = None
-        self._known: dict[str, list[Strip]] = {}
+        self._open = _Open()
+        self._memory: Memory = {}
         self._references = False
+        self._whole = _Whole(0, 0)
 
     def feed(self, text: str) -> None:
         """Show `text`, which begins with everything that was fed before."""
-        before = self.lines.copy()
-        self._grow(text)
-        self.kept = len(list(takewhile(lambda pair: pair[0] is pair[1], zip(before, self.lines, strict=False))))
-
-    def _grow(self, text: str) -> None:
-        if self._fence is not None:
-            if not self._fence.feed(text):
-                self._show(self._fence.lines())
-                return
-            self._fence = None
-        self._parse(text)
+        self.kept = self._settled
+        end = len(text) - undecided(text)
+        source = self._parse(text, end)
+        if len(source.nodes) > 1:
+            self._settle_blocks(source)
+            source = self._parse(text, end)
+        rows = 1 if self._open.carried.columns else MEASURED
+        if source.nodes and (cut := find_cut(source, source.nodes[-1], rows=rows)):
+            self._cut(source, cut)
+            source = self._parse(text, end)
+        self._show(self._draw(source, source.nodes))
 
     def finish(self, text: str) -> None:
-        """Show `text` as if it had come at once: a later line can change the meaning of an earlier block."""
-        environment: dict[str, Any] = {}
-        blocks = parse(text, environment)
-        if self._references or environment.get("references"):
-            self._known.clear()
-        self.lines, self._settled = [], 0
-        for block in blocks:
-            self._settle(self._paint(block))
-        self._known.clear()
+        """Show `text` as if it had come at once."""
+        with _uncollected():
+            self._finish(text)
 
-    def _parse(self, text: str) -> None:
+    def _finish(self, text: str) -> None:
         environment: dict[str, Any] = {}
-        blocks = parse(text[self._start :], environment)
-        self._references |= bool(environment.get("references"))
-        if not blocks:
-            self._show([])
+        source = parse(text[self._whole.start :], environment)
+        if self._whole.start and (self._references or environment.get("references")):
+            # A link may have been written long before its address.
+            self._whole, self._references = _Whole(0, 0), False
+            self._memory.clear()
+            self._finish(text)
             return
-        for block in blocks[:-1]:
-            self._settle(self._paint(block))
-        self._start += blocks[-1].start
-        self._show(self._tail(blocks[-1], text))
+        lines: list[Line] = []
+        for node in source.nodes:
+            drawn = Rendering(source, self._painter.palette, memory=self._memory).block(node, self._painter.width)
+            lines += [[], *drawn] if drawn and (lines or self._whole.lines) else drawn
+        self._memory.clear()
+        self._open = _Open()
+        self._replace(self._whole.lines, lines)
 
-    def _tail(self, block: Block, text: str) -> list[Strip]:
-        if block.tokens[0].type != "fence":
-            return self._painter.block(block)
-        if (fence := block.open_fence) is None:
-            return self._paint(block)
-        if "\n" not in block.source:
-            return []
-        self._fence = _OpenCode(fence, self._painter, self._start)
-        self._fence.feed(text)
-        return self._fence.lines()
+    def _replace(self, start: int, lines: list[Line]) -> None:
+        """Put other lines at the end, but leave those that are there already."""
+        pairs = zip(islice(self.lines, start, None), lines, strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        self.kept = self._settled = start + same
+        self.lines[self.kept :] = lines[same:]
 
-    def _paint(self, block: Block) -> list[Strip]:
-        if block.source not in self._known:
-            self._known[block.source] = self._painter.block(block)
-        return self._known[block.source]
+    def _parse(self, text: str, end: int) -> Source:
+        environment: dict[str, Any] = {}
+        source = parse(self._open.prefix + text[self._open.start : end], environment)
+        self._references |= bool(environment.get("references"))
+        if source.nodes:
+            resume(source.nodes[0], self._open.path, self._open.gap)
+        return source
 
-    def _settle(self, strips: list[Strip]) -> None:
-        self._show(strips)
+    def _settle_blocks(self, source: Source) -> None:
+        """Settle all blocks but the last."""
+        begin = self._open.start - len(self._open.prefix)
+        for node, following in pairwise(source.nodes):
+            whole = self._open.fresh and self._whole.start == self._open.start
+            self._settle(self._draw(source, [node]))
+            self._open = _Open(begin + source.offsets[following.first])
+            if whole:
+                self._whole = _Whole(self._open.start, self._settled)
+
+    def _cut(self, source: Source, cut: Cut) -> None:
+        """Settle the part of the last block above a cut."""
+        upper = parse(source.text[: cut.end], {})
+        resume(upper.nodes[0], self._open.path, self._open.gap)
+        rendering = self._rendering(upper, self._memory)
+        lines = [line for node in upper.nodes for line in rendering.block(node, self._painter.width)]
+        carried = rendering.left
+        if cut.joint is None:
+            carried.lead = []
+        else:
+            carried.lead = [*carried.lead, Segment(cut.joint)] if cut.joint else carried.lead
+            del lines[-1:]
+        self._settle(lines)
+        start = self._open.start - len(self._open.prefix) + cut.start
+        self._open = _Open(start, cut.prefix, cut.path, cut.gap, carried, fresh=False)
+
+    def _draw(self, source: Source, nodes: list[Node]) -> list[Line]:
+        rendering = self._rendering(source)
+        return [line for node in nodes for line in rendering.block(node, self._painter.width)]
+
+    def _rendering(self, source: Source, memory: Memory | None = None) -> Rendering:
+        carried = self._open.carried
+        carried = Carried(carried.lead, carried.columns, carried.pen)
+        return Rendering(source, self._painter.palette, carried=carried, memory=memory)
+
+    def _settle(self, lines: list[Line]) -> None:
+        self._show(lines)
         self._settled = len(self.lines)
 
-    def _show(self, strips: list[Strip]) -> None:
+    def _show(self, lines: list[Line]) -> None:
         del self.lines[self._settled :]
-        if strips and self.lines:
-            self.lines.append(_BLANK)
-        self.lines += strips
+        if lines and self.lines and self._open.fresh:
+            self.lines.append([])
+        self.lines += lines
 
 
-class _OpenCode:
-    """A fence without an end: each line is coloured once, when it is complete."""
-
-    def __init__(self, fence: OpenFence, painter: Painter, start: int) -> None:
-        self._fence = fence
-        self._painter = painter
-        self._next = start
-        self._opened = False
-        self._strips: list[Strip] = []
-        self._partial = ""
-
-    def feed(self, text: str) -> bool:
-        """Take the lines that are complete now; return whether one of them ends the fence."""
-        *complete, self._partial = text[self._next :].split("\n")
-        self._next = len(text) - len(self._partial)
-        if complete and not self._opened:
-            self._opened = True
-            del complete[0]
-        if any(self._fence.closed_by(line) for line in complete):
-            return True
-        if complete:
-            self._strips += self._painter.code("\n".join(complete), self._fence.language)
-        return False
-
-    def lines(self) -> list[Strip]:
-        if not self._opened or not self._partial or self._fence.closed_by(self._partial):
-            return self._strips
-        return self._strips + self._painter.code(self._partial, "")
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Hold garbage collection: it would look through all the lines again and again while many tokens are made."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()

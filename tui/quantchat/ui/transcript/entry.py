@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.segment import Segment
@@ -141,8 +142,9 @@ class Entry:
         self._painter = painter
         self._stale = False
         self.version += 1
-        before, steady = self.lines, self._head is not None
+        before = self.lines
         head = self._head = self._head or self._paint_head(painter)
+        steady = self.parts.words == len(head) and before[: len(head)] == head
         words, settled = self._paint_words(painter)
         kept = len(head) + settled if steady and settled else 0
         start = [*before[:kept], *self._barred(words[settled:], painter)] if kept else []
@@ -182,7 +184,7 @@ class Entry:
     def _gap(self) -> list[Strip]:
         return [Strip([])] if self.words else []
 
-    def _paint_words(self, painter: Painter) -> tuple[list[Strip], int]:
+    def _paint_words(self, painter: Painter) -> tuple[Sequence[Iterable[Segment]], int]:
         """The lines of the words, and how many of the first are as they were."""
         message, palette = self.message, painter.palette
         if message.streaming and not self.words.shown.strip():
@@ -206,7 +208,7 @@ class Entry:
                 lines += painter.plain(clean(text).strip("\n"), palette.body(self.message))
         return lines
 
-    def _paint_markdown(self, painter: Painter) -> tuple[list[Strip], int]:
+    def _paint_markdown(self, painter: Painter) -> tuple[Sequence[Iterable[Segment]], int]:
         from quantchat.ui.transcript.body import Body
 
         grown = self._body is not None
@@ -216,7 +218,7 @@ class Entry:
             return body.lines, body.kept if grown else 0
         body.finish(self.words.shown)
         self._body = None
-        return body.lines, 0
+        return body.lines, body.kept if grown else 0
 
     def _paint_footer(self, painter: Painter) -> list[Strip]:
         if not self.message.footer:
@@ -224,10 +226,10 @@ class Entry:
         words = clean(self.message.footer)
         return self._barred(painter.plain(words, painter.palette.footer(self.message)), painter)
 
-    def _barred(self, strips: list[Strip], painter: Painter) -> list[Strip]:
+    def _barred(self, lines: Iterable[Iterable[Segment]], painter: Painter) -> list[Strip]:
         glyphs, style = painter.palette.bar(self.message)
         fill = painter.palette.user if self.message.role == "user" else None
-        return with_bar(strips, Strip([Segment(glyphs, style)]), painter.width + BAR, fill)
+        return with_bar(lines, Strip([Segment(glyphs, style)]), painter.width + BAR, fill)
 
 
 def _look(message: MessageView) -> tuple[str, str, str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
@@ -74,7 +75,7 @@ def last_lines(text: str, wrap: Callable[[str], list[Strip]]) -> list[Strip]:
     return wrap("\n".join(text.rstrip().rsplit("\n", PREVIEW_LINES)[-PREVIEW_LINES:]))[-PREVIEW_LINES:]
 
 
-def with_bar(strips: list[Strip], bar: Strip, width: int, fill: Style | None) -> list[Strip]:
+def with_bar(lines: Iterable[Iterable[Segment]], bar: Strip, width: int, fill: Style | None) -> list[Strip]:
     """Put the two cells of the bar before each line, and fill the line up if it has a background of its own."""
-    lines = [Strip([*bar, *strip]) for strip in strips]
-    return lines if fill is None else [line.extend_cell_length(width).apply_style(fill) for line in lines]
+    strips = [Strip([*bar, *line]) for line in lines]
+    return strips if fill is None else [strip.extend_cell_length(width).apply_style(fill) for strip in strips]

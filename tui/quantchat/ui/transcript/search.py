@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import NamedTuple
 
 from quantchat.ui.transcript.entry import BAR, Entry
 
 LONGEST = 200
 _MARKUP = r"[*_`~]*"
-_LINE_END = r"(?:[ ▌│┆]*\n[ ▌│┆]*)?"
+_BARS = " ▌│┆"
+_LINE_END = rf"(?:[{_BARS}]*\n[{_BARS}]*)?"
+_WHOLE = -1
+"""Number of the hit of a span that marks a message in which no hit can be told."""
 
 
 class Span(NamedTuple):
@@ -42,7 +45,7 @@ class Query:
         # Markdown may begin or end between two words, and a line may end there.
         self._said = re.compile(rf"{_MARKUP}\s[\s>#|*_`~-]*".join(map(re.escape, self._words)))
         shown = (_LINE_END.join(map(re.escape, word)) for word in words)
-        self._shown = re.compile(r"[\s▌│┆]+".join(shown), 0 if self._exact else re.IGNORECASE)
+        self._shown = re.compile(rf"[\s{_BARS}]+".join(shown), 0 if self._exact else re.IGNORECASE)
 
     def __bool__(self) -> bool:
         return bool(self._words)
@@ -61,15 +64,17 @@ class Query:
         """Find the occurrences in lines as they are shown; each may go over several of them: (line, start, end)."""
         text = "\n".join(lines)
         starts = [0, *accumulate(len(line) + 1 for line in lines)]
-        return [list(_by_line(match.start(), match.end(), starts)) for match in self._shown.finditer(text)]
+        return [list(_by_line(match, starts)) for match in self._shown.finditer(text)]
 
 
-def _by_line(start: int, end: int, starts: Sequence[int]) -> Iterable[tuple[int, int, int]]:
-    while start < end:
+def _by_line(match: re.Match[str], starts: Sequence[int]) -> Iterable[tuple[int, int, int]]:
+    text, start = match.string, match.start()
+    while start < match.end():
         line = bisect_right(starts, start) - 1
-        stop = min(end, starts[line + 1] - 1)
-        if stop > start:
-            yield line, start - starts[line], stop - starts[line]
+        stop = min(match.end(), starts[line + 1] - 1)
+        begin = stop - len(text[start:stop].lstrip(_BARS))
+        if stop > begin:
+            yield line, begin - starts[line], stop - starts[line]
         start = starts[line + 1]
 
 
@@ -83,6 +88,7 @@ class Search:
         self._entries = entries
         self._counts: list[tuple[int, int]] = []
         self._spans: dict[int, tuple[int, list[Span]]] = {}
+        self._lines: dict[int, dict[int, list[Span]]] = {}
         self.recount()
 
     @property
@@ -160,7 +166,15 @@ class Search:
         if version != entry.version:
             spans = self._find_spans(entry, self._counts[number])
             self._spans[number] = (entry.version, spans)
+            self._lines[number] = {line: list(group) for line, group in groupby(spans, lambda span: span.line)}
         return spans
+
+    def marks(self, number: int, line: int) -> list[tuple[Span, bool]]:
+        """What is marked in a line of a painted message, and whether it is the current hit."""
+        if not self.spans(number) or line not in self._lines[number]:
+            return []
+        now = self.spans_of(self.current) if self.current is not None and self.current.entry == number else ()
+        return [(span, span in now) for span in self._lines[number][line]]
 
     def _find_spans(self, entry: Entry, counts: tuple[int, int]) -> list[Span]:
         (thinking, words), parts = counts, entry.parts
@@ -168,7 +182,7 @@ class Search:
             *self._part_spans(entry, parts.thinking, parts.words, 0, thinking),
             *self._part_spans(entry, parts.words, parts.end, thinking, words),
         ]
-        return found or [Span(0, BAR, len(entry.lines[0].text), 0)]
+        return found or [Span(0, BAR, len(entry.lines[0].text.rstrip()), _WHOLE)]
 
     def _part_spans(self, entry: Entry, first: int, last: int, base: int, count: int) -> Iterable[Span]:
         if not count:

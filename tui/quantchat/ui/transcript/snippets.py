@@ -26,8 +26,7 @@ def snippets(markdown: str) -> list[Snippet]:
     from quantchat.ui.transcript.blocks import language_of, parse
 
     return [
-        Snippet(clean(language_of(token.info), newlines=False), token.content.rstrip("\n"))
-        for block in parse(markdown, {})
-        for token in block.tokens
-        if token.type in ("fence", "code_block")
+        Snippet(clean(language_of(node.token.info), newlines=False), node.token.content.rstrip("\n"))
+        for node in parse(markdown, {}).walk()
+        if node.kind in ("fence", "code_block")
     ]
