@@ -133,6 +133,15 @@ PROMPT_KEYS = (
     ("ctrl+j", "new line (also Shift+Enter where the terminal sends it)"),
     ("tab", "complete after / or @, else go to the next part of the screen"),
 )
+READING_KEYS = (
+    ("tab,escape", "back to the prompt"),
+    ("any other letter", "back to the prompt, and typed there"),
+)
+FIND_KEYS = (
+    ("enter,down", "next place of the text"),
+    ("up", "place before"),
+    ("escape", "take the marks away and go back"),
+)
 LIST_KEYS = (("enter", "load the model, open the session"),)
 
 

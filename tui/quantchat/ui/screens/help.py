@@ -18,7 +18,7 @@ from textual.widgets import Input, Static
 
 from quantchat import paths
 from quantchat.domain.text import clean
-from quantchat.ui.commands import COMMANDS, LIST_KEYS, PROMPT_KEYS, Scope, commands
+from quantchat.ui.commands import COMMANDS, FIND_KEYS, LIST_KEYS, PROMPT_KEYS, READING_KEYS, Scope, commands
 from quantchat.ui.keys import show_keys
 from quantchat.ui.screens.dialogs import Panel
 
@@ -43,7 +43,8 @@ def sections(keys: Mapping[str, str]) -> Iterator[tuple[str, Rows]]:
     yield "In the prompt", fixed(PROMPT_KEYS) + of("prompt")
     yield "Everywhere", of("everywhere")
     yield "Typed as a prompt", [(f"/{c.slashes[0]} {c.argument}", c.help) for c in COMMANDS if c.slashes]
-    yield "In the transcript", of("reading")
+    yield "In the transcript", of("reading") + fixed(READING_KEYS)
+    yield "In the line of a search", fixed(FIND_KEYS)
     yield "In lists", fixed(LIST_KEYS) + of("list")
     yield (
         "Marks",

@@ -255,11 +255,8 @@ class Transcript(ReadingView):
     def _overs(self, place: Place) -> tuple[Over, ...]:
         if self._search is None:
             return super()._overs(place)
-        current = self._search.current
-        marked = current.number if current is not None and current.entry == place.entry else None
         hits = tuple(
-            Over(span.start, span.end, "current" if span.hit == marked else "hit")
-            for span in self._search.spans(place.entry)
-            if span.line == place.line
+            Over(span.start, span.end, "current" if now else "hit")
+            for span, now in self._search.marks(place.entry, place.line)
         )
         return hits + super()._overs(place)

@@ -30,9 +30,13 @@ class TurnActions(ScreenPart):
 
     async def action_interrupt(self) -> None:
         """Ctrl+C copies when text is selected, else it stops; it never quits."""
-        if self._screen.get_selected_text():
+        screen = self._screen
+        if screen.focused is screen.prompt and screen.prompt.selected_text:
             raise SkipAction
-        await self.action_stop()
+        if screen.get_selected_text():
+            screen.action_copy_text()
+        else:
+            await self.action_stop()
 
     def action_regenerate(self) -> None:
         try:
