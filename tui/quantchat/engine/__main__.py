@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import logging
 import os
 import shutil
@@ -23,6 +25,8 @@ from quantchat.paths import logs_dir
 CLOSE_SECONDS = 2.0
 PARENT_POLL_SECONDS = 1.0
 CHUNK = 1 << 16
+PIPE_BYTES = 1 << 20
+"""What an answer may be ahead of the screen, which stands still while the user is in an editor: 15,000 tokens."""
 
 
 _scratch: str | None = None
@@ -45,6 +49,9 @@ class Pipe:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._lock = threading.Lock()
+        # Not everywhere is there such a call, or so much allowed.
+        with contextlib.suppress(AttributeError, OSError):
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     def emit(self, event: protocol.Event) -> None:
         """Send one event; a reader that went away ends the process."""
