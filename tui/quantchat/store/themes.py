@@ -174,8 +174,12 @@ def _bad_values(good: Mapping[str, Any]) -> Iterator[Fault]:
             yield Fault(f"variables.{name}", f"is {value!r}; {_variable_rule(name)}")
 
 
+def _is_style(name: str) -> bool:
+    return "style" in name.split("-")
+
+
 def _variable_rule(name: str) -> str:
-    if name.endswith("-style"):
+    if _is_style(name):
         return "allowed are `none`, or text styles such as `bold underline`"
     contrast = ", or `auto 60%` for a contrast to what is behind" if _may_be_auto(name) else ""
     return f"{COLOUR_RULE} each with an optional percentage{contrast}"
@@ -187,7 +191,7 @@ def _may_be_auto(name: str) -> bool:
 
 def _is_variable_value(name: str, value: str) -> bool:
     """Whether the style sheets can take it; one that they cannot would end the program."""
-    if name.endswith("-style"):
+    if _is_style(name):
         return _STYLES.fullmatch(value) is not None
     if _may_be_auto(name) and _CONTRAST.fullmatch(value):
         return True
