@@ -177,6 +177,18 @@ async def test_a_click_focuses_a_message(size: tuple[int, int]) -> None:
         assert focused_words(pilot) == ["you", "question 38"]
 
 
+async def test_the_newest_message_is_focused_by_one_who_did_not_read() -> None:
+    async with transcript((80, 24)) as (pilot, widget):
+        widget.show([user(0, "short")])
+        widget.append(answer(0, "short too"))
+        widget.focus()
+        await pilot.pause()
+        assert widget.focused_message == "a0"
+        widget.append(user(1, "and more"))
+        await pilot.pause()
+        assert widget.focused_message == "a0"
+
+
 async def test_focus_follows_its_message_when_another_goes() -> None:
     async with transcript((80, 24)) as (pilot, widget):
         widget.show(conversation(3))
@@ -458,6 +470,22 @@ async def test_selecting_by_mouse_over_messages_while_text_streams(size: tuple[i
         widget.extend("a0", "\n\nand again")
         await pilot.pause()
         assert pilot.app.screen.get_selected_text() == "字 mine\n\nSmolLM2\nits"
+
+
+@sizes
+async def test_two_clicks_select_a_word_and_three_a_message(size: tuple[int, int]) -> None:
+    async with transcript(size) as (pilot, widget):
+        widget.show([user(0, "漢字 mine"), answer(0, "these are its words\n\nand more")])
+        await pilot.pause()
+        await pilot.click(widget, offset=(12, 4), times=2)
+        await pilot.pause()
+        assert pilot.app.screen.get_selected_text() == "its"
+        await pilot.click(widget, offset=(12, 4), times=3)
+        await pilot.pause()
+        assert pilot.app.screen.get_selected_text() == "SmolLM2\nthese are its words\n\nand more"
+        await pilot.click(widget, offset=(5, 1), times=2)
+        await pilot.pause()
+        assert pilot.app.screen.get_selected_text() == "漢字"
 
 
 # How little is drawn

@@ -9,7 +9,15 @@ from rich.segment import Segment
 from textual.strip import Strip
 
 from quantchat.domain.text import clean
-from quantchat.ui.transcript.folding import GrowingLines, Piece, count_words, fold_prompt, last_lines, with_bar
+from quantchat.ui.transcript.folding import (
+    GrowingLines,
+    Piece,
+    WordCount,
+    fold_prompt,
+    last_lines,
+    with_bar,
+    without_blank_end,
+)
 from quantchat.ui.transcript.messages import MessageView
 from quantchat.ui.transcript.source import Source
 
@@ -53,8 +61,10 @@ class Entry:
         self._body: Body | None = None
         self._head: list[Strip] | None = None
         self._thought: GrowingLines | None = None
+        self._count = WordCount()
         self._stale = True
         self._estimate = (0, 0)
+        self._height = 0
 
     # Changes
 
@@ -64,7 +74,7 @@ class Entry:
             self._body = self._body if grown else None
             self.words = Source(message.text)
         if message.thinking != self.thinking.raw:
-            self.thinking, self._thought = Source(message.thinking), None
+            self.thinking, self._thought, self._count = Source(message.thinking), None, WordCount()
         if _look(message) != _look(self.message):
             self._body = None
         self.message = message
@@ -119,7 +129,7 @@ class Entry:
     def height(self, width: int) -> int:
         """How many lines it takes at `width`; exact once it was painted at that width."""
         if self._painter is not None and self._painter.width == width - BAR and not self._stale:
-            return len(self.lines)
+            return self._height
         if self._estimate[0] != width:
             self._estimate = (width, self._guess(max(1, width - BAR)))
         return self._estimate[1]
@@ -132,7 +142,12 @@ class Entry:
 
     def is_painted(self, painter: Painter) -> bool:
         """Whether the lines are up to date."""
-        return painter is self._painter and not self._stale
+        return painter is self._painter and not self._stale and bool(self.lines)
+
+    def forget(self) -> None:
+        """Drop the lines but not their number, unless words are still coming."""
+        if not self.message.streaming:
+            self.lines, self._head, self._thought = [], None, None
 
     def paint(self, painter: Painter) -> int | None:
         """Bring the lines up to date; return the number of the first that changed, or None."""
@@ -151,6 +166,7 @@ class Entry:
         lines = start or [*head, *self._barred(words, painter)]
         self.parts = self.parts._replace(words=len(head), end=len(lines))
         self.lines = [*lines, *self._paint_footer(painter), Strip([])]
+        self._height = len(self.lines)
         return _first_difference(before, self.lines, kept)
 
     def _paint_head(self, painter: Painter) -> list[Strip]:
@@ -166,7 +182,7 @@ class Entry:
         return head
 
     def _paint_thinking(self, painter: Painter) -> list[Strip]:
-        text, under_way = self.thinking.shown.strip("\n"), self.message.streaming and not self.words
+        text, under_way = self.thinking.shown, self.message.streaming and not self.words
         dim = painter.palette.dim
 
         def wrap(part: str) -> list[Strip]:
@@ -174,15 +190,13 @@ class Entry:
 
         if self.is_open:
             self._thought = self._thought or GrowingLines(wrap)
-            header, lines = "▾ thinking", [*self._thought.feed(self.thinking.shown.lstrip("\n")), *self._gap()]
+            header, lines = "▾ thinking", without_blank_end(self._thought.feed(text.lstrip("\n")), BAR)
+            lines += [Strip([])] if self.words else []
         elif under_way:
-            header, lines = f"▸ thinking, {count_words(text)}", last_lines(text, wrap)
+            header, lines = f"▸ thinking, {self._count.feed(text)}", last_lines(text, wrap)
         else:
-            header, lines = f"▸ thought for {count_words(text)}", []
+            header, lines = f"▸ thought for {self._count.feed(text)}", []
         return [*self._barred(painter.plain(header, dim)[:1], painter), *lines]
-
-    def _gap(self) -> list[Strip]:
-        return [Strip([])] if self.words else []
 
     def _paint_words(self, painter: Painter) -> tuple[Sequence[Iterable[Segment]], int]:
         """The lines of the words, and how many of the first are as they were."""
@@ -242,6 +256,8 @@ def _rows(text: str, width: int) -> int:
 
 def _first_difference(old: list[Strip], new: list[Strip], start: int) -> int | None:
     for number in range(start, max(len(old), len(new))):
-        if number >= len(old) or number >= len(new) or old[number] != new[number]:
+        if number >= len(old) or number >= len(new):
+            return number
+        if old[number] is not new[number] and old[number] != new[number]:
             return number
     return None

@@ -48,9 +48,21 @@ def _shorten(text: str) -> list[Piece]:
     return [Piece(head), Piece(f"▸ … {hidden}, o shows them", is_note=True)]
 
 
-def count_words(text: str) -> str:
-    number = len(text.split())
-    return f"{number:,} word{'' if number == 1 else 's'}"
+class WordCount:
+    """Counts the words of a text that grows."""
+
+    def __init__(self) -> None:
+        self._words = 0
+        self._end = 0
+
+    def feed(self, text: str) -> str:
+        """Say how many words `text` has, which begins with everything that was fed before."""
+        end = max(text.rfind(" "), text.rfind("\n")) + 1
+        if end > self._end:
+            self._words += len(text[self._end : end].split())
+            self._end = end
+        number = self._words + bool(text[end:].strip())
+        return f"{number:,} word{'' if number == 1 else 's'}"
 
 
 class GrowingLines:
@@ -73,6 +85,13 @@ class GrowingLines:
 def last_lines(text: str, wrap: Callable[[str], list[Strip]]) -> list[Strip]:
     """Return the last few lines of a text, without looking at all of it."""
     return wrap("\n".join(text.rstrip().rsplit("\n", PREVIEW_LINES)[-PREVIEW_LINES:]))[-PREVIEW_LINES:]
+
+
+def without_blank_end(lines: list[Strip], bar: int) -> list[Strip]:
+    """Take away the last lines that hold nothing behind the bar."""
+    while lines and not lines[-1].text[bar:].strip():
+        lines.pop()
+    return lines
 
 
 def with_bar(lines: Iterable[Iterable[Segment]], bar: Strip, width: int, fill: Style | None) -> list[Strip]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from textual import events
+from textual.strip import Strip
 
 from quantchat.ui.transcript.document import START, Place
 from quantchat.ui.transcript.entry import Entry
+from quantchat.ui.transcript.selection import whole_message, word_at
 from quantchat.ui.transcript.view import DocumentView
 
 _CONTEXT = 3
@@ -108,16 +110,25 @@ class ReadingView(DocumentView, can_focus=True):
         self._refresh_message(self._focused)
 
     def on_click(self, event: events.Click) -> None:
-        """Focus the message under the mouse; on the line that says what is folded, unfold it."""
+        """Focus the message under the mouse, and fold, unfold or select there."""
+        # Textual would select the whole chat at the second click.
+        event.prevent_default()
         if not self._ready or self.text_selection is not None:
             return
         if self._unseen and event.y == self._rows - 1 and event.x >= self._columns - len(self._note()):
             self.following = True
             return
-        for place, _ in self._document.lines(self.scroll_offset.y + event.y, 1):
+        for place, strip in self._document.lines(self.scroll_offset.y + event.y, 1):
             self._focus_on(place.entry)
-            if place.line in self._document.entries[place.entry].handles:
-                self._fold(place.entry)
+            self._click(event, place, strip)
+
+    def _click(self, event: events.Click, place: Place, strip: Strip) -> None:
+        if place.line in self._document.entries[place.entry].handles:
+            self._fold(place.entry)
+        elif event.chain == 2 and (word := word_at(strip, place, event.x)):
+            self.screen.selections = {self: word}
+        elif event.chain == 3:
+            self.screen.selections = {self: whole_message(place.entry, self._document.size(place.entry))}
 
     def _focus_on(self, number: int) -> None:
         if number != self._focused:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from rich.cells import cell_len
+from textual.geometry import Offset
 from textual.selection import Selection
 from textual.strip import Strip
 
@@ -47,3 +51,17 @@ def selected_text(selection: Selection, document: Document) -> str:
 
 def _cut(text: str, start: int, end: int) -> str:
     return text[max(BAR, start) : None if end == -1 else max(BAR, end)].rstrip()
+
+
+def word_at(strip: Strip, place: Place, cell: int) -> Selection | None:
+    """Select the word, or the row of other marks, that stands at a cell of a line."""
+    text = strip.text
+    for found in re.finditer(r"\w+|[^\w\s]+", text[BAR:]):
+        start, end = found.start() + BAR, found.end() + BAR
+        if cell_len(text[:start]) <= cell < cell_len(text[:end]):
+            return Selection(Offset(start, row(place)), Offset(end, row(place)))
+    return None
+
+
+def whole_message(number: int, lines: int) -> Selection:
+    return Selection(Offset(0, row(Place(number, 0))), Offset(0, row(Place(number, lines - 1))))

@@ -75,7 +75,10 @@ class Transcript(ReadingView):
 
     def append(self, message: MessageView) -> None:
         self._document.append(message)
-        self._changed(len(self._document.entries) - 1)
+        number = len(self._document.entries) - 1
+        if self._following and not self.has_focus:
+            self._focused = number
+        self._changed(number)
 
     def replace(self, message: MessageView) -> None:
         """Give a message new text, footer or tone; an unknown one is not shown and so left alone."""
