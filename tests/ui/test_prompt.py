@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -302,3 +303,45 @@ async def test_a_wrapped_line_is_walked_before_going_back() -> None:
         assert prompt_of(pilot).text == "word " * 40
         await pilot.press("up", "up")
         assert prompt_of(pilot).text == "old"
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_no_edit_leaves_a_piece_of_a_token(seed: int) -> None:
+    chance = random.Random(seed)
+    edits = [
+        "delete_left",
+        "delete_right",
+        "delete_word_left",
+        "delete_word_right",
+        "delete_line",
+        "undo",
+        "redo",
+        "cut",
+    ]
+    app = PromptApp()
+    async with app.run_test() as pilot:
+        prompt = prompt_of(pilot)
+        for step in range(150):
+            row = chance.randrange(prompt.document.line_count)
+            prompt.move_cursor(
+                (row, chance.randint(0, len(prompt.document.get_line(row)))), select=chance.random() < 0.3
+            )
+            act = chance.choice([*edits, "type", "attach", "new_line"])
+            if act == "attach":
+                prompt.paste(f"paste of step {step}\n" * 30)
+            elif act == "type":
+                prompt.paste("word ")
+            else:
+                await prompt.run_action(act)
+            whole = sum(prompt.text.count(attachment.token) for attachment in prompt.draft.attachments)
+            assert prompt.text.count("[paste") == prompt.text.count("lines]") == whole, (act, prompt.text)
+
+
+async def test_undo_of_lines_beyond_the_scrollbar_survives() -> None:
+    app = PromptApp()
+    async with app.run_test() as pilot:
+        await pilot.press(*["ctrl+j"] * 12)
+        await pilot.pause()
+        for _ in range(12):
+            await pilot.press("ctrl+z")
+        assert prompt_of(pilot).text == ""

@@ -97,6 +97,15 @@ async def test_keys_of_the_list(tmp_path: Path, monkeypatch: Patch) -> None:
         assert rig.chat.prompt.text == "/thinking"
 
 
+async def test_a_row_can_be_clicked(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.until(lambda: rig.chat.prompt.completer)
+        await typed(rig, "/th")
+        await rig.pilot.click(CompletionList, offset=(3, 1))
+        await rig.until(lambda: rig.chat.prompt.text == "/theme ")
+        assert rig.chat.prompt.has_focus
+
+
 async def test_esc_closes_the_list_and_not_the_answer(tmp_path: Path, monkeypatch: Patch) -> None:
     slow = {"answers": [{"match": "slow", "text": "word " * 400, "tokens_per_second": 50}]}
     async with running(tmp_path, monkeypatch, slow) as rig:

@@ -67,7 +67,7 @@ def _without_punctuation(name: str) -> Iterator[str]:
 
 def _is_path(name: str) -> bool:
     """Whether words can only mean a file: `@types/node` and `@app.get` may be something else."""
-    if name.startswith(("/", "./", "../", "~")):
+    if name.startswith(("/", "./", "../", "~/")):
         return True
     first, slash, _ = name.partition("/")
     return Path(name).suffix.lower() in LANGUAGE_OF or (bool(slash) and os.path.isdir(locate(first)))
@@ -75,7 +75,10 @@ def _is_path(name: str) -> bool:
 
 def locate(name: str) -> str:
     """Return the path that a name means, from the current folder and with `~` for the home folder."""
-    return os.path.expanduser(name)
+    try:
+        return os.path.expanduser(name)
+    except ValueError:
+        return name
 
 
 def read_file(name: str, number: int = 1) -> Attachment:

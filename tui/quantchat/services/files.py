@@ -61,7 +61,7 @@ def _fits(name: str, wanted: str) -> bool:
     if name.startswith(".") != wanted.startswith("."):
         return False
     # Names that could not be typed as they are would not be found again.
-    return name.casefold().startswith(wanted) and name == plain(name) == clean(name) and '"' not in name
+    return name.casefold().startswith(wanted) and name == plain(name) == clean(name) and not set(name) & {'"', "\n"}
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
-from textual.document._document import EditResult
+from textual.document._document import EditResult, Selection
 from textual.document._edit import Edit
 from textual.strip import Strip
 from textual.widgets import TextArea
@@ -74,6 +74,12 @@ class TokenArea(TextArea):
         location = super().get_cursor_right_location()
         token = self._token_around(location) if self._held else None
         return token[1] if token else location
+
+    def _refresh_size(self) -> None:
+        # Undo takes lines away before it moves the cursor, and a scrollbar that goes with them looks for the cursor.
+        if self.cursor_location[0] >= self.document.line_count:
+            self.selection = Selection.cursor(self.document.end)
+        super()._refresh_size()
 
     def get_line(self, line_index: int) -> Text:
         line = super().get_line(line_index)
