@@ -25,6 +25,10 @@ class Place(NamedTuple):
 
 START = Place(0, 0)
 
+HELD_LINES = 3_000
+"""Painted lines that are kept; each takes some 8 KiB once it was on the screen."""
+_HELD_ENTRIES = 32
+
 
 class Document:
     """Messages, their heights, and the lines that were painted so far."""
@@ -37,6 +41,8 @@ class Document:
         self._width = 0
         self._palette: Palette | None = None
         self._painter: Painter | None = None
+        self._painted: dict[Entry, int] = {}
+        self._held = 0
         self.thinking_shown = False
 
     @property
@@ -54,6 +60,7 @@ class Document:
 
     def load(self, messages: Iterable[MessageView]) -> None:
         """Replace everything."""
+        self._painted, self._held = {}, 0
         self.entries = [Entry(message, show_thinking=self.thinking_shown) for message in messages]
         self._renumber()
 
@@ -62,7 +69,7 @@ class Document:
         self.entries.append(Entry(message, show_thinking=self.thinking_shown))
 
     def remove(self, number: int) -> None:
-        del self.entries[number]
+        self._held -= self._painted.pop(self.entries.pop(number), 0)
         self._renumber()
 
     def find(self, message_id: str) -> int | None:
@@ -105,10 +112,24 @@ class Document:
     def paint(self, number: int) -> int | None:
         """Make a message's height exact; return its first line that changed, or None."""
         entry, painter = self.entries[number], self._brush()
+        self._painted[entry] = self._painted.pop(entry, 0)
         if entry.is_painted(painter):
             return None
-        self.touch(number)
-        return entry.paint(painter)
+        height = entry.height(self._width)
+        first = entry.paint(painter)
+        if entry.height(self._width) != height:
+            self.touch(number)
+        self._hold(entry)
+        return first
+
+    def _hold(self, entry: Entry) -> None:
+        """Hold the lines of an entry, and let go of those that were wanted longest ago."""
+        self._held += len(entry.lines) - self._painted[entry]
+        self._painted[entry] = len(entry.lines)
+        while self._held > HELD_LINES and len(self._painted) > _HELD_ENTRIES:
+            oldest = next(iter(self._painted))
+            self._held -= self._painted.pop(oldest)
+            oldest.forget()
 
     def end(self, height: int) -> Place:
         """Paint the last screenful; return its top line."""
