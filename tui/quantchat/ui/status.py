@@ -70,12 +70,15 @@ def memory_texts(view: MemoryView | None) -> tuple[str, ...]:
 
 
 def _gpu_texts(devices: Sequence[GpuDevice]) -> tuple[str, ...]:
+    full = " │ ".join(map(device_text, devices))
     known = [device for device in devices if device.total and device.used is not None]
+    if not known:
+        return (full,)
     used, total = sum(device.used or 0 for device in known), sum(device.total or 0 for device in known)
     bars = " │ ".join(f"GPU{d.index} {meter((d.used or 0) / (d.total or 1))} {_share(d)}" for d in known)
     plain = " │ ".join(f"GPU{d.index} {_share(d)}" for d in known)
     name = f"{len(devices)} GPUs" if len(devices) > 1 else "GPU"
-    return (" │ ".join(map(device_text, devices)), bars, plain, f"{name} {used / GIB:.0f}/{total / GIB:.0f} GiB")
+    return (full, bars, plain, f"{name} {used / GIB:.0f}/{total / GIB:.0f} GiB")
 
 
 def _share(device: GpuDevice) -> str:
@@ -137,7 +140,7 @@ def header_line(title: str, report: LoadReport | None, note: str, width: int) ->
 
 def load_line(status: LoadStatus) -> Content:
     """A load under way: stage, how far, and how long the stage has taken."""
-    parts = [f" Loading {clean(status.model.name, newlines=False)}: {status.stage}"]
+    parts = [f" Loading {clean(status.model.name, newlines=False)}: {clean(status.stage, newlines=False)}"]
     if status.total:
         done, total = status.done, status.total
         count = f"{format_bytes(done)} of {format_bytes(total)}" if status.unit == "bytes" else f"{done} of {total}"

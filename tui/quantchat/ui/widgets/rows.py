@@ -68,8 +68,16 @@ def shorten(name: str, width: int) -> str:
         return name
     if width < 4:
         return set_cell_size(name, width)
-    tail = (width - 1) // 2
-    return set_cell_size(name, width - 1 - tail).rstrip() + "…" + name[-tail:]
+    tail = _last_cells(name, (width - 1) // 2)
+    return set_cell_size(name, width - 1 - cell_len(tail)).rstrip() + "…" + tail
+
+
+def _last_cells(name: str, width: int) -> str:
+    """The end of a name in at most so many cells; some letters take two."""
+    begin = len(name)
+    while begin and cell_len(name[begin - 1 :]) <= width:
+        begin -= 1
+    return name[begin:]
 
 
 class RowList(OptionList, inherit_bindings=False):
