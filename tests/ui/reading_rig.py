@@ -37,9 +37,15 @@ def focused_words(pilot: Pilot[None]) -> list[str]:
 def styled(pilot: Pilot[None], *kinds: str) -> list[str]:
     """The texts on the screen that are drawn in the style of a component of the transcript."""
     widget = transcript_of(pilot)
-    wanted = [widget.get_component_rich_style(f"transcript--{kind}").bgcolor for kind in kinds]
+    looks = [widget.get_component_rich_style(f"transcript--{kind}") for kind in kinds]
+    wanted = [(look.color, look.bgcolor, look.reverse) for look in looks]
     strips = widget.render_lines(Region(0, 0, *widget.outer_size))
-    return [s.text for strip in strips for s in strip if s.style and s.style.bgcolor in wanted]
+    return [
+        s.text
+        for strip in strips
+        for s in strip
+        if s.style and (s.style.color, s.style.bgcolor, s.style.reverse) in wanted
+    ]
 
 
 @asynccontextmanager

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from textual import events
+from textual.geometry import Region
 from textual.widgets import Input
 
+from quantchat import paths
 from quantchat.ui.transcript.search import Query
 from ui.reading_rig import (
     chatting,
@@ -129,14 +132,39 @@ def test_counting_knows_the_marks_between_words() -> None:
     assert query.count(query.fold("Two **words** and two\n- words, twowords")) == 2
 
 
-async def test_what_is_typed_behind_the_slash_goes_into_the_find_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("keys", [("f6", "slash"), ("alt+f",)])
+async def test_what_is_typed_right_behind_goes_into_the_find_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...]
 ) -> None:
     async with chatting(tmp_path, monkeypatch, (80, 24), "q", "an orange") as rig:
-        await rig.pilot.press("f6")
-        await together(rig, "slash", *"orange")
+        await together(rig, *keys, *"orange")
         await rig.until(lambda: find_line(rig).field.value == "orange", "the words")
         assert rig.chat.prompt.text == ""
+
+
+async def test_another_session_is_shown_at_its_end_and_searched_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "an orange", "a") as rig:
+        widget = rig.chat.transcript
+        widget.find("orange")
+        widget.show([*conversation(40), user(99, "oranges and an orange")])
+        await rig.pilot.pause()
+        assert widget.following
+        assert widget._search
+        assert widget._search.total == 2
+        assert styled(rig.pilot, "hit") == ["orange", "orange"]
+
+
+@pytest.mark.parametrize("pasted", ["two\nlines", "\x1b[2J\u202eevil"])
+async def test_what_is_pasted_into_the_find_line_is_one_clean_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pasted: str
+) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a") as rig:
+        await rig.pilot.press("alt+f")
+        rig.app.post_message(events.Paste(pasted))
+        await rig.until(lambda: find_line(rig).field.value, "the words")
+        assert find_line(rig).field.value == pasted.split("\n")[0].replace("\x1b", "").replace("\u202e", "")
 
 
 @sizes
@@ -186,3 +214,19 @@ async def test_find_takes_its_text_from_the_command(tmp_path: Path, monkeypatch:
         await rig.ask("/find an apple")
         await rig.until(lambda: "1 of 1" in screen(rig), "the hit")
         assert find_line(rig).field.value == "an apple"
+
+
+@pytest.mark.parametrize("theme", sorted(file.stem for file in paths.shipped_themes_dir().glob("*.toml")))
+async def test_marks_are_told_apart_in_every_theme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theme: str) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "an orange", "an orange") as rig:
+        rig.app.theme = theme
+        rig.chat.transcript.find("orange")
+        await rig.until(lambda: rig.app.current_theme.name == theme, "the theme")
+        await rig.pilot.pause()
+        widget = rig.chat.transcript
+        strips = widget.render_lines(Region(0, 0, *widget.outer_size))
+        looks = [s.style for strip in strips for s in strip if s.text == "orange" or s.text == "an "]
+        assert len(looks) == 4
+        assert len({str(style) for style in looks[:2]}) == len({str(style) for style in looks[2:]}) == 2
+        assert looks[1] != looks[3]
+        assert all(style.color.is_default or style.color != style.bgcolor for style in looks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.geometry import Region
 
 from quantchat.ui.widgets.transcript import MessageView
@@ -214,6 +215,14 @@ async def test_letters_that_are_no_command_go_to_the_prompt_in_order(
         await rig.pilot.press("f6")
         await together(rig, *"which one? enjoy Go")
         await rig.until(lambda: rig.chat.prompt.text == "which one? enjoy Go", "the words")
+        assert rig.chat.focused is rig.chat.prompt
+
+
+async def test_what_is_pasted_goes_to_the_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a") as rig:
+        await rig.pilot.press("f6")
+        rig.app.post_message(events.Paste("some words"))
+        await rig.until(lambda: rig.chat.prompt.text == "some words", "the words")
         assert rig.chat.focused is rig.chat.prompt
 
 

@@ -32,10 +32,9 @@ Transcript {
     & > .transcript--link { color: $text-accent; text-style: underline; }
     & > .transcript--focus { color: $accent; text-style: bold; }
     & > .transcript--hit { background: $warning-muted; color: $text-warning; text-style: underline; }
-    & > .transcript--current { background: $warning; color: $background; text-style: bold underline; }
-    & > .transcript--below { background: $primary; color: $background; text-style: bold; }
-    &:ansi > .transcript--current { text-style: bold reverse; }
-    &:ansi > .transcript--below { text-style: bold reverse; }
+    & > .transcript--current { background: $background; color: $warning; text-style: bold reverse; }
+    & > .transcript--below { background: $background; color: $primary; text-style: bold reverse; }
+    &:ansi > .transcript--hit { background: $background; color: $warning; }
 }
 """
 

@@ -70,7 +70,9 @@ class Transcript(ReadingView):
         self._follow(True)
         self._lay_out()
         if self._search is not None:
-            self.find(self._search.text)
+            self._origin = START
+            self._begin_search(self._search.text)
+            self._tell_search()
         self.refresh()
 
     def append(self, message: MessageView) -> None:
@@ -135,6 +137,14 @@ class Transcript(ReadingView):
         elif active is None and event.is_printable:
             await self.run_action("screen.write")
             self._pass_on(event)
+
+    async def on_paste(self, event: events.Paste) -> None:
+        """Put what is pasted into the prompt."""
+        if self._left_for() is None:
+            await self.run_action("screen.write")
+        if (other := self._left_for()) is not None:
+            event.stop()
+            other.post_message(events.Paste(event.text))
 
     def _left_for(self) -> Widget | None:
         """The widget that has the keyboard now, if it is another."""
@@ -213,12 +223,16 @@ class Transcript(ReadingView):
 
     def find(self, text: str) -> None:
         """Mark a text wherever it occurs, and go to the first place at or below where the search began."""
-        from quantchat.ui.transcript.search import Search
-
         if self._search is None:
             self._origin = self._place
+        search = self._begin_search(text)
+        self._go_to_hit(search.first_from(self._origin.entry))
+
+    def _begin_search(self, text: str) -> Search:
+        from quantchat.ui.transcript.search import Search
+
         self._search = Search(text, self._document.entries)
-        self._go_to_hit(self._search.first_from(self._origin.entry))
+        return self._search
 
     def end_search(self) -> None:
         """Take the marks away and stay at the place."""
