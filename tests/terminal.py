@@ -53,6 +53,7 @@ KEYS = {
     "f10": "\x1b[21~",
     "f12": "\x1b[24~",
     "ctrl+g": "\x07",
+    "ctrl+k": "\x0b",
     "ctrl+p": "\x10",
     "ctrl+t": "\x14",
     "ctrl+x": "\x18",
