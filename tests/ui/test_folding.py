@@ -150,8 +150,10 @@ async def test_unfolding_does_not_move_what_is_read() -> None:
         for _ in range(20):
             await pilot.press("k")
         assert widget.focused_message == "a50"
+        await pilot.press("up", "up", "up")
         row = next(number for number, line in enumerate(words(pilot)) if line.startswith("▸ thought"))
         above = words(pilot)[:row]
+        assert row > 3
         await pilot.press("o")
         assert words(pilot)[: row + 1] == [*above, "▾ thinking"]
 
