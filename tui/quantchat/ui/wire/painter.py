@@ -82,8 +82,6 @@ class Painter:
         scroll = find_scroll(self._screen, self._frame, self._touched)
         if scroll is None:
             return
-        # What scrolls in takes the background that is set on some terminals only.
-        self._pen.reset_style()
         self._pen.raw(scroll_sequence(scroll))
         apply_scroll(self._screen, scroll)
         touched[:] = sorted({*touched, *range(scroll.top, scroll.bottom + 1)})

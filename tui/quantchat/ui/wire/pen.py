@@ -156,27 +156,23 @@ def changes(old: Row, new: Row, blank: list[int]) -> list[tuple[int, int]]:
     if not changed:
         return []
     if old.odd or new.odd:
-        return [(_whole_start(new, changed[0]), len(new.chars))]
+        return [(changed[0], len(new.chars))]
     return _runs(changed, new)
 
 
 def _runs(changed: list[int], row: Row) -> list[tuple[int, int]]:
     chars, styles = row.chars, row.styles
     runs: list[tuple[int, int]] = []
-    start = end = _whole_start(row, changed[0])
+    start = end = changed[0]
     for x in changed:
         if x > end > start and (x > end + _BRIDGE or styles[end - 1 : x] != [styles[end - 1]] * (x - end + 1)):
             runs.append((start, end))
-            start = _whole_start(row, x)
+            start = x
         end = max(end, x + 1)
         if end < len(chars) and chars[end] == "":
             end += 1
     runs.append((start, end))
     return runs
-
-
-def _whole_start(row: Row, x: int) -> int:
-    return x - 1 if row.chars[x] == "" and x > 0 else x
 
 
 def _step(distance: int, forward: str, back: str) -> str:

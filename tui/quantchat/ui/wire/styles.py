@@ -116,7 +116,7 @@ class StyleTable:
         codes = anew if change is None or len(";".join(anew)) <= len(";".join(change)) else change
         text = "" if codes == [] else f"\x1b[{';'.join(codes)}m"
         text = "\x1b[m" if text == "\x1b[0m" else text
-        return text if was.link == to.link and old != UNKNOWN else text + _link(to.link)
+        return text if was.link == to.link else text + _link(to.link)
 
 
 def _on(attributes: int) -> list[str]:
