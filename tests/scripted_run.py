@@ -36,10 +36,12 @@ class ScriptedHome:
         self,
         *arguments: str,
         answers: list[dict[str, object]] | None = None,
+        script: dict[str, object] | None = None,
         inside: Inside = "bare",
         columns: int = 120,
         lines: int = 40,
         config: str = "",
+        cwd: Path | None = None,
         options: tuple[str, ...] = (),
         **env: str,
     ) -> Terminal:
@@ -47,18 +49,16 @@ class ScriptedHome:
         for name in (MODEL, "beta-GPTQ"):
             if not (self.models / name).exists():
                 make_gptq(self.models / name)
-        (self.folder / "script.json").write_text(json.dumps({"answers": answers or []}))
+        (self.folder / "script.json").write_text(json.dumps({"answers": answers or [], **(script or {})}))
         if config:
             (self.home / "config").mkdir(parents=True, exist_ok=True)
             (self.home / "config" / "config.toml").write_text(config)
         command = quantchat_command("--models-dir", str(self.models), *arguments)
         whole = program_env(self.home, **self._engine_env(), **env)
-        size = {"columns": columns, "lines": lines}
-        terminal = (
-            Tmux(command, env=whole, options=options, **size)
-            if inside == "tmux"
-            else Terminal(command, env=whole, **size)
-        )
+        if inside == "tmux":
+            terminal: Terminal = Tmux(command, env=whole, columns=columns, lines=lines, cwd=cwd, options=options)
+        else:
+            terminal = Terminal(command, env=whole, columns=columns, lines=lines, cwd=cwd)
         self._terminals.append(terminal)
         return terminal
 

@@ -13,11 +13,13 @@ import struct
 import sys
 import termios
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import pyte
+from wcwidth import wcwidth
 
 T = TypeVar("T")
 
@@ -72,6 +74,15 @@ KEYS = {
 }
 
 
+class Screen(pyte.Screen):
+    """Passes over what has no width, such as joiners and vowel signs; pyte would forget the text behind it."""
+
+    def draw(self, data: str) -> None:
+        if not data.isascii():
+            data = "".join(char for char in data if wcwidth(char) > 0 or unicodedata.combining(char))
+        super().draw(data)
+
+
 class Terminal:
     """Runs a command under a pty of a given size; `screen_text` is what a person would see."""
 
@@ -84,7 +95,7 @@ class Terminal:
         lines: int = 40,
         cwd: Path | None = None,
     ) -> None:
-        self.screen = pyte.Screen(columns, lines)
+        self.screen = Screen(columns, lines)
         self._stream = pyte.ByteStream(self.screen)
         self._unseen = bytearray()
         self.raw = bytearray()

@@ -15,6 +15,7 @@ from textual.widgets import Input, Static
 from quantchat.domain.text import clean
 from quantchat.errors import ErrorReport
 from quantchat.ui.keys import scroll_bindings
+from quantchat.ui.widgets.field import Field
 
 
 class Panel(VerticalScroll, inherit_bindings=False):
@@ -66,7 +67,7 @@ class TitleScreen(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Frame("Enter keeps  Esc cancels"):
             yield Static("Title of this session", classes="title")
-            title = Input(self._title, max_length=200)
+            title = Field(self._title, max_length=200)
             # A blinking cursor sends bytes down an idle line.
             title.cursor_blink = False
             yield title

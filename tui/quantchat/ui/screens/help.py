@@ -21,6 +21,7 @@ from quantchat.domain.text import clean
 from quantchat.ui.commands import COMMANDS, FIND_KEYS, LIST_KEYS, PROMPT_KEYS, READING_KEYS, Scope, commands
 from quantchat.ui.keys import show_keys
 from quantchat.ui.screens.dialogs import Panel
+from quantchat.ui.widgets.field import Field
 
 if TYPE_CHECKING:
     from quantchat.ui.app import QuantchatApp
@@ -104,7 +105,7 @@ class HelpScreen(ModalScreen[None]):
         with Vertical(classes="dialog -help") as frame:
             frame.border_title = "Help"
             frame.border_subtitle = "/ finds  j k move  Esc closes"
-            query = Input(placeholder="Show lines that hold …")
+            query = Field(placeholder="Show lines that hold …")
             # A blinking cursor sends bytes down an idle line.
             query.cursor_blink = False
             query.display = False

@@ -18,6 +18,7 @@ from textual.widgets import Input
 from quantchat.domain.text import clean
 from quantchat.ui.commands import Command, commands
 from quantchat.ui.keys import show_keys
+from quantchat.ui.widgets.field import Field
 from quantchat.ui.widgets.line import Line
 from quantchat.ui.widgets.rows import Row, RowList
 
@@ -90,7 +91,7 @@ class PaletteScreen(ModalScreen[Entry | None]):
         with Vertical(classes="dialog -choice") as frame:
             frame.border_title = "Commands"
             frame.border_subtitle = "Enter runs  Esc closes"
-            query = Input(placeholder="Type a part of its name")
+            query = Field(placeholder="Type a part of its name")
             # A blinking cursor sends bytes down an idle line.
             query.cursor_blink = False
             yield query

@@ -14,6 +14,7 @@ from textual.timer import Timer
 from textual.widgets import Input
 
 from quantchat.ui.transcript.search import LONGEST
+from quantchat.ui.widgets.field import Field
 from quantchat.ui.widgets.line import Line
 
 TYPING_SECONDS = 0.1
@@ -56,7 +57,7 @@ class FindLine(Horizontal):
 
     def compose(self) -> ComposeResult:
         yield Line(id="find-label")
-        field = Input(placeholder="a capital letter makes case count", compact=True, max_length=LONGEST)
+        field = Field(placeholder="a capital letter makes case count", compact=True, max_length=LONGEST)
         # A blinking cursor sends bytes down an idle SSH line.
         field.cursor_blink = False
         yield field
