@@ -20,11 +20,16 @@ _LONGEST_WORD = 24
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The layout of a table; without widths each row is a list of its cells, each after the head of its column."""
+    """The layout of a table; without widths each row is a list of its cells, each after the head of its column.
+
+    Attributes:
+        spare: Cells that the table leaves free on the screen.
+    """
 
     heads: tuple[tuple[Segment, ...], ...]
     aligns: tuple[str, ...]
     widths: tuple[int, ...] | None
+    spare: int = 0
 
 
 def columns_of(heads: list[Line], aligns: list[str], rows: Sequence[list[Line]], width: int) -> Columns:
@@ -33,7 +38,9 @@ def columns_of(heads: list[Line], aligns: list[str], rows: Sequence[list[Line]],
     words = [max(_longest_word(row[column]) for row in table) for column in range(len(heads))]
     room = width - len(_SEPARATOR) * (len(heads) - 1)
     widths = _widths(wanted, words, room)
-    return Columns(tuple(map(tuple, heads)), tuple(aligns), None if widths is None else tuple(widths))
+    if widths is None:
+        return Columns(tuple(map(tuple, heads)), tuple(aligns), None)
+    return Columns(tuple(map(tuple, heads)), tuple(aligns), tuple(widths), room - sum(widths))
 
 
 def head_lines(columns: Columns, rule: Style) -> list[Line]:
@@ -47,12 +54,13 @@ def head_lines(columns: Columns, rule: Style) -> list[Line]:
 def row_lines(cells: list[Line], columns: Columns, rule: Style) -> list[Line]:
     """One row side by side; cells that are too long take more lines."""
     assert columns.widths is not None
-    wrapped = [wrap(cell, width) for cell, width in zip(cells, columns.widths, strict=True)]
+    widths = _stretched(cells, columns.widths, columns.spare)
+    wrapped = [wrap(cell, width) for cell, width in zip(cells, widths, strict=True)]
     between = Segment(_SEPARATOR, rule)
     lines = []
     for number in range(max(map(len, wrapped))):
         line: Line = []
-        for part, width, align in zip(wrapped, columns.widths, columns.aligns, strict=True):
+        for part, width, align in zip(wrapped, widths, columns.aligns, strict=True):
             line += [*_aligned(part[number] if number < len(part) else [], width, align), between]
         lines.append(_trimmed(line[:-1]))
     return lines
@@ -89,6 +97,12 @@ def _shared(wanted: list[int], least: list[int], room: int) -> list[int]:
         if sum(shared) < room and shared[column] < wanted[column]:
             shared[column] += 1
     return shared
+
+
+def _stretched(cells: list[Line], widths: Sequence[int], spare: int) -> Sequence[int]:
+    """Let a row that came after the widths were decided use what is left of the screen, if that is enough."""
+    wanted = [max(width, width_of(cell)) for cell, width in zip(cells, widths, strict=True)]
+    return wanted if sum(wanted) - sum(widths) <= spare else widths
 
 
 def _longest_word(cell: Line) -> int:
