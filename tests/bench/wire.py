@@ -175,7 +175,9 @@ def wait_slowly(terminal: Terminal, seconds: float) -> None:
 
 def stream_kinds(terminal: Terminal, kinds: list[str], size: tuple[int, int], seconds: float) -> Iterator[Figure]:
     settle(terminal, 1.0)
-    idle = measure(terminal, 2).cpu_ms * RATE / 1000
+    rest = measure(terminal, 2)
+    yield Figure(f"quantchat, idle {size[0]}×{size[1]}: bytes", rest.bytes * RATE, "B/s")
+    idle = rest.cpu_ms * RATE / 1000
     for kind in kinds:
         ask(terminal, kind)
         cost = measure(terminal, seconds, idle)

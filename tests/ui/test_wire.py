@@ -129,6 +129,16 @@ def test_disputed_widths() -> None:
     assert not is_disputed("a")
 
 
+def test_a_row_that_held_an_emoji_costs_no_more_for_ever() -> None:
+    painter = painted(erases=True)
+    painter.put(5, 0, [Segment("🚀 went up and away".ljust(59), INK)])
+    painter.draw((0, 0))
+    painter.put(5, 0, [Segment("what comes after it, up to the last".ljust(60), INK)])
+    painter.draw((0, 0))
+    painter.put(5, 0, [Segment("what came  after it, up to the last".ljust(60), INK)])
+    assert "last" not in painter.draw((0, 0))
+
+
 # Link
 
 

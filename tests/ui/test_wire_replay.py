@@ -69,7 +69,7 @@ class Frame:
 
 
 class Show:
-    """A screen of two columns of widgets whose right one changes line by line, or scrolls; now and then the size does."""
+    """A screen of two columns; lines of the right one change, or it scrolls; now and then the size changes."""
 
     def __init__(self, random: Random) -> None:
         self._random = random

@@ -177,6 +177,18 @@ def test_drawn_anew_after_suspend(scripted: ScriptedHome) -> None:
     terminal.wait_until(lambda: cells(terminal) == shown)
 
 
+def test_slow_link_sends_sixteen_colors(scripted: ScriptedHome) -> None:
+    terminal = scripted.start_loaded("--slow-link", answers=ANSWERS, columns=100, lines=30, config=MORE)
+    ask(terminal)
+    assert b"8;2;" not in terminal.raw
+    check_redraw(terminal)
+
+
+def test_the_setting_says_what_the_link_is(scripted: ScriptedHome) -> None:
+    terminal = scripted.start_loaded(columns=100, lines=30, config='link = "slow"\n')
+    assert b"8;2;" not in terminal.raw
+
+
 def test_right_after_tmux_was_left_and_entered_again(scripted: ScriptedHome) -> None:
     """tmux draws a new terminal from its own copy; another size is a resize for the program."""
     terminal = scripted.start_loaded(answers=ANSWERS, inside="tmux", columns=120, lines=40, config=MORE)

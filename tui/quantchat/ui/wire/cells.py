@@ -12,7 +12,8 @@ from rich.segment import Segment
 
 from quantchat.ui.wire.styles import DEFAULT, UNKNOWN, StyleTable
 
-_EMOJI = 0x1F000
+# Indic scripts, Myanmar, Khmer and emoji: terminals differ in which of these they join, and how wide they are then.
+_DISPUTED = re.compile("[\u0900-\u0dff\u1000-\u109f\u1780-\u17ff\U0001f000-\U0010ffff]")
 # Text was cleaned before it came here; this is the last door, and nothing that commands a terminal passes it.
 _COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -111,9 +112,10 @@ def graphemes_of(text: str) -> Graphemes:
     return Graphemes(tuple(cells), lead, odd or bool(lead))
 
 
+@lru_cache(4096)
 def is_disputed(grapheme: str | None) -> bool:
-    """Return whether terminals differ in the width of a grapheme: marks, joined and recent emoji."""
-    return grapheme not in (None, "") and (len(grapheme) > 1 or ord(grapheme) >= _EMOJI)
+    """Return whether terminals differ in the width of a grapheme, as they do for marks and for what joins."""
+    return grapheme is not None and (len(grapheme) > 1 or _DISPUTED.match(grapheme) is not None)
 
 
 @lru_cache(4096)

@@ -62,6 +62,7 @@ class WireDriver(LinuxDriver):
         super().write(data)
 
     def start_application_mode(self) -> None:
+        self.outlet.restart()
         super().start_application_mode()  # type: ignore[no-untyped-call]
         # Also called by a signal handler, which may have interrupted the drawing.
         self._loop.call_soon_threadsafe(self._wired.redraw)

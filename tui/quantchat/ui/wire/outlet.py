@@ -31,6 +31,11 @@ class Outlet:
     def busy(self) -> bool:
         return self._announced > self._written
 
+    def restart(self) -> None:
+        """Count anew for a new writer thread; what the last one left is lost."""
+        self._announced = self._written = 0
+        self.lag = 0.0
+
     def is_free(self) -> bool:
         """Return whether nothing is under way; if something is, `on_free` will be called."""
         self._wanted = True

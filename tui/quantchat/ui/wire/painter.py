@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.color import ColorSystem
 from rich.segment import Segment
 
-from quantchat.ui.wire.cells import Row
+from quantchat.ui.wire.cells import Row, is_disputed
 from quantchat.ui.wire.pen import Pen
 from quantchat.ui.wire.scroll import MIN_ROWS, Span, apply_scroll, find_scroll, scroll_sequence
 from quantchat.ui.wire.styles import StyleTable
@@ -67,8 +67,10 @@ class Painter:
         if len(touched) >= MIN_ROWS and not self._lost:
             self._scroll(touched)
         for y in touched:
-            self._pen.row(y, self._screen[y], self._frame[y])
-            self._screen[y] = self._frame[y].copy()
+            row = self._frame[y]
+            self._pen.row(y, self._screen[y], row)
+            row.odd = row.odd and any(map(is_disputed, row.chars))
+            self._screen[y] = row.copy()
         self._touched.clear()
         self._lost = False
         text = self._pen.take()
