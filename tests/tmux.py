@@ -83,10 +83,21 @@ class Tmux(Terminal):
 
     def poll(self) -> int | None:
         if self.status is None:
-            said = self.tmux("display-message", "-p", "#{?pane_dead,#{pane_dead_status},}").strip()
-            self.status = int(said) if said else None
+            told = self.tmux("display-message", "-p", "#{pane_dead}|#{pane_dead_status}|#{pane_pid}").strip()
+            dead, status, pid = told.split("|")
+            if dead == "1":
+                self.status = int(status) if status else _status_of_zombie(int(pid))
         return self.status
 
     def close(self) -> None:
         self.tmux("kill-server", check=False)
         self.client.close()
+
+
+def _status_of_zombie(pid: int) -> int | None:
+    """The exit status of a program that ended and that tmux, which then shows none, did not wait for."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return None
+    return os.waitstatus_to_exitcode(int(fields[49])) if fields[0] == "Z" else None

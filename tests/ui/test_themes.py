@@ -19,7 +19,7 @@ from quantchat.ui.nocolour import NoColour
 from quantchat.ui.screens.themes import ThemeScreen
 from quantchat.ui.theming import TERMINAL_THEME, textual_theme
 from quantchat.ui.widgets.rows import RowList
-from scripted_run import scripted
+from scripted_run import ScriptedHome, scripted
 from ui.rig import Rig, running
 from unit.store.test_themes import contrast
 
@@ -171,6 +171,14 @@ async def test_sixteen_colours_are_the_terminals_own_unless_another_theme_was_as
         assert rig.app.theme == "quantchat-dark"
 
 
+def test_a_slow_link_shows_the_terminals_own_colours(scripted: ScriptedHome) -> None:
+    terminal = scripted.start("--slow-link", columns=80, lines=24)
+    terminal.wait_for("Ask something")
+    terminal.press("f9")
+    terminal.wait_for("● terminal")
+    assert b"[38;2;" not in terminal.raw
+
+
 # Reloaded
 
 
@@ -258,12 +266,7 @@ def test_what_a_click_means_is_kept() -> None:
 
 
 @pytest.mark.parametrize("theme", ["quantchat-dark", "catppuccin-latte", TERMINAL_THEME])
-def test_not_one_colour_reaches_the_terminal_with_no_color(
-    scripted: object, tmp_path: Path, theme: str, monkeypatch: Patch
-) -> None:
-    from scripted_run import ScriptedHome
-
-    assert isinstance(scripted, ScriptedHome)
+def test_not_one_colour_reaches_the_terminal_with_no_color(scripted: ScriptedHome, theme: str) -> None:
     answer = "# A heading\n\nWords, `code`, **bold**.\n\n```python\ndef f():\n    return 1\n```\n"
     terminal = scripted.start_loaded(
         "--theme", theme, answers=[{"text": answer}], columns=80, lines=24, NO_COLOR="1", COLORTERM="truecolor"

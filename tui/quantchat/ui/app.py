@@ -70,7 +70,8 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         self.set_keymap(textual_keymap(self.key_map))
         self._problems = [*problems, *key_problems]
         self.themes = Themes(self)
-        self.themes.begin(settings.theme, theme)
+        few_colours = self.link.few_colors or self.console.color_system == "standard"
+        self.themes.begin(settings.theme, theme, few_colours=few_colours)
         self.desk = Desk(settings, self._take, models_dirs=models_dirs)
         self._wanted_model = model
         self._wanted_session = session or (self.desk.state.last_session if resume else None)

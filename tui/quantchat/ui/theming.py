@@ -45,6 +45,7 @@ class Themes:
         self._folders = ThemeFolders(paths.shipped_themes_dir(), paths.user_themes_dir())
         self._told: list[ErrorReport] = []
         self._looking = False
+        self._first_look = asyncio.Event()
         self._wanted = self.kept = DEFAULT_THEME
 
     @property
@@ -53,13 +54,15 @@ class Themes:
         own = "quantchat-"
         return sorted(self._folders.themes.values(), key=lambda file: (not file.name.startswith(own), file.name))
 
-    def begin(self, setting: str, told: str | None = None) -> None:
-        """Show the theme of the command line or else of the settings.
+    def begin(self, setting: str, told: str | None = None, *, few_colours: bool = False) -> None:
+        """Show the theme of the command line, or else of the settings.
 
         The first frame waits for it, so it reads no more files than that takes; a theme that is not there is named by
-        the first `look`.
+        the first `look`. With `few_colours`, which are 16 or fewer, the default gives way to the terminal's own: they
+        can be read there, and the nearest to other colours perhaps not.
         """
-        self._wanted = wanted = told or _for_depth(setting, self._app.console.color_system)
+        fitting = TERMINAL_THEME if few_colours and setting == DEFAULT_THEME else setting
+        self._wanted = wanted = told or fitting
         user = ThemeFolders(paths.user_themes_dir())
         user.look()
         for name in (wanted, DEFAULT_THEME):
@@ -68,6 +71,10 @@ class Themes:
                 self._app.register_theme(textual_theme(file))
                 self._app.theme = self.kept = name
                 return
+
+    async def ready(self) -> None:
+        """Wait until all themes have been read, which happens right after the first frame."""
+        await self._first_look.wait()
 
     async def look(self) -> list[ErrorReport]:
         """Take over what has changed in theme files; return problems that were not there before."""
@@ -78,6 +85,7 @@ class Themes:
             changed = await asyncio.to_thread(self._folders.look)
         finally:
             self._looking = False
+            self._first_look.set()
         if not changed:
             return []
         self._register(file for name, file in self._folders.themes.items() if before.get(name) != file)
@@ -133,11 +141,6 @@ class Themes:
     def near(self, name: str) -> list[str]:
         """Names that were perhaps meant."""
         return difflib.get_close_matches(name, [file.name for file in self.files], n=3, cutoff=0.4)
-
-
-def _for_depth(wanted: str, color_system: str | None) -> str:
-    """Where a terminal has 16 colours or fewer, its own are readable and the nearest to others may not be."""
-    return TERMINAL_THEME if wanted == DEFAULT_THEME and color_system == "standard" else wanted
 
 
 def _shipped(name: str) -> ThemeFile | None:

@@ -22,10 +22,11 @@ class AppearanceActions(ScreenPart):
             screen.toggle_class("-sidebar-off")
         screen.set_focus(screen.prompt)
 
-    def action_theme(self, name: str = "") -> None:
+    async def action_theme(self, name: str = "") -> None:
         """Use a theme, or let the user choose one."""
         from quantchat.ui.screens.themes import ThemeScreen
 
+        await self._app.themes.ready()
         if name:
             self._use_theme(name.strip())
         else:
@@ -50,10 +51,11 @@ class AppearanceActions(ScreenPart):
         except QuantchatError as error:
             self._app.notify(f"{name} is used until you leave. {error}", severity="warning", timeout=10)
 
-    def action_palette(self) -> None:
+    async def action_palette(self) -> None:
         from quantchat.ui.screens.palette import PaletteScreen, entries
 
         app = self._app
+        await app.themes.ready()
         offered = entries(app.key_map, (file.name for file in app.themes.files))
         app.push_screen(PaletteScreen(offered), self._run_entry)
 
