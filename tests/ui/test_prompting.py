@@ -9,6 +9,7 @@ import pytest
 from textual import events
 
 from quantchat.domain.attachments import Attachment, Draft
+from quantchat.store.locks import SessionLocks
 from quantchat.store.sessions import SessionStore
 from quantchat.ui.screens.actions import drafts
 from quantchat.ui.screens.help import HelpScreen
@@ -351,6 +352,22 @@ async def test_a_sent_prompt_leaves_no_draft(tmp_path: Path, monkeypatch: Patch,
         assert rig.chat.prompt.text == ""
         await rig.app.desk.archive.flush()
         assert SessionStore().load(rig.chat.session.id).draft == ""
+
+
+async def test_a_draft_that_another_program_writes_is_not_copied(
+    tmp_path: Path, monkeypatch: Patch, quick: None
+) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        await typed(rig, "theirs")
+        session = rig.chat.session.id
+        await rig.until(lambda: SessionStore().list(), "a saved draft")
+    holder = SessionLocks().acquire(session)
+    async with running(tmp_path, monkeypatch, resume=True) as rig:
+        await rig.until(lambda: rig.chat.prompt.text == "theirs")
+        await rig.pilot.press("ctrl+q")
+        await rig.until(lambda: rig.app._exit)
+    holder.release()
+    assert [summary.id for summary in SessionStore().list()] == [session]
 
 
 # Earlier prompts

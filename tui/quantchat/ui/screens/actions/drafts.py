@@ -29,6 +29,7 @@ class Drafts:
 
     Attributes:
         mirrored: The draft of the session that is shown, as the prompt gave it last.
+        found: That draft as it was when the session was opened.
         exact: Drafts by session with their tokens where the user put them.
         elsewhere: Sessions that hold the drafts of sessions which cannot be written.
         sending: Sessions with a prompt whose files are being read.
@@ -37,6 +38,7 @@ class Drafts:
 
     def __init__(self) -> None:
         self.mirrored = ""
+        self.found = ""
         self.exact: dict[str, Draft] = {}
         self.elsewhere: dict[str, Session] = {}
         self.sending: list[str] = []
@@ -56,7 +58,7 @@ class DraftActions(ScreenPart):
         session = self.session
         exact = self.drafts.exact.get(session.id, Draft())
         self._screen.prompt.load_draft(exact if exact.expanded() == session.draft else Draft.folded(session.draft))
-        self.drafts.mirrored = session.draft
+        self.drafts.mirrored = self.drafts.found = session.draft
 
     def take_draft(self) -> None:
         """A prompt that was taken back stands behind the session's draft; put it into the prompt too."""
@@ -109,7 +111,7 @@ class DraftActions(ScreenPart):
     def _keep_elsewhere(self) -> None:
         """A session that another program holds keeps its draft there; what was written here gets one of its own."""
         session = self.session
-        if not session.draft:
+        if session.draft in ("", self.drafts.found):
             return
         other = self.drafts.elsewhere.setdefault(session.id, self.desk.archive.new())
         other.title = f"Draft for {session.title}"
