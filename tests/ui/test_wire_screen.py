@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from scripted_run import INSIDE, SIZES, Inside, ScriptedHome, scripted
@@ -170,7 +171,8 @@ def test_drawn_anew_after_suspend(scripted: ScriptedHome) -> None:
     ask(terminal)
     shown = still(terminal)
     os.kill(terminal.pid, signal.SIGTSTP)
-    terminal.wait_until(lambda: b"\x1b[?1049l" in terminal.raw)
+    terminal.wait_until(lambda: psutil.Process(terminal.pid).status() == psutil.STATUS_STOPPED)
+    assert b"\x1b[?1049l" in terminal.raw
     assert terminal.raw.rindex(b"\x1b[m") > terminal.raw.rindex(b"\x1b[?2004l") - 200
     wreck(terminal)
     os.kill(terminal.pid, signal.SIGCONT)

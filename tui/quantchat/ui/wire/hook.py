@@ -37,6 +37,8 @@ WHOLE = 256
 """A frame of fewer bytes comes in one piece anyway and needs no marks around it."""
 LAG_SECONDS = 0.1
 AWAY_SECONDS = 600.0
+SETTLE_SECONDS = 0.2
+"""A new size brings a new layout within this time, which draws everything by itself."""
 ASKED = "asked for"
 _RESTORE = "\x1b[m\x1b[r"
 
@@ -172,8 +174,10 @@ class WiredApp(App[ReturnType]):
             self.notify(f"The screen is drawn the plain way, with more bytes: {self.plain_reason}", severity="warning")
 
     def on_resize(self) -> None:
-        # A size that changed and changed back brings no new layout, and the terminal may have lost what it showed.
-        self.redraw()
+        # The terminal may have lost what it showed. A size that changed and changed back brings no new layout.
+        if self._painter is not None:
+            self._painter.forget()
+            self.set_timer(SETTLE_SECONDS, self.catch_up)
 
     def on_app_blur(self) -> None:
         self._away_since = monotonic()
