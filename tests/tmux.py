@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from terminal import Terminal
-
-_numbers = itertools.count()
 
 
 class Tmux(Terminal):
@@ -31,7 +30,9 @@ class Tmux(Terminal):
         options: Sequence[str] = (),
     ) -> None:
         """`options` are tmux commands such as `set -s set-clipboard on`."""
-        self._server = ["tmux", "-L", f"quantchat-test-{os.getpid()}-{next(_numbers)}", "-f", "/dev/null"]
+        # Not -L: tmux leaves the sockets of ended servers behind.
+        self._folder = tempfile.mkdtemp(prefix="quantchat-tmux-")
+        self._server = ["tmux", "-S", f"{self._folder}/socket", "-f", "/dev/null"]
         self._env = {name: value for name, value in env.items() if not name.startswith("TMUX")}
         self.status = None
         # A dead pane stays, so that the program's exit status can be asked for.
@@ -83,15 +84,16 @@ class Tmux(Terminal):
 
     def poll(self) -> int | None:
         if self.status is None:
-            told = self.tmux("display-message", "-p", "#{pane_dead}|#{pane_dead_status}|#{pane_pid}").strip()
-            dead, status, pid = told.split("|")
+            wanted = "#{pane_dead}|#{pane_dead_status}|#{pane_dead_signal}|#{pane_pid}"
+            dead, status, number, pid = self.tmux("display-message", "-p", wanted).strip().split("|")
             if dead == "1":
-                self.status = int(status) if status else _status_of_zombie(int(pid))
+                self.status = int(status) if status else -int(number) if number else _status_of_zombie(int(pid))
         return self.status
 
     def close(self) -> None:
         self.tmux("kill-server", check=False)
         self.client.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _status_of_zombie(pid: int) -> int | None:
