@@ -250,6 +250,15 @@ async def test_composed_characters_arrive_as_several_keys(text: str) -> None:
         assert prompt_of(pilot).text == text
 
 
+async def test_keys_of_one_packet_keep_their_order() -> None:
+    app = PromptApp(Draft("earlier"))
+    async with app.run_test() as pilot:
+        for key in ("a", "b", "backspace", "c", "left", "x", "end", "y", "ctrl+w", "up", "z"):
+            app.post_message(events.Key(key, key if len(key) == 1 else None))
+        await pilot.pause()
+        assert prompt_of(pilot).text == "earlierz"
+
+
 async def test_a_lone_modifier_types_nothing() -> None:
     app = PromptApp()
     async with app.run_test() as pilot:

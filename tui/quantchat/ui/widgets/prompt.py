@@ -177,8 +177,21 @@ class Prompt(TokenArea):
         elif event.character in _JOINERS:
             self._taken(event)
             self._replace_via_keyboard(event.character, *self.selection)
-        else:
+        elif event.is_printable:
             await super()._on_key(event)
+        elif await self._run_own_binding(event.key):
+            self._taken(event)
+
+    async def _run_own_binding(self, key: str) -> bool:
+        """Run what a key is bound to here; say whether anything is.
+
+        By Textual's own way a key that is bound goes up to the app first, and letters behind it in the same packet
+        overtake it: of "ab", Backspace, "c" would remain "ab".
+        """
+        active = self.screen.active_bindings.get(key)
+        if active is None or active.node is not self or active.binding.priority:
+            return False
+        return await self.app.run_action(active.binding.action, self)
 
     def _taken(self, event: events.Event) -> None:
         event.stop()
