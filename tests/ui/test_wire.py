@@ -18,7 +18,7 @@ from textual.app import App
 
 from quantchat.ui.wire import hook
 from quantchat.ui.wire.cells import graphemes_of, is_disputed
-from quantchat.ui.wire.link import LINKS, choose_link, erases_with_background
+from quantchat.ui.wire.link import LINKS, choose_link, colors_for, erases_with_background
 from quantchat.ui.wire.outlet import Outlet
 from quantchat.ui.wire.pace import SLOWEST, Pace
 from quantchat.ui.wire.painter import Painter
@@ -162,12 +162,27 @@ def test_link(wanted: Any, environ: dict[str, str], found: str) -> None:
         ({"TERM": "xterm-256color"}, True),
         ({"TERM": "tmux-256color"}, True),
         ({"TERM": "screen-256color"}, False),
+        ({"TERM": "screen-256color", "TMUX": "/tmp/tmux-0/default,1,0"}, True),
         ({"TERM": "xterm-256color", "STY": "1.pts"}, False),
         ({}, False),
     ],
 )
 def test_erasing(environ: dict[str, str], erases: bool) -> None:
     assert erases_with_background(environ) is erases
+
+
+@pytest.mark.parametrize(
+    ("link", "environ", "colors"),
+    [
+        ("local", {"TERM": "xterm-256color"}, ColorSystem.TRUECOLOR),
+        ("local", {"TERM": "screen-256color", "TMUX": "/tmp/tmux-0/default,1,0"}, ColorSystem.TRUECOLOR),
+        ("local", {"TERM": "screen"}, ColorSystem.EIGHT_BIT),
+        ("ssh", {"TERM": "xterm", "STY": "1.pts"}, ColorSystem.EIGHT_BIT),
+        ("slow", {"TERM": "xterm-256color"}, ColorSystem.STANDARD),
+    ],
+)
+def test_colors(link: str, environ: dict[str, str], colors: ColorSystem) -> None:
+    assert colors_for(LINKS[link], environ, ColorSystem.TRUECOLOR) is colors
 
 
 # Pace

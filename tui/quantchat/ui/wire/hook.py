@@ -23,7 +23,7 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.geometry import Size
 from textual.strip import Strip
 
-from quantchat.ui.wire.link import Link, erases_with_background
+from quantchat.ui.wire.link import Link, colors_for, erases_with_background
 from quantchat.ui.wire.outlet import Outlet
 from quantchat.ui.wire.painter import Painter
 
@@ -134,9 +134,8 @@ class WiredApp(App[ReturnType]):
             self.post_display_hook()
 
     def _make_painter(self) -> Painter:
-        colors = self.console._color_system or ColorSystem.TRUECOLOR
-        if self.link.few_colors:
-            colors = min(colors, ColorSystem.STANDARD)
+        found = self.console._color_system or ColorSystem.TRUECOLOR
+        colors = colors_for(self.link, os.environ, found)
         return Painter(colors=colors, erases=erases_with_background(os.environ))
 
     def _draw(self, painter: Painter) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rich.color import ColorSystem
+
 from quantchat.store.settings import LinkSetting
 
 # Terminals that show the background that is set where they erase (`bce`). GNU screen does not, and says so by its TERM.
@@ -41,6 +43,20 @@ def choose_link(wanted: LinkSetting, environ: Mapping[str, str]) -> Link:
     return LINKS["ssh" if environ.get("SSH_CONNECTION") or environ.get("SSH_TTY") else "local"]
 
 
+def colors_for(link: Link, environ: Mapping[str, str], found: ColorSystem) -> ColorSystem:
+    """Return how many colours are sent, given what Textual found out about the terminal."""
+    if link.few_colors:
+        return min(found, ColorSystem.STANDARD)
+    # GNU screen takes the parts of a 24-bit colour for codes of their own, whatever COLORTERM says around it.
+    return min(found, ColorSystem.EIGHT_BIT) if _in_gnu_screen(environ) else found
+
+
+def _in_gnu_screen(environ: Mapping[str, str]) -> bool:
+    return "STY" in environ or (environ.get("TERM", "").startswith("screen") and "TMUX" not in environ)
+
+
 def erases_with_background(environ: Mapping[str, str]) -> bool:
     """Return whether erased cells take the background that is set, as far as the environment tells."""
-    return environ.get("TERM", "").startswith(_ERASING) and "STY" not in environ
+    # tmux does, also where it calls itself screen.
+    known = "TMUX" in environ or environ.get("TERM", "").startswith(_ERASING)
+    return known and not _in_gnu_screen(environ)
