@@ -15,7 +15,7 @@ from rich.style import Style
 from quantchat.ui.transcript import body as body_module
 from quantchat.ui.transcript.body import Body
 from quantchat.ui.transcript.code import FRESH, Pen
-from quantchat.ui.transcript.document import Document
+from quantchat.ui.transcript.document import HELD_LINES, Document
 from quantchat.ui.transcript.messages import MessageView
 from quantchat.ui.transcript.painter import Painter
 from quantchat.ui.transcript.palette import Palette
@@ -47,6 +47,10 @@ PIECES = [
         "\n\n",
         "- item\n",
         "  continued\n",
+        "  - inner\n",
+        "> - quoted\n",
+        "   3) third\n",
+        "- - -",
         "1. first\n",
         "    code\n",
     ),
@@ -70,6 +74,9 @@ PIECES = [
         "<think>",
         "List<int>",
         "[x]",
+        "$$\n",
+        "$$ x",
+        "\\[ y",
         "[x]: http://y\n",
         "[x](y)",
         "![i](u)",
@@ -162,6 +169,8 @@ LONG = {
     "nested list": "  - an inner item\n    1. innermost\n",
     "list in a quote": "> - an item in a quote\n",
     "quote": "> a line of a quotation\n>\n",
+    "one word": "unbroken",
+    "thai": "ภาษาไทยไม่เว้นวรรค",
     "table": "| cell | `code` | more |\n",
     "fence": 'print("x")  # a comment\n',
     "fence in a list": '  print("x")\n',
@@ -193,6 +202,44 @@ def test_text_far_above_the_end_is_not_read_again(kind: str, monkeypatch: pytest
     assert body.lines == _one_shot(text, Painter(60, PALETTE)).lines
     if kind != "paragraph with an open mark":
         assert streamed == [words(line) for line in body.lines]
+
+
+def test_an_address_that_comes_last_reaches_the_links_before_it() -> None:
+    text = "".join(f"- item {number} of [the guide]\n" for number in range(40)) + "\n[the guide]: http://x/guide\n"
+    body = Body(Painter(60, PALETTE))
+    for end in range(0, len(text) + 1, 11):
+        body.feed(text[:end])
+    assert "http://x/guide" not in words(body.lines[0])
+    body.finish(text)
+    assert words(body.lines[0]) == "• item 0 of the guide (http://x/guide)"
+    assert body.lines == _one_shot(text, Painter(60, PALETTE)).lines
+
+
+def test_lines_that_were_read_long_ago_are_let_go_and_come_back() -> None:
+    document = Document()
+    document.set_format(60, PALETTE)
+    document.load(MessageView(str(number), "assistant", "words\n\n" * 20, "m") for number in range(200))
+    first = [strip.text for _, strip in document.lines(0, 100)]
+    heights = [document.size(number) for number in range(200)]
+    assert sum(len(entry.lines) for entry in document.entries) <= HELD_LINES + max(heights)
+    assert document.entries[0].lines == []
+    assert [document.size(number) for number in range(200)] == heights
+    assert [strip.text for _, strip in document.lines(0, 100)] == first
+
+
+@pytest.mark.parametrize(
+    ("begun", "seen"),
+    [
+        ("title\n-", ["title"]),
+        ("title\n- x", ["title", "", "• x"]),
+        ("title\n- x\n``", ["title", "", "• x"]),
+        ("row\n|--|", ["row"]),
+    ],
+)
+def test_marks_that_may_become_anything_wait_for_more(begun: str, seen: list[str]) -> None:
+    body = Body(Painter(60, PALETTE))
+    body.feed(begun)
+    assert [words(line) for line in body.lines] == seen
 
 
 def test_numbers_go_on_where_a_long_list_was_cut() -> None:

@@ -79,6 +79,13 @@ class Source:
         """Whether the end of a line has been written."""
         return line < len(self.lines) - 1
 
+    @property
+    def open_nodes(self) -> int:
+        """How many of the last blocks may still change: a rule may turn into an item, maths into words, of the last."""
+        last = self.nodes[-1]
+        begun = last.kind in ("hr", "fence") and not self.is_complete(last.first)
+        return 2 if begun or last.kind == "math_block" else 1
+
 
 @cache
 def _parser() -> MarkdownIt:
@@ -126,13 +133,15 @@ def closes(line: str, marker: str) -> bool:
 
 
 # The end of a text that may still become something else: `-` a rule, an item or the underline of a heading.
-_UNDECIDED = re.compile(r"^[ >]*(?:[-+*=#_~`|:$\\>]+|\d{1,9}[.)]?)? *$")
+_MARKS = "-+*=#_~`|:$\\ "
+_NUMBER = re.compile(r"\d{1,9}[.)]? *")
 
 
 def undecided(text: str) -> int:
     """How many characters at the end only make sense with what follows."""
     line = text[text.rfind("\n") + 1 :]
-    return len(line) if _UNDECIDED.match(line) else 0
+    words = line.lstrip(_FURNITURE)
+    return len(line) if not words.strip(_MARKS) or _NUMBER.fullmatch(words) else 0
 
 
 def _tree(tokens: Sequence[Token]) -> list[Node]:

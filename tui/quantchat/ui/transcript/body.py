@@ -61,7 +61,7 @@ class Body:
         self.kept = self._settled
         end = len(text) - undecided(text)
         source = self._parse(text, end)
-        if len(source.nodes) > 1:
+        if len(source.nodes) > 1 and len(source.nodes) > source.open_nodes:
             self._settle_blocks(source)
             source = self._parse(text, end)
         rows = 1 if self._open.carried.columns else MEASURED
@@ -78,16 +78,15 @@ class Body:
     def _finish(self, text: str) -> None:
         environment: dict[str, Any] = {}
         source = parse(text[self._whole.start :], environment)
-        if self._whole.start and (self._references or environment.get("references")):
+        if (self._references or environment.get("references")) and (self._whole.start or self._memory):
             # A link may have been written long before its address.
             self._whole, self._references = _Whole(0, 0), False
             self._memory.clear()
             self._finish(text)
             return
-        lines: list[Line] = []
-        for node in source.nodes:
-            drawn = Rendering(source, self._painter.palette, memory=self._memory).block(node, self._painter.width)
-            lines += [[], *drawn] if drawn and (lines or self._whole.lines) else drawn
+        lines = self._lines(Rendering(source, self._painter.palette, memory=self._memory), source.nodes)
+        if lines and self._whole.lines:
+            lines.insert(0, [])
         self._memory.clear()
         self._open = _Open()
         self._replace(self._whole.lines, lines)
@@ -108,9 +107,9 @@ class Body:
         return source
 
     def _settle_blocks(self, source: Source) -> None:
-        """Settle all blocks but the last."""
+        """Settle all blocks but those at the end that may still change."""
         begin = self._open.start - len(self._open.prefix)
-        for node, following in pairwise(source.nodes):
+        for node, following in islice(pairwise(source.nodes), len(source.nodes) - source.open_nodes):
             whole = self._open.fresh and self._whole.start == self._open.start
             self._settle(self._draw(source, [node]))
             self._open = _Open(begin + source.offsets[following.first])
@@ -122,7 +121,7 @@ class Body:
         upper = parse(source.text[: cut.end], {})
         resume(upper.nodes[0], self._open.path, self._open.gap)
         rendering = self._rendering(upper, self._memory)
-        lines = [line for node in upper.nodes for line in rendering.block(node, self._painter.width)]
+        lines = self._lines(rendering, upper.nodes)
         carried = rendering.left
         if cut.joint is None:
             carried.lead = []
@@ -134,8 +133,14 @@ class Body:
         self._open = _Open(start, cut.prefix, cut.path, cut.gap, carried, fresh=False)
 
     def _draw(self, source: Source, nodes: list[Node]) -> list[Line]:
-        rendering = self._rendering(source)
-        return [line for node in nodes for line in rendering.block(node, self._painter.width)]
+        return self._lines(self._rendering(source), nodes)
+
+    def _lines(self, rendering: Rendering, nodes: list[Node]) -> list[Line]:
+        lines: list[Line] = []
+        for node in nodes:
+            drawn = rendering.block(node, self._painter.width)
+            lines += [[], *drawn] if lines and drawn else drawn
+        return lines
 
     def _rendering(self, source: Source, memory: Memory | None = None) -> Rendering:
         carried = self._open.carried

@@ -22,9 +22,11 @@ _MARKER = re.compile(r" {0,3}(?:[-+*]|\d{1,9}[.)])(?: {1,4}(?=[^ ])|)")
 _QUOTE_MARK = re.compile(r" {0,3}> ?")
 _LETTERS = r"[\u3041-\u30ff\u3400-\u9fff]"
 # A new text must not begin with what would be markup there, so cut before letters alone.
-_JOINT = re.compile(rf"(?<=[^\s\\])(?:\n[ >]*| +)(?=[^\W\d_])|(?<={_LETTERS})(?={_LETTERS})")
+_JOINT = re.compile(
+    rf"(?<=[^\s\\])(?:\n[ >]*| +)(?=[^\W\d_])|(?<={_LETTERS})(?={_LETTERS})|(?<=\S{{79}}[^\W\d_])(?=[^\W\d_])"
+)
 # What could still open a link, code, emphasis or a formula that ends below the cut.
-_UNCLOSED = re.compile(r"`|\[[^\]]*$|<[^>\s]*$|\*(?=\S)|(?<!\w)_(?=\S)|~~(?=\S)|\$(?=[^\s\d])|\\[(\[]")
+_UNCLOSED = re.compile(r"`|\[[^\]]*$|\]\([^)]*$|<[^>\s]*$|\*(?=\S)|(?<!\w)_(?=\S)|~~(?=\S)|\$(?=[^\s\d])|\\[(\[]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from markdown_it.rules_block import StateBlock
 from markdown_it.rules_inline import StateInline
 
 _CLOSING = {"$$": "$$", "\\[": "\\]"}
-_DOLLARS = re.compile(r"\$(?![\s$])[^$\n]*?(?<![\s\\])\$(?!\d)|\$\$(?!\$).+?\$\$", re.DOTALL)
-_BRACKETS = re.compile(r"\\\(.*?\\\)|\\\[.*?\\\]", re.DOTALL)
+_DOLLARS = re.compile(r"\$(?![\s$])[^$\n]*?(?<![\s\\])\$(?!\d)|\$\$(?!\$).{1,4000}?\$\$", re.DOTALL)
+_BRACKETS = re.compile(r"\\\(.{0,4000}?\\\)|\\\[.{0,4000}?\\\]", re.DOTALL)
 _OPENED = re.compile(r"\\[(\[]")
 
 

@@ -127,7 +127,7 @@ class Rendering:
                 lines += self._item(item, marker, width, style)
             else:
                 draw = partial(self._item, item, marker, width, style)
-                lines += self._remembered(draw, self._source.slice(item), marker, width, style)
+                lines += self._remembered(draw, self._source.slice(item), item.token.level, marker, width, style)
         return lines
 
     def _item(self, item: Node, marker: str, width: int, style: Style) -> list[Line]:
