@@ -12,7 +12,7 @@ from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 4.0
-"""Seconds to save and leave. A terminal that is gone can block the event loop for ever, in Textual's writer."""
+"""Seconds to save and leave. A terminal that takes nothing any more blocks the leaving, which waits for the writer."""
 
 
 class HangUp:
