@@ -8,7 +8,6 @@ painter fails, Textual draws by itself for the rest of the run.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import inspect
 import os
 from collections.abc import Iterator
@@ -162,6 +161,8 @@ class WiredApp(App[ReturnType]):
 
     def check_drawing(self) -> None:
         """Trust no Textual but the one that the tests know. Call it after the first frame: it reads from the disk."""
+        import importlib.metadata
+
         found = importlib.metadata.version("textual")
         if self.plain_reason is not None:
             self._say_plain()
