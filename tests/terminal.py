@@ -60,7 +60,7 @@ KEYS = {
     "ctrl+t": "\x14",
     "ctrl+x": "\x18",
     "alt+c": "\x1bc",
-    "alt+f": "\x1bf",
+    "alt+s": "\x1bs",
     "alt+up": "\x1b[1;3A",
     "alt+down": "\x1b[1;3B",
     "shift+left": "\x1b[1;2D",

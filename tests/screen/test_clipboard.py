@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from quantchat.ui import clipboard
 from quantchat.ui.clipboard import LIMIT, SCREEN_CHUNK, Ways, as_bytes, sequence, ways
+from screen.copies import sent_to
 from scripted_run import ScriptedHome
 from terminal import Terminal
 from tmux import Tmux
@@ -27,7 +28,6 @@ ANSWER = (
 # Its end is short lines, which leave the corner of the toast empty.
 BIG = ("0123456789" * 40 + "\n") * (LIMIT // 400 + 1) + "\n\n.\n" * 30
 FRIENDLY = {"TERM_PROGRAM": "WezTerm"}
-_OSC52 = re.compile(rb"\x1b\]52;([^;]*);([A-Za-z0-9+/=]*)(?:\x07|\x1b\\)")
 
 
 def ask_for(terminal: Terminal) -> None:
@@ -40,12 +40,6 @@ def ask_for(terminal: Terminal) -> None:
 
 def answer(text: str) -> list[dict[str, object]]:
     return [{"text": text, "tokens_per_second": 0}]
-
-
-def sent_to(terminal: Terminal) -> list[str]:
-    """The texts that a terminal was told to put into its clipboard."""
-    raw = terminal.client.raw if isinstance(terminal, Tmux) else terminal.raw
-    return [b64decode(found[2], validate=True).decode() for found in _OSC52.finditer(bytes(raw))]
 
 
 def says(wanted: str) -> Callable[[str], bool]:
@@ -67,9 +61,9 @@ def _squeezed(text: str) -> str:
 
 @given(st.text())
 def test_the_sequence_decodes_to_the_text(text: str) -> None:
-    found = _OSC52.fullmatch(sequence(as_bytes(text), {}).encode())
+    found = re.fullmatch(r"\x1b\]52;c;(.*)\x07", sequence(as_bytes(text), {}))
     assert found is not None
-    assert b64decode(found[2]) == as_bytes(text)
+    assert b64decode(found[1], validate=True) == as_bytes(text)
 
 
 @given(st.integers(0, 3 * SCREEN_CHUNK))

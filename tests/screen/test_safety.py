@@ -275,13 +275,15 @@ def test_what_is_pasted_into_the_prompt(drawn: str, place: str) -> None:
 
 
 @DRAWN
-@pytest.mark.parametrize("opening", ["f2", "ctrl+p", "alt+f", "f1"])
-def test_what_is_pasted_into_a_line(drawn: str, opening: str) -> None:
+@pytest.mark.parametrize(
+    ("opening", "shown"),
+    [("f2", "Title of this session"), ("ctrl+p", "Type a part"), ("alt+s", " Find "), ("f1", "In the prompt")],
+)
+def test_what_is_pasted_into_a_line(drawn: str, opening: str, shown: str) -> None:
     with fresh_home() as home:
         terminal = home.start_loaded(**SIZE, QUANTCHAT_WIRE=drawn)
-        before = terminal.screen_text
         terminal.press(opening)
-        terminal.wait_for(lambda text: text != before)
+        terminal.wait_for(shown)
         terminal.type("/" if opening == "f1" else "")
         for attack in ATTACKS:
             terminal.type("MARK")

@@ -132,7 +132,7 @@ def test_counting_knows_the_marks_between_words() -> None:
     assert query.count(query.fold("Two **words** and two\n- words, twowords")) == 2
 
 
-@pytest.mark.parametrize("keys", [("f6", "slash"), ("alt+f",)])
+@pytest.mark.parametrize("keys", [("f6", "slash"), ("alt+s",)])
 async def test_what_is_typed_right_behind_goes_into_the_find_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...]
 ) -> None:
@@ -161,7 +161,7 @@ async def test_what_is_pasted_into_the_find_line_is_one_clean_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pasted: str
 ) -> None:
     async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a") as rig:
-        await rig.pilot.press("alt+f")
+        await rig.pilot.press("alt+s")
         rig.app.post_message(events.Paste(pasted))
         await rig.until(lambda: find_line(rig).field.value, "the words")
         assert find_line(rig).field.value == pasted.split("\n")[0].replace("\x1b", "").replace("\u202e", "")
@@ -171,7 +171,7 @@ async def test_what_is_pasted_into_the_find_line_is_one_clean_line(
 async def test_finding_by_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
     said = [f"{kind} {number} with words\n\n{'filler ' * 60}" for number in range(15) for kind in ("ask", "say")]
     async with chatting(tmp_path, monkeypatch, size, *said) as rig:
-        await rig.pilot.press("f6", "g", "alt+f")
+        await rig.pilot.press("f6", "g", "alt+s")
         assert isinstance(rig.chat.focused, Input)
         find_line(rig).field.value = "say 1"
         await rig.until(lambda: "1 of 6" in screen(rig), "the count")
@@ -202,7 +202,7 @@ async def test_escape_in_the_find_line_returns_to_where_it_was_opened(
         assert isinstance(rig.chat.focused, Input)
         await rig.pilot.press("escape")
         assert rig.chat.focused is rig.chat.transcript
-        await rig.pilot.press("escape", "alt+f", "x")
+        await rig.pilot.press("escape", "alt+s", "x")
         await rig.until(lambda: "not found" in screen(rig), "words for no hit")
         await rig.pilot.press("escape")
         assert rig.chat.focused is rig.chat.prompt

@@ -71,7 +71,7 @@ COMMANDS: tuple[Command, ...] = (
         "f6",
         "read",
     ),
-    Command("find", "Find in this chat", "Mark a text where it occurs", "find", "alt+f", "find", "[text]"),
+    Command("find", "Find in this chat", "Mark a text where it occurs", "find", "alt+s", "find", "[text]"),
     Command("thinking", "Thinking", "Show or hide what models think first", "thinking", "ctrl+t", "thinking"),
     Command(
         "copy", "Copy last answer", "Send the last answer to the terminal's clipboard", "copy_answer", "ctrl+o", "copy"
