@@ -77,6 +77,11 @@ KEYS = {
 class Screen(pyte.Screen):
     """Passes over what has no width, such as joiners and vowel signs; pyte would forget the text behind it."""
 
+    @property
+    def display(self) -> list[str]:
+        # pyte's own fails on the second half of a wide character whose first half was written over.
+        return ["".join(self.buffer[y][x].data for x in range(self.columns)) for y in range(self.lines)]
+
     def draw(self, data: str) -> None:
         if not data.isascii():
             data = "".join(char for char in data if wcwidth(char) > 0 or unicodedata.combining(char))
