@@ -73,6 +73,18 @@ def test_every_command_is_in_the_palette_and_has_a_name_to_type() -> None:
     assert len(typed) == len(set(typed))
 
 
+@pytest.mark.parametrize("text", ["/rename a b", "/rename\ta b", "/RENAME\u3000題", "  /rename"])
+def test_a_slash_name_ends_at_any_space(text: str) -> None:
+    command = find_slash(text)
+    assert command is not None
+    assert command.id == "rename"
+
+
+@pytest.mark.parametrize("text", ["", " ", "/", "//", "/\t", "/\u3000", "/ rename", "/etc/rename"])
+def test_what_names_no_command(text: str) -> None:
+    assert find_slash(text) is None
+
+
 def test_ids_are_unique_and_no_default_keys_collide() -> None:
     assert len(DEFAULTS) == len(COMMANDS)
     assert {name: found for name in DEFAULTS if (found := list(clashes(DEFAULTS, name)))} == {}
@@ -119,7 +131,7 @@ def test_help_fits_its_width(width: int) -> None:
         ({"help": "f3"}, "help", "F3 belongs to 'sessions'"),
         ({"help": "f11", "new": "f11"}, "new", "F11 belongs to 'help'"),
         ({"help": "x"}, "help", "could not be typed any more"),
-        ({"help": "?"}, "help", "? could not be typed any more"),
+        *(({"help": key}, "help", f"{key} could not be typed any more") for key in "?/+-_@\\é"),
         ({"prompt.recall": "x"}, "prompt.recall", "could not be typed any more"),
         ({"help": "enter"}, "help", "Enter has a meaning of its own"),
         ({"help": "tab"}, "help", "Tab has a meaning of its own"),

@@ -157,8 +157,8 @@ def find_command(command_id: str) -> Command:
 
 def find_slash(text: str) -> Command | None:
     """Return the command that a prompt such as `/new` or `/rename My title` names."""
-    name = text.strip().removeprefix("/").split(maxsplit=1)[0].lower() if text.strip("/ \n") else ""
-    return next((command for command in COMMANDS if name in command.slashes), None)
+    name = text.strip().split(maxsplit=1)[:1]
+    return next((command for command in COMMANDS if name and name[0].removeprefix("/").lower() in command.slashes), None)
 
 
 def is_mistyped(text: str) -> bool:

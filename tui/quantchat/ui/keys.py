@@ -155,8 +155,11 @@ def _read(name: str, written: str) -> str:
 
 
 def _normal(written: str) -> str:
-    """Write a key as Textual reports it: `Ctrl+L` is `ctrl+l`, `shift+g` is `G`, `/` is `slash`."""
-    *modifiers, key = ["plus"] if written.strip() == "+" else [part.strip() for part in written.split("+")]
+    """Write a key as Textual reports it: `Ctrl+L` is `ctrl+l`, `shift+g` is `G`, `/` is `slash`, `ctrl++` `ctrl+plus`."""
+    written = written.strip()
+    if written == "+" or written.endswith("++"):
+        written = f"{written[:-1]}plus"
+    *modifiers, key = [part.strip() for part in written.split("+")]
     modifiers = sorted({_ALIASES.get(modifier.lower(), modifier.lower()) for modifier in modifiers})
     if len(key) == 1:
         if modifiers == ["shift"] and key.isalpha():
@@ -175,7 +178,7 @@ def _check(key: str, scope: Scope) -> None:
         raise ValueError(f"many terminals do not send {show_keys(key)}")
     if key in _RESERVED[scope]:
         raise ValueError(f"{show_keys(key)} has a meaning of its own there")
-    if scope in ("everywhere", "prompt") and (key_to_character(key) or "\n").isprintable():
+    if scope in ("everywhere", "prompt") and (_PUNCTUATION.get(key) or key_to_character(key) or "\n").isprintable():
         raise ValueError(f"{show_keys(key)} could not be typed any more; add Ctrl or Alt, or take a function key")
 
 
