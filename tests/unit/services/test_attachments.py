@@ -117,6 +117,17 @@ def test_what_would_never_end_is_not_opened(work: Path) -> None:
         assert "not a regular file" in str(refused.value)
 
 
+def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = os.stat(work / "a.py")
+    (work / "a.py").unlink()
+    os.mkfifo(work / "a.py")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(os, "stat", lambda *_, **__: looked_at)
+        with pytest.raises(UsageError, match="cannot be attached") as refused:
+            read_file("a.py")
+    assert "not a regular file" in str(refused.value)
+
+
 def test_a_file_of_unknown_size_is_read_up_to_the_limit() -> None:
     assert "Linux" in read_file("/proc/version").text
 

@@ -108,7 +108,9 @@ def _read(name: str) -> bytes:
             raise _refused(name, "it is a folder", "Name a file in it")
         if not stat.S_ISREG(mode):
             raise _refused(name, "it is not a regular file", "Only text files can be attached")
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise _refused(name, "it is not a regular file", "Only text files can be attached")
             return file.read(FILE_BYTES + 1)
     except OSError as error:
         if error.errno in _MISSING:
@@ -116,6 +118,11 @@ def _read(name: str) -> bytes:
         raise _refused(name, error.strerror or str(error), "Check its permissions") from error
     except ValueError as error:
         raise _missing(name) from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Another program may have put a pipe there since the look at it.
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def _missing(name: str) -> UsageError:
