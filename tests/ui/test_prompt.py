@@ -297,6 +297,19 @@ async def test_up_in_a_written_prompt_only_moves() -> None:
         assert prompt_of(pilot).text == "one\ntwo"
 
 
+@pytest.mark.parametrize("other", ["", "[paste 1: 314 lines]"])
+async def test_a_token_that_was_cut_still_stands_for_its_text_in_another_draft(other: str) -> None:
+    app = PromptApp()
+    async with app.run_test() as pilot:
+        prompt = await paste(pilot, LONG)
+        await pilot.press("a", "b", "ctrl+a", "ctrl+x")
+        theirs = Attachment(number=1, text=LONG.replace("end", "other"))
+        prompt.load_draft(Draft(other, (theirs,) if other else ()))
+        await pilot.press("ctrl+v")
+        assert [held.text for held in prompt.draft.attachments] == ([theirs.text, LONG] if other else [LONG])
+        assert prompt.text == (f"{other}[paste 2: 314 lines]ab" if other else "[paste 1: 314 lines]ab")
+
+
 async def test_a_recalled_prompt_has_its_attachments() -> None:
     paste_ = Attachment(number=1, text=LONG)
     app = PromptApp(Draft(f"Why? {paste_.token}", (paste_,)))

@@ -62,9 +62,10 @@ async def test_a_slash_lists_commands_and_letters_narrow_them(
         await rig.until(lambda: rig.chat.prompt.completer)
         await typed(rig, "/")
         assert "/stop" in offered(rig)
-        shown = rig.chat.query_one(CompletionList).region
         await rig.pilot.pause()
-        assert shown.bottom <= rig.chat.prompt.region.y or rig.chat.query_one(CompletionList).region.height > 0
+        shown = rig.chat.query_one(CompletionList).region
+        assert shown.height > 0
+        assert shown.bottom <= rig.chat.prompt.region.y
         await typed(rig, "he")
         assert offered(rig).split()[0] == "/help"
         await rig.pilot.press("enter")
@@ -124,13 +125,17 @@ async def test_esc_closes_the_list_and_not_the_answer(tmp_path: Path, monkeypatc
         await rig.answered()
 
 
-async def test_a_command_takes_its_argument(tmp_path: Path, monkeypatch: Patch) -> None:
+@pytest.mark.parametrize("space", [" ", "\t", "\u3000"])
+async def test_a_command_takes_its_argument_behind_any_space(tmp_path: Path, monkeypatch: Patch, space: str) -> None:
     async with running(tmp_path, monkeypatch) as rig:
         await rig.load()
         await rig.ask("one")
         await rig.answered()
-        await rig.ask("/rename My own title")
+        await rig.ask(f"/rename{space}My own title")
         await rig.until(lambda: rig.chat.session.title == "My own title")
+        await rig.ask(f"/new{space}one")
+        await rig.until(lambda: "takes nothing behind it" in notices(rig))
+        assert rig.chat.prompt.text == f"/new{space}one"
 
 
 async def test_an_argument_too_many_is_named(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -320,8 +325,19 @@ async def test_a_draft_keeps_its_tokens_where_they_were(tmp_path: Path, monkeypa
         assert rig.chat.prompt.draft == draft
     async with running(tmp_path, monkeypatch, resume=True) as rig:
         await rig.until(lambda: rig.chat.session.id == first)
-        assert rig.chat.prompt.text == "Fix\n[paste 1: 50 lines]\nnow"
-        assert rig.chat.prompt.draft.expanded() == draft.expanded()
+        assert rig.chat.prompt.draft == draft
+
+
+async def test_a_question_that_begins_with_a_path_is_kept_like_any_other(
+    tmp_path: Path, monkeypatch: Patch, quick: None
+) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        for command in ("/rename My", "/re", "/", "quit"):
+            rig.chat.prompt.load(command)
+            assert drafts._is_command(rig.chat.prompt.text)
+        rig.chat.prompt.load("/etc/hosts\nis what?")
+        path = SessionStore().path(rig.chat.session.id)
+        await rig.until(lambda: path.exists() and "is what?" in path.read_text(), "a saved draft")
 
 
 async def test_a_prompt_taken_back_stands_behind_what_is_written(
@@ -370,6 +386,27 @@ async def test_a_draft_that_another_program_writes_is_not_copied(
     assert [summary.id for summary in SessionStore().list()] == [session]
 
 
+async def test_what_is_written_into_a_session_of_another_program_is_soon_on_the_disk_too(
+    tmp_path: Path, monkeypatch: Patch, quick: None
+) -> None:
+    def copies() -> list[str]:
+        return [SessionStore().load(found.id).draft for found in SessionStore().list() if found.id != session]
+
+    async with running(tmp_path, monkeypatch) as rig:
+        await typed(rig, "theirs")
+        session = rig.chat.session.id
+        await rig.until(lambda: SessionStore().list(), "a saved draft")
+    holder = SessionLocks().acquire(session)
+    async with running(tmp_path, monkeypatch, resume=True) as rig:
+        await rig.until(lambda: rig.chat.prompt.text == "theirs")
+        for words in (" mine", " more"):
+            await typed(rig, words)
+            await rig.until(lambda: copies() == [rig.chat.prompt.text], "a copy of the draft")
+        rig.chat.prompt.load("theirs")
+        await rig.until(lambda: not copies(), "no copy of what nobody changed")
+    holder.release()
+
+
 # Earlier prompts
 
 
@@ -403,6 +440,15 @@ async def test_without_an_editor_the_prompt_stays(tmp_path: Path, monkeypatch: P
             await rig.pilot.press("ctrl+g")
             await rig.until(lambda said=said: said in notices(rig))
             assert rig.chat.prompt.text == "words"
+
+
+async def test_an_editor_that_changes_nothing_leaves_the_prompt_as_it_was(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr("quantchat.ui.editor.edit_text", lambda _app, text: text)
+    async with running(tmp_path, monkeypatch) as rig:
+        draft = Draft("Fix [paste 1: 50 lines] now", (Attachment(number=1, text=LONG),))
+        rig.chat.prompt.load_draft(draft)
+        await rig.pilot.press("x", "ctrl+g", "ctrl+z")
+        await rig.until(lambda: rig.chat.prompt.draft == draft)
 
 
 async def test_a_screen_that_cannot_step_aside_says_so(tmp_path: Path, monkeypatch: Patch) -> None:

@@ -81,7 +81,8 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True):
         version: Schema version of the file.
         head: The last message of the branch that is shown; None for an empty session.
         queued: Prompts that were sent while the engine was busy and have not started.
-        draft: Text in the prompt that was not sent.
+        draft: Text in the prompt that was not sent, its attachments in full.
+        draft_words: That prompt as it was written, with tokens in place of its attachments, if it has any.
     """
 
     version: int = SCHEMA
@@ -96,12 +97,25 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True):
     sampling: SamplingOverrides = SamplingOverrides()
     queued: list[str] = []
     draft: str = ""
+    draft_words: str = ""
 
     @classmethod
     def new(cls) -> Session:
         """Start an empty session."""
         now = utc_now()
         return cls(id=new_id(now), created=now, updated=now)
+
+    def written(self) -> Draft:
+        """Return the draft with its tokens where the user put them."""
+        folded = Draft.folded(self.draft)
+        exact = Draft(self.draft_words, folded.attachments)
+        # Prompts that were taken back stand behind the draft; there the tokens are those of their blocks.
+        return exact if exact.expanded() == self.draft else folded
+
+    def write(self, draft: Draft) -> None:
+        """Keep what stands in the prompt."""
+        self.draft = draft.expanded()
+        self.draft_words = draft.text if draft.attachments else ""
 
     def branch(self, head: str | None = None) -> list[Message]:
         """Return the messages from the first to `head` (default: the head that is shown)."""

@@ -61,11 +61,25 @@ def _failed(command: list[str], reason: str) -> UsageError:
 def _private_file(text: str) -> Path:
     try:
         descriptor, name = tempfile.mkstemp(prefix="quantchat-", suffix=".md")
+    except OSError as error:
+        raise _no_file(error) from error
+    path = Path(name)
+    try:
         with open(descriptor, "wb") as file:
             file.write(f"{text}\n".encode("utf-8", "replace") if text else b"")
     except OSError as error:
-        raise _failed(["file"], error.strerror or str(error)) from error
-    return Path(name)
+        path.unlink()
+        raise _no_file(error) from error
+    return path
+
+
+def _no_file(error: OSError) -> UsageError:
+    return UsageError(
+        "No file for the editor could be written",
+        f"{error.strerror or error}. The prompt is as it was",
+        f"Make room in {tempfile.gettempdir()}, or set TMPDIR to another folder",
+        code="editor",
+    )
 
 
 def _run(app: App[object], command: list[str]) -> None:
@@ -82,7 +96,7 @@ def _run(app: App[object], command: list[str]) -> None:
 
 @contextlib.contextmanager
 def _signals_left_to_the_editor() -> Iterator[None]:
-    """Ctrl+C in an editor is meant for it and reaches this process too; a handler is not inherited, SIG_IGN would be."""
+    """Ctrl+C in an editor is meant for it and reaches this process too; unlike SIG_IGN a handler is not inherited."""
     before = {number: signal.signal(number, lambda *_: None) for number in _LEFT_TO_THE_EDITOR}
     try:
         yield

@@ -209,7 +209,7 @@ class Prompt(TokenArea):
         """Put a text at the cursor; a large one as an attachment."""
         # Terminals and tmux send the line ends of a paste as carriage returns, as if Enter had been typed.
         text = plain(text)
-        if self.read_only or self.disabled or not text:
+        if self.read_only or self.disabled or not text or self.put_clipped(text):
             return
         if len(text) > FOLD_CHARACTERS or text.rstrip("\n").count("\n") >= FOLD_LINES:
             self.attach(text)

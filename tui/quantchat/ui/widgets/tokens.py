@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from msgspec import structs
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
@@ -23,6 +24,8 @@ class TokenArea(TextArea):
     """Keeps tokens whole, and keeps what a terminal would obey off the screen while it stays in the text."""
 
     _held: dict[str, Attachment]
+    _clipped = Draft()
+    """What was cut or copied here last; its tokens still mean something when it is pasted, in any session."""
 
     @property
     def draft(self) -> Draft:
@@ -43,6 +46,33 @@ class TokenArea(TextArea):
         attachment = Attachment.file(number, name, text) if name else Attachment(number=number, text=text)
         self._held[attachment.token] = attachment
         self._replace_via_keyboard(attachment.token, *self.selection)
+
+    def action_cut(self) -> None:
+        held = self.draft.attachments
+        super().action_cut()
+        self._clip(held)
+
+    def action_copy(self) -> None:
+        super().action_copy()
+        self._clip(self.draft.attachments)
+
+    def _clip(self, held: tuple[Attachment, ...]) -> None:
+        text = self.app.clipboard
+        self._clipped = Draft(text, tuple(attachment for attachment in held if attachment.token in text))
+
+    def put_clipped(self, text: str) -> bool:
+        """Put a text at the cursor if it was cut or copied here with attachments; say whether it was."""
+        if not self._clipped.attachments or text != self._clipped.text:
+            return False
+        number = next_number("\n".join((self.text, text, *self._held)))
+        for attachment in self._clipped.attachments:
+            if self._held.get(attachment.token, attachment) != attachment:
+                renumbered = structs.replace(attachment, number=number)
+                text, number = text.replace(attachment.token, renumbered.token), number + 1
+                attachment = renumbered
+            self._held[attachment.token] = attachment
+        self._replace_via_keyboard(text, *self.selection)
+        return True
 
     def edit(self, edit: Edit) -> EditResult:
         return super().edit(self._with_whole_tokens(edit) if self._held else edit)

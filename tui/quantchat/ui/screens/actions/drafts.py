@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from quantchat.domain.attachments import Draft
 from quantchat.domain.chat import UNTITLED
 from quantchat.errors import QuantchatError
-from quantchat.ui.commands import QUIT_WORDS
+from quantchat.ui.commands import QUIT_WORDS, find_slash, is_mistyped
 from quantchat.ui.screens.actions.part import ScreenPart
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ class Drafts:
     Attributes:
         mirrored: The draft of the session that is shown, as the prompt gave it last.
         found: That draft as it was when the session was opened.
-        exact: Drafts by session with their tokens where the user put them.
         elsewhere: Sessions that hold the drafts of sessions which cannot be written.
         sending: Sessions with a prompt whose files are being read.
         in_order: Held while the files of one prompt are read, so that no later one overtakes it.
@@ -39,7 +38,6 @@ class Drafts:
     def __init__(self) -> None:
         self.mirrored = ""
         self.found = ""
-        self.exact: dict[str, Draft] = {}
         self.elsewhere: dict[str, Session] = {}
         self.sending: list[str] = []
         self.in_order = asyncio.Lock()
@@ -56,8 +54,7 @@ class DraftActions(ScreenPart):
     def show_draft(self) -> None:
         """Put the session's draft into the prompt."""
         session = self.session
-        exact = self.drafts.exact.get(session.id, Draft())
-        self._screen.prompt.load_draft(exact if exact.expanded() == session.draft else Draft.folded(session.draft))
+        self._screen.prompt.load_draft(session.written())
         self.drafts.mirrored = self.drafts.found = session.draft
 
     def take_draft(self) -> None:
@@ -73,10 +70,7 @@ class DraftActions(ScreenPart):
         """Save what stands in the prompt with its session."""
         session = self.session
         if self._mirror() or session.draft or session.messages:
-            try:
-                self._save_draft()
-            except QuantchatError:
-                self._keep_elsewhere()
+            self._save_draft()
 
     def give_back(self, session: Session, draft: Draft) -> None:
         """Put a prompt that could not be sent before what was written since."""
@@ -84,7 +78,7 @@ class DraftActions(ScreenPart):
             self._screen.prompt.load_draft(draft.joined(self._screen.prompt.draft))
             self._mirror()
         elif draft.expanded() not in session.draft:
-            session.draft = draft.joined(Draft.folded(session.draft)).expanded()
+            session.write(draft.joined(session.written()))
         with contextlib.suppress(QuantchatError):
             self.desk.archive.save(session)
 
@@ -94,28 +88,34 @@ class DraftActions(ScreenPart):
         if session.id in drafts.sending and not draft.text:
             # The prompt that waits for its files stands there until it is sent.
             return False
-        text = draft.expanded()
-        changed = text != session.draft
-        session.draft = drafts.mirrored = text
-        drafts.exact[session.id] = draft
-        return changed
+        before = session.draft, session.draft_words
+        session.write(draft)
+        drafts.mirrored = session.draft
+        return (session.draft, session.draft_words) != before
 
     def _save_draft(self) -> None:
         session = self.session
         written = session.draft or session.messages or session.queued or session.system_prompt
-        if written or session.title != UNTITLED:
-            self.desk.archive.save(session)
-        else:
+        if not written and session.title == UNTITLED:
             self.desk.archive.drop_empty(session)
+            return
+        try:
+            self.desk.archive.save(session)
+        except QuantchatError:
+            self._keep_elsewhere()
 
     def _keep_elsewhere(self) -> None:
         """A session that another program holds keeps its draft there; what was written here gets one of its own."""
-        session = self.session
+        session, elsewhere = self.session, self.drafts.elsewhere
         if session.draft in ("", self.drafts.found):
+            if session.id in elsewhere:
+                self.desk.archive.drop_empty(elsewhere.pop(session.id))
             return
-        other = self.drafts.elsewhere.setdefault(session.id, self.desk.archive.new())
+        if session.id not in elsewhere:
+            elsewhere[session.id] = self.desk.archive.new()
+        other = elsewhere[session.id]
         other.title = f"Draft for {session.title}"
-        other.draft = session.draft
+        other.draft, other.draft_words = session.draft, session.draft_words
         self.desk.archive.save(other)
 
     # While it is written
@@ -135,8 +135,11 @@ class DraftActions(ScreenPart):
             drafts.timer = self._screen.set_timer(rest, self._on_pause)
             return
         drafts.timer = None
-        text = self._screen.prompt.text
-        if not text.startswith("/") and text.strip().lower() not in QUIT_WORDS and self._mirror():
-            # One that another program holds is kept elsewhere when it is left.
-            with contextlib.suppress(QuantchatError):
-                self._save_draft()
+        if not _is_command(self._screen.prompt.text.strip()) and self._mirror():
+            self._save_draft()
+
+
+def _is_command(text: str) -> bool:
+    """Whether Enter would run it; paths at the start of a question are part of the question."""
+    named = text.startswith("/") and "\n" not in text and find_slash(text) is not None
+    return named or text == "/" or is_mistyped(text) or text.lower() in QUIT_WORDS

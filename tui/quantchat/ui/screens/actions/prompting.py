@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from quantchat.domain.attachments import Draft
 from quantchat.errors import QuantchatError, UsageError
-from quantchat.services.recall import Walk
-from quantchat.store.history import Entry
 from quantchat.ui.commands import QUIT_WORDS, Command, find_slash, is_mistyped
 from quantchat.ui.screens.actions.part import ScreenPart
 
 if TYPE_CHECKING:
     from quantchat.domain.chat import Session
+    from quantchat.services.recall import Walk
     from quantchat.ui.screens.actions.drafts import Drafts
 
 P = TypeVar("P")
@@ -40,8 +39,14 @@ class PromptActions(ScreenPart):
 
     def begin_recall(self) -> Walk:
         """Begin to walk through earlier prompts: all, or without a history those of the session."""
-        asked = [Entry.of(Draft.folded(m.text)) for m in self.session.branch() if m.role == "user"]
-        return Walk(self._screen.recall.entries() or asked[::-1])
+        from quantchat.services.recall import Walk
+        from quantchat.store.history import Entry
+
+        entries = self._screen.recall.entries()
+        if not entries:
+            asked = [message.text for message in self.session.branch() if message.role == "user"]
+            entries = [Entry.of(Draft.folded(text)) for text in reversed(asked)]
+        return Walk(entries)
 
     # What Enter does
 
@@ -57,10 +62,11 @@ class PromptActions(ScreenPart):
 
     def _take_command(self, text: str) -> bool:
         """Run what was typed as a command, or say why not; tell whether it was meant as one."""
-        name, _, argument = text.partition(" ")
+        # Not only at the space of a Latin keyboard: a paste may hold a tab, and input methods have wide spaces.
+        name, *argument = text.split(maxsplit=1)
         command = find_slash(name)
         if command is not None:
-            self._run_typed(command, argument.strip())
+            self._run_typed(command, "".join(argument))
         elif is_mistyped(text):
             self._warn(f"There is no command {text}. F1 lists them")
         return command is not None or is_mistyped(text)
@@ -125,15 +131,16 @@ class PromptActions(ScreenPart):
 
     def _ask(self, session: Session, written: Draft, whole: Draft) -> bool:
         screen = self._screen
-        kept, session.draft = session.draft, ""
+        kept = session.written()
+        session.write(Draft())
         if session is self.session:
             self.drafts.mirrored = ""
         try:
             self.desk.conversation.send(session.id, whole.expanded())
         except QuantchatError as error:
-            session.draft = kept
+            session.write(kept)
             if session is self.session:
-                self.drafts.mirrored = kept
+                self.drafts.mirrored = session.draft
             self._warn(str(error))
             return False
         screen.recall.add(written)
@@ -170,10 +177,13 @@ class PromptActions(ScreenPart):
         screen = self._screen
         await screen.typed()
         screen.keep_draft()
+        before = screen.prompt.draft.expanded()
         try:
-            text = edit_text(screen.app, screen.prompt.draft.expanded())
+            text = edit_text(screen.app, before)
         except QuantchatError as error:
             self._warn(str(error))
         else:
-            screen.prompt.load(text)
+            # An editor that was only looked into leaves tokens where they stood, and what can be undone.
+            if text != before:
+                screen.prompt.load(text)
         screen.set_focus(screen.prompt)
