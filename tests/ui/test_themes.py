@@ -210,6 +210,10 @@ async def test_a_theme_follows_its_file_and_a_broken_one_is_told_once(tmp_path: 
         path.write_text(theme_text("mine", background="#405060"))
         await rig.until(lambda: paper("#405060"), "the mended background")
         assert len(rig.app._notifications) == 1
+        path.unlink()
+        await rig.until(lambda: len(rig.app._notifications) == 2)
+        assert "no theme 'mine' any more. Its colours stay" in list(rig.app._notifications)[-1].message
+        assert paper("#405060")
 
 
 async def test_a_users_file_wins_over_a_shipped_theme_until_it_goes(tmp_path: Path, monkeypatch: Patch) -> None:

@@ -157,8 +157,9 @@ def find_command(command_id: str) -> Command:
 
 def find_slash(text: str) -> Command | None:
     """Return the command that a prompt such as `/new` or `/rename My title` names."""
-    name = text.strip().split(maxsplit=1)[:1]
-    return next((command for command in COMMANDS if name and name[0].removeprefix("/").lower() in command.slashes), None)
+    first, *_ = text.split(maxsplit=1) or [""]
+    name = first.removeprefix("/").lower()
+    return next((command for command in COMMANDS if name in command.slashes), None)
 
 
 def is_mistyped(text: str) -> bool:

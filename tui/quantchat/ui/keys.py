@@ -155,7 +155,7 @@ def _read(name: str, written: str) -> str:
 
 
 def _normal(written: str) -> str:
-    """Write a key as Textual reports it: `Ctrl+L` is `ctrl+l`, `shift+g` is `G`, `/` is `slash`, `ctrl++` `ctrl+plus`."""
+    """Write a key as Textual reports it: `Ctrl+L` is `ctrl+l`, `shift+g` is `G`, `/` is `slash`, `+` `plus`."""
     written = written.strip()
     if written == "+" or written.endswith("++"):
         written = f"{written[:-1]}plus"

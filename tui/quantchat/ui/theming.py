@@ -108,10 +108,11 @@ class Themes:
     def _missing(self) -> list[ErrorReport]:
         if self._wanted in self._folders.themes:
             return []
+        gone = self.kept == self._wanted
         report = ErrorReport(
             code="theme",
-            title=f"There is no theme {self._wanted!r}",
-            detail=f"{self.kept} is used",
+            title=f"There is no theme {self._wanted!r}{' any more' if gone else ''}",
+            detail="Its colours stay until you leave" if gone else f"{self.kept} is used",
             remedy=f"Known themes: {', '.join(file.name for file in self.files)}",
         )
         return [report]
