@@ -99,6 +99,16 @@ async def test_keys_of_the_list(tmp_path: Path, monkeypatch: Patch) -> None:
         assert rig.chat.prompt.text == "/thinking"
 
 
+async def test_enter_takes_no_row_of_the_word_before(tmp_path: Path, monkeypatch: Patch, files: Path) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.until(lambda: rig.chat.prompt.completer)
+        for key in "/attach /no-such-file":
+            rig.app.post_message(events.Key(key, key))
+        await rig.pilot.press("enter")
+        await rig.until(lambda: "cannot be attached: there is no such file" in notices(rig))
+        assert rig.chat.prompt.text == "/attach /no-such-file"
+
+
 async def test_a_row_can_be_clicked(tmp_path: Path, monkeypatch: Patch) -> None:
     async with running(tmp_path, monkeypatch) as rig:
         await rig.until(lambda: rig.chat.prompt.completer)

@@ -130,4 +130,4 @@ def _missing(name: str) -> UsageError:
 
 
 def _refused(name: str, reason: str, remedy: str) -> UsageError:
-    return UsageError(f"{name} cannot be attached", reason, remedy, code="attachment")
+    return UsageError(f"{name} cannot be attached: {reason}", "", remedy, code="attachment")

@@ -106,6 +106,8 @@ class Completer:
             self._show(path_candidates(query, matching(self._listing, query.prefix, MOST)))
         elif self._wanted != (query.folder, query.prefix):
             self._wanted = query.folder, query.prefix
+            # What stands there answers another word: Enter and Tab must not put it.
+            self._show([])
             # Not the coroutine itself: one that is replaced before it began would be complained about.
             listing = partial(self._list, query.folder, query.prefix)
             _: Worker[None] = self._prompt.run_worker(listing, group="completion", exclusive=True)
