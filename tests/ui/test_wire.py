@@ -298,6 +298,23 @@ def test_outlet_is_busy_until_the_terminal_took_it() -> None:
         assert outlet.is_free()
 
 
+def test_outlet_waits_for_a_terminal_whose_writes_do_not() -> None:
+    """An editor that left the terminal that way had it taken for gone, and the screen stood still for ever."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with open(writer, "w") as file, open(reader, "rb", buffering=0) as other:
+        outlet = Outlet(file, lambda: None)
+        outlet.announce()
+        thread = threading.Thread(target=outlet.write, args=("x" * 300_000,))
+        thread.start()
+        taken = 0
+        while taken < 300_000 and (part := other.read(1 << 16)):
+            taken += len(part)
+        thread.join(10)
+        assert taken == 300_000
+        assert not outlet.broken
+
+
 def test_outlet_lives_on_when_the_terminal_is_gone() -> None:
     reader, writer = os.pipe()
     os.close(reader)

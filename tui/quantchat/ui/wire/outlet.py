@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Callable
 from time import monotonic
 from typing import TextIO
@@ -60,7 +61,7 @@ class Outlet:
         data = memoryview(text.encode("utf-8", "replace"))
         try:
             while data and not self.broken:
-                data = data[os.write(self._file.fileno(), data) :]
+                data = data[self._write_some(data) :]
         except OSError:
             self.broken = True
         self._written += 1
@@ -69,6 +70,15 @@ class Outlet:
             if self._wanted:
                 self._on_free()
         return len(text)
+
+    def _write_some(self, data: memoryview) -> int:
+        descriptor = self._file.fileno()
+        try:
+            return os.write(descriptor, data)
+        except BlockingIOError:
+            # Another program with this terminal, such as an editor, may have left it so that writes do not wait.
+            select.select([], [descriptor], [])
+            return 0
 
     def flush(self) -> None:
         """Nothing is kept back."""
