@@ -127,6 +127,20 @@ async def test_streamed_text_is_counted_as_it_comes() -> None:
         assert styled(pilot, "hit", "current") == ["needle", "needle"]
 
 
+async def test_the_current_hit_stays_when_a_message_above_it_goes() -> None:
+    """It was counted by number, and so became the hit of the message below."""
+    async with transcript((80, 24)) as (_pilot, widget):
+        widget.show([user(number, f"needle {number}") for number in range(4)])
+        widget.action_scroll_home()
+        widget.find("needle")
+        widget.step_search(1)
+        widget.discard("u0")
+        assert (search := widget._search)
+        assert (search.place, search.total) == (1, 3)
+        widget.discard("u1")
+        assert (search.place, search.total) == (0, 2)
+
+
 def test_counting_knows_the_marks_between_words() -> None:
     query = Query("two words")
     assert query.count(query.fold("Two **words** and two\n- words, twowords")) == 2
@@ -207,6 +221,26 @@ async def test_escape_in_the_find_line_returns_to_where_it_was_opened(
         await rig.pilot.press("escape")
         assert rig.chat.focused is rig.chat.prompt
         assert "not found" not in screen(rig)
+
+
+async def test_the_last_search_goes_on_where_it_is_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The find line told the count of nothing when it was opened again, and its first Enter went nowhere."""
+    async with chatting(tmp_path, monkeypatch, (80, 24), "one apple", "an apple", "the apple") as rig:
+        await rig.ask("/find apple")
+        await rig.until(lambda: "1 of 3" in screen(rig), "the first hit")
+        await rig.pilot.press("escape", "alt+s")
+        await rig.until(lambda: "1 of 3" in screen(rig), "the first hit again")
+        await rig.pilot.press("enter")
+        await rig.until(lambda: "2 of 3" in screen(rig), "the second hit")
+        await rig.pilot.press("f6", "slash")
+        await rig.pilot.press("enter")
+        await rig.until(lambda: "3 of 3" in screen(rig), "the third hit")
+        find_line(rig).field.value = "pear"
+        await rig.until(lambda: "not found" in screen(rig), "words for no hit")
+        await rig.pilot.press("escape", "alt+s")
+        await rig.until(lambda: "not found" in screen(rig), "words for no hit again")
 
 
 async def test_find_takes_its_text_from_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,13 @@ class Search:
             return 0
         return sum(map(sum, self._counts[: self.current.entry])) + self.current.number + 1
 
+    def removed(self, number: int) -> None:
+        """Look through all messages again, one of which is gone."""
+        hit = self.current
+        if hit is not None and hit.entry >= number:
+            self.current = None if hit.entry == number else hit._replace(entry=hit.entry - 1)
+        self.recount()
+
     def recount(self) -> None:
         """Look through all messages."""
         self._spans.clear()

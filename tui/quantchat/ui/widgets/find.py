@@ -71,10 +71,11 @@ class FindLine(Horizontal):
         return self.query_one(Input)
 
     def open(self, text: str = "") -> None:
-        """Show the line, with the text of the last search selected unless there is a new one."""
+        """Show the line and look for `text`, else for what was typed the last time."""
         self.display = True
         if text:
             self.field.value = text
+        if self.field.value != self._told:
             self._tell()
         self.field.action_select_all()
         self.screen.set_focus(self.field)

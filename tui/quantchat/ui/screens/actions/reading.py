@@ -84,8 +84,6 @@ class ReadingActions(ScreenPart):
         if not line.display:
             self._before_find = screen.focused
         line.open(text)
-        if not text and line.field.value:
-            screen.transcript.find(line.field.value)
 
     def close_find(self) -> bool:
         """Take the find line and the marks away; return whether there were any."""
