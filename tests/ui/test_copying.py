@@ -11,7 +11,7 @@ from ui.reading_rig import (
     sizes,
     transcript,
 )
-from ui.test_transcript import answer, user
+from ui.test_transcript import answer, conversation, user
 
 CODE = "First:\n\n```python\nprint(1)\n```\n\n- in a list:\n\n  ```sh\n  ls -l\n  pwd\n  ```\n\nEnd."
 
@@ -31,6 +31,24 @@ async def test_selecting_by_mouse_over_messages_while_text_streams(size: tuple[i
         widget.extend("a0", "\n\nand again")
         await pilot.pause()
         assert pilot.app.screen.get_selected_text() == "字 mine\n\nSmolLM2\nits"
+
+
+async def test_a_selection_does_not_pass_to_other_messages() -> None:
+    """It named lines by number, so that Ctrl+C copied words of the next session that nobody had selected."""
+    async with transcript((80, 24)) as (pilot, widget):
+        widget.show(conversation(3))
+        widget.action_scroll_home()
+        await pilot.pause()
+        await pilot.click(widget, offset=(4, 1), times=2)
+        assert pilot.app.screen.get_selected_text() == "question"
+        widget.discard("a2")
+        assert pilot.app.screen.get_selected_text() == "question"
+        widget.discard("u0")
+        assert pilot.app.screen.get_selected_text() is None
+        await pilot.click(widget, offset=(4, 6), times=2)
+        assert pilot.app.screen.get_selected_text()
+        widget.show(conversation(4))
+        assert pilot.app.screen.get_selected_text() is None
 
 
 @sizes

@@ -31,6 +31,11 @@ def selected_part(selection: Selection, place: Place) -> tuple[Over, ...]:
     return () if span is None else (Over(span[0], None if span[1] == -1 else span[1], "selection"),)
 
 
+def reaches(selection: Selection, number: int) -> bool:
+    """Whether anything of a message, or below it, is selected."""
+    return selection.end is None or selection.end.y >= row(Place(number, 0))
+
+
 def selected_text(selection: Selection, document: Document) -> str:
     """Return what is selected: everything as it was said, or some lines as they are shown."""
     entries = document.entries

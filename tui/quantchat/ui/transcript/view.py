@@ -14,7 +14,7 @@ from quantchat.ui.transcript.document import START, Document, Place
 from quantchat.ui.transcript.drawing import Drawing, Over
 from quantchat.ui.transcript.entry import BAR
 from quantchat.ui.transcript.palette import Palette, read_marks, read_palette
-from quantchat.ui.transcript.selection import selected_part, selected_text, with_offsets
+from quantchat.ui.transcript.selection import reaches, selected_part, selected_text, with_offsets
 
 _NEAR = 4
 
@@ -116,6 +116,12 @@ class DocumentView(ScrollView):
         if not self._document.entries or not self._ready:
             return None
         return selected_text(selection, self._document), "\n"
+
+    def _deselect_from(self, number: int) -> None:
+        """Drop a selection that reaches a message which others will stand in for."""
+        selection = self.text_selection if self.is_attached else None
+        if selection is not None and reaches(selection, number):
+            self.screen.clear_selection()
 
     # Drawing
 

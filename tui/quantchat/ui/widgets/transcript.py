@@ -63,6 +63,7 @@ class Transcript(ReadingView):
 
     def show(self, messages: Sequence[MessageView]) -> None:
         """Replace everything and go to the end."""
+        self._deselect_from(0)
         self._document.load(messages)
         self._place = START
         self._focused = len(self._document.entries)
@@ -99,14 +100,14 @@ class Transcript(ReadingView):
         """Take a message away; `remove` is Textual's word for taking the widget away."""
         if (number := self._document.find(message_id)) is None:
             return
+        self._deselect_from(number)
         self._document.remove(number)
-        if number < self._place.entry:
-            self._place = self._place._replace(entry=self._place.entry - 1)
-        elif number == self._place.entry:
-            self._place = Place(min(number, max(0, len(self._document.entries) - 1)), 0)
+        last = max(0, len(self._document.entries) - 1)
+        self._place = _without(number, self._place, last)
+        self._origin = _without(number, self._origin, last)
         self._focused -= number < self._focused
         if self._search is not None:
-            self._search.recount()
+            self._search.removed(number)
             self._tell_search()
         self._lay_out()
         self.refresh()
@@ -277,3 +278,10 @@ class Transcript(ReadingView):
             for span, now in self._search.marks(place.entry, place.line)
         )
         return hits + super()._overs(place)
+
+
+def _without(number: int, place: Place, last: int) -> Place:
+    """Return what a place is called when a message is gone; `last` is the number of the last one left."""
+    if number == place.entry:
+        return Place(min(number, last), 0)
+    return place._replace(entry=place.entry - (number < place.entry))
