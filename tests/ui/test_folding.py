@@ -135,10 +135,24 @@ async def test_attachments_are_folded_to_their_names_and_a_click_opens_them(size
         block = Attachment.file(1, "notes.py", "import this\nprint()").block()
         widget.show([user(0, f"look at\n{block}\nand explain")])
         await pilot.pause()
-        assert words(pilot)[:4] == ["you", "look at", "▸ [file 1: notes.py, 2 lines], o shows it", "and explain"]
+        assert words(pilot)[:4] == ["you", "look at", "▸ [file 1: notes.py, 2 lines], o shows all", "and explain"]
         await pilot.click(widget, offset=(4, 2))
         await pilot.pause()
         assert "import this" in shown(pilot)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"), [("z,enter", "314 more lines, z shows all"), ("", "314 more lines, a click shows all")]
+)
+async def test_what_is_folded_names_the_key_that_the_user_chose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: str, said: str
+) -> None:
+    """It said `o` whatever the key was."""
+    config = tmp_path / "home" / "config"
+    config.mkdir(parents=True)
+    (config / "config.toml").write_text(f'[keys.read]\nfold = "{keys}"\n')
+    async with chatting(tmp_path, monkeypatch, (80, 24), "\n".join(["row"] * 320)) as rig:
+        assert said in screen(rig)
 
 
 async def test_unfolding_does_not_move_what_is_read() -> None:

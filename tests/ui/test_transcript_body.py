@@ -173,6 +173,9 @@ LONG = {
     "thai": "ภาษาไทยไม่เว้นวรรค",
     "table": "| cell | `code` | more |\n",
     "fence": 'print("x")  # a comment\n',
+    "indented code": "    print('x')\n",
+    "indented code with blank lines": "    print('x')\n    print('y')\n\n",
+    "indented code in a quote": ">     print('x')\n",
     "fence in a list": '  print("x")\n',
     "table in a list": "  | cell | more |\n",
 }
@@ -213,6 +216,17 @@ def test_an_address_that_comes_last_reaches_the_links_before_it() -> None:
     body.finish(text)
     assert words(body.lines[0]) == "• item 0 of the guide (http://x/guide)"
     assert body.lines == _one_shot(text, Painter(60, PALETTE)).lines
+
+
+def test_lines_that_are_shown_together_are_held_together() -> None:
+    """A screen of many short messages above a huge one had lines of its own taken away while it was drawn."""
+    document = Document()
+    document.set_format(60, PALETTE)
+    short = [MessageView(str(number), "note", "words", "") for number in range(50)]
+    document.load([*short, MessageView("last", "note", "row\n" * HELD_LINES, "")])
+    shown = list(document.lines(0, 110))
+    assert len(shown) == 110
+    assert all(document.entries[place.entry].lines for place, _ in shown)
 
 
 def test_lines_that_were_read_long_ago_are_let_go_and_come_back() -> None:

@@ -84,6 +84,7 @@ class _Walk:
             "blockquote": self._quote,
             "paragraph": self._paragraph,
             "fence": self._fence,
+            "code_block": self._code_block,
             "table": self._table,
         }.get(node.kind)
         if walk is not None:
@@ -133,6 +134,17 @@ class _Walk:
         opening = self._source.lines[node.first][column:]
         begin = self._source.offsets[last]
         self._cut = Cut(begin, begin, f"{self._prefix()}{opening}\n", tuple(self._path))
+
+    def _code_block(self, node: Node) -> None:
+        # Behind the marker of an item, the indent of the code would be read as part of the marker.
+        if any(opening is not None for opening in self._containers):
+            return
+        for line in range(node.end - 1, max(node.first, node.end - 1 - _TRIES), -1):
+            # Blank lines are part of the code only if more code comes below them.
+            if all(self._inside(near).strip() for near in (line - 1, line)) and self._source.is_complete(line):
+                begin = self._source.offsets[line]
+                self._cut = Cut(begin, begin + self._column(line), self._prefix(), tuple(self._path))
+                return
 
     def _table(self, node: Node) -> None:
         rows = [row for part in node.children for row in part.children]

@@ -28,6 +28,7 @@ START = Place(0, 0)
 HELD_LINES = 3_000
 """Painted lines that are kept; each takes some 8 KiB once it was on the screen."""
 _HELD_ENTRIES = 32
+"""Messages whose lines are kept however many they are; more on a screen that shows more at once."""
 
 
 class Document:
@@ -43,7 +44,9 @@ class Document:
         self._painter: Painter | None = None
         self._painted: dict[Entry, int] = {}
         self._held = 0
+        self._least = _HELD_ENTRIES
         self.thinking_shown = False
+        self.fold_key = ""
 
     @property
     def total(self) -> int:
@@ -102,7 +105,9 @@ class Document:
         if not 0 <= y < self.total:
             return
         number, line = self.locate(y)
+        first = number
         while number < len(self.entries) and count > 0:
+            self._least = max(_HELD_ENTRIES, number - first + 1)
             self.paint(number)
             strips = self.entries[number].lines[line : line + count]
             yield from ((Place(number, line + index), strip) for index, strip in enumerate(strips))
@@ -126,7 +131,7 @@ class Document:
         """Hold the lines of an entry, and let go of those that were wanted longest ago."""
         self._held += len(entry.lines) - self._painted[entry]
         self._painted[entry] = len(entry.lines)
-        while self._held > HELD_LINES and len(self._painted) > _HELD_ENTRIES:
+        while self._held > HELD_LINES and len(self._painted) > self._least:
             oldest = next(iter(self._painted))
             self._held -= self._painted.pop(oldest)
             oldest.forget()
@@ -175,7 +180,7 @@ class Document:
             from quantchat.ui.transcript.painter import Painter
 
             assert self._palette is not None
-            self._painter = Painter(self._width - BAR, self._palette)
+            self._painter = Painter(self._width - BAR, self._palette, self.fold_key)
         return self._painter
 
     def _height(self, number: int) -> int:

@@ -211,13 +211,15 @@ class Entry:
 
     def _paint_prompt(self, painter: Painter) -> list[Strip]:
         palette, pieces = painter.palette, fold_prompt(self.words.raw)
+        key = painter.fold_key or "a click"
         if self.is_open and any(piece.is_note for piece in pieces):
-            pieces = [Piece(self.words.raw), Piece("▾ o folds this", is_note=True)]
+            pieces = [Piece(self.words.raw), Piece("▾", is_note=True)]
         lines: list[Strip] = []
         for text, is_note in pieces:
             if is_note:
                 self.handles.add(len(self._head or ()) + len(lines))
-                lines += painter.plain(clean(text), palette.user + palette.dim)[:1]
+                note = f"{text} {key} folds this" if self.is_open else f"{text}, {key} shows all"
+                lines += painter.plain(clean(note), palette.user + palette.dim)[:1]
             else:
                 lines += painter.plain(clean(text).strip("\n"), palette.body(self.message))
         return lines

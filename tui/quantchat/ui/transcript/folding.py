@@ -32,7 +32,7 @@ def fold_prompt(text: str) -> list[Piece]:
     pieces: list[Piece] = []
     for part in parts(text):
         if isinstance(part, Attachment):
-            pieces.append(Piece(f"▸ {part.token}, o shows it", is_note=True))
+            pieces.append(Piece(f"▸ {part.token}", is_note=True))
         else:
             pieces += _shorten(part)
     return pieces
@@ -45,7 +45,7 @@ def _shorten(text: str) -> list[Piece]:
     head, hidden = "\n".join(lines[:SHOWN_LINES]), f"{lines[-1].count(chr(10)) + 1:,} more lines"
     if len(head) > SHOWN_CHARACTERS or len(lines) <= SHOWN_LINES:
         head, hidden = text[:SHOWN_CHARACTERS], f"{len(text) - SHOWN_CHARACTERS:,} more characters"
-    return [Piece(head), Piece(f"▸ … {hidden}, o shows them", is_note=True)]
+    return [Piece(head), Piece(f"▸ … {hidden}", is_note=True)]
 
 
 class WordCount:

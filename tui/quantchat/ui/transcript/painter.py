@@ -11,11 +11,16 @@ from quantchat.ui.transcript.wrap import wrap
 
 
 class Painter:
-    """A width and a palette, and plain text drawn with them."""
+    """A width and a palette, and plain text drawn with them.
 
-    def __init__(self, width: int, palette: Palette) -> None:
+    Attributes:
+        fold_key: The key that folds and unfolds, as people write it; empty if there is none.
+    """
+
+    def __init__(self, width: int, palette: Palette, fold_key: str = "") -> None:
         self.width = max(1, width)
         self.palette = palette
+        self.fold_key = fold_key
 
     def plain(self, text: str, style: Style) -> list[Strip]:
         """Draw text as it is, wrapped at words."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from textual import events
 from textual.strip import Strip
 
+from quantchat.ui.commands import find_command
+from quantchat.ui.keys import show_keys
 from quantchat.ui.transcript.document import START, Place
 from quantchat.ui.transcript.entry import Entry
 from quantchat.ui.transcript.selection import whole_message, word_at
@@ -20,6 +22,14 @@ class ReadingView(DocumentView, can_focus=True):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._focused = 0
+
+    def on_mount(self) -> None:
+        self._document.fold_key = show_keys(self._keys("read.fold").partition(",")[0])
+
+    def _keys(self, command: str) -> str:
+        """The keys that run a command, the user's own if there are any."""
+        own: dict[str, str] = getattr(self.app, "key_map", {})
+        return own.get(command, find_command(command).keys)
 
     @property
     def focused_message(self) -> str | None:
@@ -159,7 +169,9 @@ class ReadingView(DocumentView, can_focus=True):
         return moved
 
     def _note(self) -> str:
-        return " ▼ new text below, G or End goes there " if self.has_focus and self._columns > 60 else super()._note()
+        keys = show_keys(self._keys("read.last"))
+        told = keys and self.has_focus and self._columns > 60
+        return f" ▼ new text below, {keys} goes there " if told else super()._note()
 
     # Folds
 
