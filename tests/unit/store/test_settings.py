@@ -86,7 +86,7 @@ def test_unknown_keys_are_told_with_the_likely_one(config: Path) -> None:
     settings, problems = load_settings()
     assert settings == Settings(theme="nord")
     assert {p.code for p in problems} == {"setting-unknown"}
-    assert "did you mean `theme`" in problems[0].detail
+    assert "`temes` is not a known key; did you mean `theme`?" in problems[0].detail
     assert "line 4: `sampling.temprature`" in problems[1].detail
     assert "did you mean `temperature`" in problems[1].detail
 

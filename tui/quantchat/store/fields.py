@@ -61,7 +61,8 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     """Say that a key is not known, and which one was probably meant."""
     known = sorted(known)
     close = difflib.get_close_matches(key, known, n=1)
-    return f"not a known key; did you mean `{close[0]}`?" if close else f"not a known key; known are {', '.join(known)}"
+    hint = f"did you mean `{close[0]}`?" if close else f"known are {', '.join(known)}"
+    return f"is not a known key; {hint}"
 
 
 def line_of(text: str, key: str) -> int:

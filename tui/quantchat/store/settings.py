@@ -132,7 +132,7 @@ def _unparsable(path: Path, error: Exception) -> UsageError:
 
 def _fault_report(path: Path, text: str, fault: Fault) -> ErrorReport:
     line = line_of(text, fault.key)
-    unknown = fault.reason.startswith("not a known key")
+    unknown = fault.reason.startswith("is not a known key")
     return ErrorReport(
         code="setting-unknown" if unknown else "setting-wrong",
         title="A setting is not known" if unknown else "A setting is wrong",
