@@ -22,6 +22,7 @@ import msgspec
 from quantchat import paths
 from quantchat.engine.frames import FrameDecoder, ProtocolError, encode_frame, event_decoder
 from quantchat.engine.protocol import Command, Event, Shutdown
+from quantchat.engine.protocol import EngineExited as EngineExited
 from quantchat.errors import EngineGone
 
 COMMAND_VARIABLE = "QUANTCHAT_ENGINE_COMMAND"
@@ -34,22 +35,6 @@ _TAIL_BYTES = 32 * 1024
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_].*?(?:\x07|\x1b\\|$)|[ -/]*[0-~])")
 
 logger = logging.getLogger(__name__)
-
-
-class EngineExited(msgspec.Struct, frozen=True, kw_only=True):
-    """The engine process is gone; the last thing that a client reports about it.
-
-    Attributes:
-        code: Exit status; None when a signal ended it.
-        signal: Name of that signal, such as `SIGKILL`; None when it exited.
-        log_tail: The last lines that this process wrote to its log, free of control characters.
-        expected: The client was told to end it, by `close` or `kill`.
-    """
-
-    code: int | None
-    signal: str | None
-    log_tail: str
-    expected: bool
 
 
 class EngineClient:

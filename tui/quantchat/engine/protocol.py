@@ -346,3 +346,19 @@ Event = (
     | Log
     | Pong
 )
+
+
+class EngineExited(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine process is gone; the last thing that a client reports about it; no frame carries it.
+
+    Attributes:
+        code: Exit status; None when a signal ended it.
+        signal: Name of that signal, such as `SIGKILL`; None when it exited.
+        log_tail: The last lines that this process wrote to its log, free of control characters.
+        expected: The client was told to end it, by `close` or `kill`.
+    """
+
+    code: int | None
+    signal: str | None
+    log_tail: str
+    expected: bool

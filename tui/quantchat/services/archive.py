@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from quantchat.domain.chat import Message, Session, SessionSummary
 from quantchat.errors import SessionLocked, StorageError
 from quantchat.services.facts import Fact, Listener, Notice, SessionChanged, SessionsChanged
-from quantchat.store.journal import Journal
 from quantchat.store.locks import SessionLock, SessionLocks
-from quantchat.store.recovery import Recovered, fold_journal, recover, settle
 from quantchat.store.sessions import SessionStore
 
-RETRY_SECONDS = 3.0
-Ended = tuple[Journal, Message]
-"""The journal of an answer that ended, and the answer."""
+if TYPE_CHECKING:
+    from quantchat.store.journal import Journal
+    from quantchat.store.recovery import Recovered
 
-__all__ = ["Archive", "Journal"]
+    Ended = tuple[Journal, Message]
+    """The journal of an answer that ended, and the answer."""
+
+RETRY_SECONDS = 3.0
 
 
 class Archive:
@@ -47,6 +49,8 @@ class Archive:
 
     async def recover(self) -> list[Recovered]:
         """Fold in what a crash left behind; sessions of other running programs are left alone."""
+        from quantchat.store.recovery import recover
+
         recovered = await asyncio.to_thread(recover, self._store, self._session_locks)
         self._tell_problems()
         return recovered
@@ -79,6 +83,8 @@ class Archive:
             SessionUnreadable: if the file does not parse; it is in quarantine then.
             StorageError: if it cannot be read.
         """
+        from quantchat.store.recovery import fold_journal, settle
+
         if session_id in self._open and self.why_read_only(session_id) is None:
             return self._open[session_id]
         self._acquire(session_id)
@@ -125,6 +131,8 @@ class Archive:
         Raises:
             SessionLocked: if another process writes the session.
         """
+        from quantchat.store.journal import Journal
+
         self._require_writable(session.id)
         journal = Journal(self._store.journal_path(session.id), message, begin=False)
         # In the order of the writes: the journal of the answer before it, which has the same name, is gone by then.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from quantchat.domain.chat import Message, RunCard, Session, new_id, utc_now
 from quantchat.domain.generation import (
@@ -19,12 +20,15 @@ from quantchat.domain.generation import (
     resolve_sampling,
 )
 from quantchat.engine import protocol
-from quantchat.engine.client import EngineExited
+from quantchat.engine.protocol import EngineExited
 from quantchat.errors import ErrorReport, QuantchatError, StorageError, UsageError
-from quantchat.services.archive import Archive, Journal
+from quantchat.services.archive import Archive
 from quantchat.services.facts import Listener, Notice, SessionChanged, SessionsChanged, TextArrived, TurnProgress
 from quantchat.services.library import Library, Phase, exit_report
 from quantchat.services.turns import Turn, Waiting
+
+if TYPE_CHECKING:
+    from quantchat.store.journal import Journal
 
 
 class Conversation:

@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from quantchat.domain.models import ModelInfo
-from quantchat.engine.client import EngineClient
 from quantchat.errors import ErrorReport, QuantchatError, StorageError
 from quantchat.services.archive import Archive
 from quantchat.services.conversation import Conversation
@@ -33,7 +32,7 @@ class Desk:
         listener: Listener,
         *,
         models_dirs: Sequence[Path] = (),
-        engine_factory: EngineFactory = EngineClient,
+        engine_factory: EngineFactory | None = None,
     ) -> None:
         self.settings = settings
         self.state: UiState = load_state()

@@ -14,7 +14,7 @@ import msgspec
 from quantchat.domain.chat import new_id
 from quantchat.domain.models import ModelInfo
 from quantchat.engine import protocol
-from quantchat.engine.client import EngineClient, EngineExited
+from quantchat.engine.protocol import EngineExited
 from quantchat.errors import EngineError, ErrorReport, QuantchatError
 from quantchat.services.background import in_background
 from quantchat.services.facts import EngineChanged, Listener, ModelsChanged, Notice
@@ -73,6 +73,13 @@ EventHandler = Callable[[protocol.Event | EngineExited], None]
 EngineFactory = Callable[[EventHandler], Engine]
 
 
+def _client(on_event: EventHandler) -> Engine:
+    # Not at the top: the first frame does not need it.
+    from quantchat.engine.client import EngineClient
+
+    return EngineClient(on_event)
+
+
 class Library:
     """Scans for models, loads and unloads them, and owns the engine process.
 
@@ -88,13 +95,13 @@ class Library:
         models_dirs: Sequence[Path] = (),
         kernel: str | None = None,
         device: str | None = None,
-        engine_factory: EngineFactory = EngineClient,
+        engine_factory: EngineFactory | None = None,
     ) -> None:
         self._listen = listener
         self._models_dirs = tuple(models_dirs)
         self._kernel = kernel
         self._device = device
-        self._engine_factory = engine_factory
+        self._engine_factory = engine_factory or _client
         self._engine: Engine | None = None
         self._touched = False
         self._lock = asyncio.Lock()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import cached_property
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,7 +21,6 @@ from quantchat.domain.memory import Fit
 from quantchat.domain.models import ModelInfo
 from quantchat.domain.thinking import Channel
 from quantchat.services import facts
-from quantchat.services.recall import Recall
 from quantchat.services.turns import Turn
 from quantchat.ui import status
 from quantchat.ui.keys import bindings
@@ -38,6 +38,7 @@ from quantchat.ui.wire.pace import Pace
 
 if TYPE_CHECKING:
     from quantchat.services.desk import Desk
+    from quantchat.services.recall import Recall
 
 SETTLE_SECONDS = 0.05
 """Changes of the sidebar, header and activity line are gathered for this long and drawn once."""
@@ -61,7 +62,6 @@ class ChatScreen(ChatActions, Screen[None]):
         self.session = session
         self.summaries: list[SessionSummary] = []
         self.drafts = Drafts()
-        self.recall = Recall()
         self._unread: set[str] = set()
         self._views: list[MessageView] = []
         self._pace = Pace(link.flush_hz, self.set_timer, self._show_text, lagging)
@@ -150,6 +150,13 @@ class ChatScreen(ChatActions, Screen[None]):
         """Draw parts of the screen now; what did not change costs nothing."""
         for part in parts:
             getattr(self, f"_draw_{part}")()
+
+    @cached_property
+    def recall(self) -> Recall:
+        """The prompts that were sent before, in all sessions."""
+        from quantchat.services.recall import Recall
+
+        return Recall()
 
     @property
     def own_turn(self) -> Turn | None:
