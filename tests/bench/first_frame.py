@@ -57,7 +57,8 @@ def main() -> None:
     home = Path(tempfile.mkdtemp(prefix="quantchat-bench-"))
     bare = home / "bare.py"
     bare.write_text(BARE)
-    env = program_env(home / "home")
+    # Both from compiled files, as they are installed; a developer's environment may forbid to write them.
+    env = program_env(home / "home") | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(home / "compiled")}
     ours: list[float] = []
     theirs: list[float] = []
     try:
