@@ -104,5 +104,5 @@ async def running(
         try:
             yield rig
         finally:
-            if not app._leaving:
+            if not app.leaving:
                 await app.desk.close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 from textual import events
 
 from quantchat.domain.attachments import Attachment, Draft
+from quantchat.services.attachments import with_mentioned_files
 from quantchat.store.locks import SessionLocks
 from quantchat.store.sessions import SessionStore
 from quantchat.ui.screens.actions import drafts
@@ -285,6 +287,41 @@ async def test_the_next_prompt_waits_for_the_files_of_the_one_before(
         assert asked == ["@notes.md", "two"]
         await rig.ask("@pipe.md")
         await rig.until(lambda: "not a regular file" in notices(rig))
+
+
+async def test_a_prompt_whose_files_are_being_read_is_not_lost(
+    tmp_path: Path, monkeypatch: Patch, files: Path, quick: None
+) -> None:
+    disk_answers = threading.Event()
+
+    def slowly(draft: Draft) -> Draft:
+        disk_answers.wait()
+        return with_mentioned_files(draft)
+
+    monkeypatch.setattr("quantchat.services.attachments.with_mentioned_files", slowly)
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.load()
+        first = rig.chat.session
+        await rig.ask("see @notes.md")
+        await rig.until(lambda: not rig.chat.prompt.text)
+        await typed(rig, "later")
+        await rig.until(lambda: first.draft == "see @notes.md\n\nlater", "both in the draft")
+        rig.chat.open_session(rig.app.desk.archive.new())
+        rig.chat.choose_session(first.id)
+        assert rig.chat.prompt.text == "later"
+        rig.chat.open_session(rig.app.desk.archive.new())
+        disk_answers.set()
+        await rig.until(lambda: first.messages or first.queued, "the question")
+        assert first.draft == "later"
+        rig.chat.choose_session(first.id)
+        await rig.answered()
+        disk_answers.clear()
+        await rig.ask("again @notes.md")
+        await rig.until(lambda: not rig.chat.prompt.text)
+        await typed(rig, "last words")
+        await rig.app.action_quit()
+        disk_answers.set()
+    assert SessionStore().load(first.id).draft == "again @notes.md\n\nlast words"
 
 
 async def test_a_paste_goes_through_while_a_list_is_open(tmp_path: Path, monkeypatch: Patch) -> None:

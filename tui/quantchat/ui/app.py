@@ -76,7 +76,7 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         self._wanted_model = model
         self._wanted_session = session or (self.desk.state.last_session if resume else None)
         self._resume = resume
-        self._leaving = False
+        self.leaving = False
         self._taking = False
         self._own: contextvars.Context | None = None
         self._hang_up: HangUp | None = None
@@ -175,7 +175,7 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
 
     def _take(self, fact: Fact) -> None:
         """Take a fact in the app's own context: it may come from a task that knows no app, and timers need one."""
-        if self._leaving or self._own is None:
+        if self.leaving or self._own is None:
             return
         if self._taking:
             self._handle(fact)
@@ -231,9 +231,9 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
 
     async def action_quit(self) -> None:
         """Keep what streams, write everything, end the engine, leave."""
-        if self._leaving:
+        if self.leaving:
             return
-        self._leaving = True
+        self.leaving = True
         await self.chat.typed()
         self.chat.keep_draft()
         self.chat.query_one("#status").show(Content(" Saving and leaving …"))  # type: ignore[attr-defined]

@@ -31,7 +31,8 @@ class Drafts:
         mirrored: The draft of the session that is shown, as the prompt gave it last.
         found: That draft as it was when the session was opened.
         elsewhere: Sessions that hold the drafts of sessions which cannot be written.
-        sending: Sessions with a prompt whose files are being read.
+        sending: Prompts whose files are being read, with their sessions; they are drafts until they are sent.
+        since: What was written meanwhile, by session.
         in_order: Held while the files of one prompt are read, so that no later one overtakes it.
     """
 
@@ -39,7 +40,8 @@ class Drafts:
         self.mirrored = ""
         self.found = ""
         self.elsewhere: dict[str, Session] = {}
-        self.sending: list[str] = []
+        self.sending: list[tuple[str, Draft]] = []
+        self.since: dict[str, Draft] = {}
         self.in_order = asyncio.Lock()
         self.changed = self.first_change = 0.0
         self.timer: Timer | None = None
@@ -54,7 +56,8 @@ class DraftActions(ScreenPart):
     def show_draft(self) -> None:
         """Put the session's draft into the prompt."""
         session = self.session
-        self._screen.prompt.load_draft(session.written())
+        sending = any(session.id == waiting for waiting, _ in self.drafts.sending)
+        self._screen.prompt.load_draft(self.drafts.since.get(session.id, Draft()) if sending else session.written())
         self.drafts.mirrored = self.drafts.found = session.draft
 
     def take_draft(self) -> None:
@@ -84,14 +87,20 @@ class DraftActions(ScreenPart):
 
     def _mirror(self) -> bool:
         """Note the prompt in its session; say whether it differs from before."""
-        session, draft, drafts = self.session, self._screen.prompt.draft, self.drafts
-        if session.id in drafts.sending and not draft.text:
-            # The prompt that waits for its files stands there until it is sent.
-            return False
+        session, drafts = self.session, self.drafts
         before = session.draft, session.draft_words
-        session.write(draft)
+        drafts.since[session.id] = self._screen.prompt.draft
+        session.write(self.unsent(session))
         drafts.mirrored = session.draft
         return (session.draft, session.draft_words) != before
+
+    def unsent(self, session: Session) -> Draft:
+        """Return the prompts that wait for their files, and behind them what was written since."""
+        draft = self._screen.prompt.draft if session is self.session else self.drafts.since.get(session.id, Draft())
+        for waiting, sent in reversed(self.drafts.sending):
+            if waiting == session.id:
+                draft = sent.joined(draft)
+        return draft
 
     def _save_draft(self) -> None:
         session = self.session

@@ -98,13 +98,14 @@ class PromptActions(ScreenPart):
 
         session = self.session
         sending = self.drafts.sending
-        if session.id in sending or mentions(draft.text):
+        if any(session.id == waiting for waiting, _ in sending) or mentions(draft.text):
             # Not while the screen waits: the disk may be slow, and keys behind Enter belong to the next prompt.
             self._screen.keep_draft()
-            sending.append(session.id)
+            sending.append((session.id, draft))
             self._screen.prompt.load("")
+            self.drafts.since[session.id] = Draft()
             self.desk.run(self._send_with_files(session, draft))
-        elif self._ask(session, draft, draft):
+        elif self._ask(session, draft, draft, Draft()):
             self._screen.prompt.load("")
 
     async def _send_with_files(self, session: Session, draft: Draft) -> None:
@@ -112,8 +113,10 @@ class PromptActions(ScreenPart):
 
         async with self.drafts.in_order:
             whole = await self._read_files(with_mentioned_files, draft)
-            sent = whole is not None and self._ask(session, draft, whole)
-            self.drafts.sending.remove(session.id)
+            if self._app.leaving:
+                return
+            self.drafts.sending.remove((session.id, draft))
+            sent = whole is not None and self._ask(session, draft, whole, self._screen.unsent(session))
         if not sent:
             self._screen.give_back(session, draft)
 
@@ -129,12 +132,13 @@ class PromptActions(ScreenPart):
             self._warn(str(error))
         return None
 
-    def _ask(self, session: Session, written: Draft, whole: Draft) -> bool:
+    def _ask(self, session: Session, written: Draft, whole: Draft, rest: Draft) -> bool:
+        """Send a prompt; the rest stays the draft of its session."""
         screen = self._screen
         kept = session.written()
-        session.write(Draft())
+        session.write(rest)
         if session is self.session:
-            self.drafts.mirrored = ""
+            self.drafts.mirrored = session.draft
         try:
             self.desk.conversation.send(session.id, whole.expanded())
         except QuantchatError as error:
