@@ -240,3 +240,16 @@ def test_a_resize_storm_in_a_real_terminal(scripted: ScriptedHome) -> None:
     terminal.wait_for("stopped")
     terminal.press("ctrl+q")
     assert terminal.wait_exit() == 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 40), (3, 40), (4, 10), (120, 1)])
+async def test_a_terminal_of_a_few_cells_ends_nothing(
+    tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]
+) -> None:
+    """The empty prompt left no cell for its placeholder, and the program ended."""
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.pilot.resize_terminal(*size)
+        for key in ("f1", "escape", "ctrl+p", "escape", "f6", "escape", "f8", "x"):
+            await rig.pilot.press(key)
+        await rig.pilot.resize_terminal(80, 24)
+        await rig.until(lambda: rig.chat.prompt.text == "x", "the letter")

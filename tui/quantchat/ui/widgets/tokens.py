@@ -120,6 +120,9 @@ class TokenArea(TextArea):
         return line
 
     def render_line(self, y: int) -> Strip:
+        if not self.content_size.width:
+            # Textual cannot wrap the placeholder there.
+            return Strip([])
         strip = super().render_line(y)
         if all(clean(segment.text) == segment.text for segment in strip):
             return strip
