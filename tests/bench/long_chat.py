@@ -1,8 +1,8 @@
 """A chat of a thousand messages, and of ten thousand: opened, resized, left and entered again, scrolled through.
 
 Each figure is the median CPU time until everything is drawn at 200×50, in a headless app in a process of its own; the
-wall time beside it holds the pauses in which Textual waits for more resizes and for messages. The same is done with one
-Textual `Markdown` widget per message, with fewer messages; its figures are scaled to the same number.
+wall time beside it ends with the last frame, and holds the pause in which Textual waits for more resizes. The same is
+done with one Textual `Markdown` widget per message, with fewer messages; its figures are scaled to the same number.
 """
 
 from __future__ import annotations
@@ -61,6 +61,10 @@ class ChatApp(App[None]):
     def __init__(self, chat: Widget) -> None:
         super().__init__()
         self.chat = chat
+        self.drawn = 0.0
+
+    def post_display_hook(self) -> None:
+        self.drawn = time.perf_counter()
 
     def compose(self) -> ComposeResult:
         yield self.chat
@@ -68,19 +72,21 @@ class ChatApp(App[None]):
 
 
 class Spent(NamedTuple):
-    """Milliseconds until what was begun is drawn."""
+    """Milliseconds until what was begun is drawn; the wall time ends with the last frame."""
 
     cpu: float
     wall: float
 
 
 async def timed(pilot: Pilot[None], act: Callable[[], object]) -> Spent:
+    app = pilot.app
+    assert isinstance(app, ChatApp)
     cpu, wall = time.process_time(), time.perf_counter()
     done = act()
     if isinstance(done, Awaitable):
         await done
     await pilot.pause()
-    return Spent((time.process_time() - cpu) * 1000, (time.perf_counter() - wall) * 1000)
+    return Spent((time.process_time() - cpu) * 1000, max(0.0, app.drawn - wall) * 1000)
 
 
 def spread(name: str, spent: list[Spent], *, tail: bool = False) -> dict[str, float]:
