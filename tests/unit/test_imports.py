@@ -52,6 +52,16 @@ def test_the_screen_imports_no_model_library() -> None:
     assert not modules & HEAVY
 
 
+def test_the_first_frame_waits_for_nothing_that_is_needed_later() -> None:
+    code = "import sys, quantchat.ui.app; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    own = {name for name in done.stdout.split() if name.startswith("quantchat.")}
+    late = {"engine.client", "engine.frames", "store.history", "store.journal", "store.recovery", "catalog.scan"}
+    late |= {"ui.completion.completer", "ui.editor", "ui.screens.help", "ui.screens.palette", "ui.screens.themes"}
+    assert "quantchat.ui.screens.chat" in own
+    assert not own & {f"quantchat.{name}" for name in late}
+
+
 @pytest.mark.parametrize(
     "package",
     [

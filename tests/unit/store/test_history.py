@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,24 @@ def test_recall_sees_other_programs_and_its_own_run_at_once(store: PromptHistory
     recall.flush()
     PromptHistory(store.path).append(Entry("theirs"))
     assert [entry.text for entry in recall.entries()] == ["theirs", "mine"]
+
+
+def test_a_prompt_that_is_being_written_is_recalled_once(store: PromptHistory) -> None:
+    written, read = threading.Event(), threading.Event()
+
+    class Slow(PromptHistory):
+        def append(self, entry: Entry) -> None:
+            super().append(entry)
+            written.set()
+            read.wait()
+
+    recall = Recall(Slow(store.path))
+    recall.add(Draft("once"))
+    written.wait()
+    entries = recall.entries()
+    read.set()
+    recall.flush()
+    assert [entry.text for entry in entries] == [entry.text for entry in recall.entries()] == ["once"]
 
 
 def test_a_walk_goes_back_and_forth() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 
 from quantchat.domain.attachments import Draft
 from quantchat.errors import StorageError
@@ -43,7 +44,8 @@ class Recall:
         stamp = self._history.stamp()
         if stamp != self._stamp:
             self._read, self._stamp = self._history.entries(), stamp
-        return [*reversed(unwritten), *reversed(self._read)]
+        # One that is being written now may stand in both.
+        return [entry for entry, _ in groupby([*reversed(unwritten), *reversed(self._read)])]
 
     def flush(self) -> None:
         """Wait until everything is written."""
