@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it.parser_inline import ParserInline
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
@@ -357,6 +358,19 @@ def test_wrapping_loses_nothing_and_fits(text: str, width: int) -> None:
     lines = [words(line) for line in wrap([Segment(text)], width)]
     assert "".join("".join(lines).split()) == "".join(text.split())
     assert all(cell_len(line) <= width for line in lines)
+
+
+@pytest.mark.parametrize("unit", ["[", "![", "[a](", "\\("])
+def test_brackets_without_end_take_no_time_for_each_other(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that ran wild held up the keys for seconds: the parser looked for the end of each bracket."""
+    read: list[int] = []
+    parse = ParserInline.parse
+    monkeypatch.setattr(
+        ParserInline, "parse", lambda self, text, *rest: read.append(len(text)) or parse(self, text, *rest)
+    )
+    text = unit * 10_000 + "\nlast"
+    assert "".join(shown(text)) == text.replace("\n", "")
+    assert not read
 
 
 def test_ideographs_break_before_no_closing_mark() -> None:

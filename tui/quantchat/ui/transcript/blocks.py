@@ -10,6 +10,7 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.rules_block import StateBlock, reference
+from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 
 from quantchat.ui.transcript.maths import maths
@@ -17,6 +18,8 @@ from quantchat.ui.transcript.maths import maths
 DEEPEST = 100
 """The parser drops what is nested deeper than this."""
 _FURNITURE = " >"
+_MOST_OPENED = 1_000
+"""Brackets in one paragraph: the parser looks for the end of each, and a model that runs wild writes nothing else."""
 
 
 @dataclass(slots=True)
@@ -92,6 +95,7 @@ def _parser() -> MarkdownIt:
     # With html on, `<think>` and the `<int>` of `List<int>` vanish; linkify makes a link of `setup.py`.
     parser = MarkdownIt("gfm-like", {"html": False, "linkify": False, "maxNesting": DEEPEST}).use(maths)
     parser.block.ruler.at("reference", _reference)
+    parser.core.ruler.at("inline", _inline)
     return parser
 
 
@@ -99,6 +103,23 @@ def _reference(state: StateBlock, first: int, end: int, silent: bool) -> bool:
     """Leave footnotes as they were written; without this rule `[^1]: word` would be an address, and vanish."""
     footnote = state.src.startswith("[^", state.bMarks[first] + state.tShift[first])
     return not footnote and reference(state, first, end, silent)
+
+
+def _inline(state: StateCore) -> None:
+    """Read the words of all blocks; leave those with absurdly many brackets as they were written."""
+    for token in state.tokens:
+        if token.type != "inline":
+            continue
+        if token.content.count("[") + token.content.count("\\(") > _MOST_OPENED:
+            token.children = _plain(token.content)
+        else:
+            token.children = []
+            state.md.inline.parse(token.content, state.md, state.env, token.children)
+
+
+def _plain(text: str) -> list[Token]:
+    lines = (Token("text", "", 0, content=line) for line in text.split("\n"))
+    return [token for line in lines for token in (Token("softbreak", "br", 0), line)][1:]
 
 
 def parse(text: str, environment: MutableMapping[str, Any]) -> Source:
