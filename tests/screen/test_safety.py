@@ -14,8 +14,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from quantchat.domain.attachments import Attachment, Draft
 from quantchat.domain.chat import RunCard, Session
 from quantchat.errors import ErrorReport
+from quantchat.store.history import Entry, PromptHistory
 from quantchat.store.sessions import SessionStore
 from screen.hostile import ATTACKS, MARKUP, Hostile
 from screen.stream import ForeignSequence, check_stream
@@ -270,6 +272,31 @@ def test_what_is_pasted_into_the_prompt(drawn: str, place: str) -> None:
         terminal.wait_for("Ask something")
         terminal.press("esc", "up")
         terminal.wait_for("MARK")
+        leave(terminal)
+        check(terminal)
+
+
+@DRAWN
+@given(seed=SEEDS)
+@few_runs
+def test_what_is_recalled_and_drafts_with_attachments(drawn: str, seed: int) -> None:
+    source = Hostile(seed)
+    attachments = tuple(Attachment(number=n, name=f"N{source.text()}", text=source.text(60)) for n in range(3))
+    words = source.text().join(attachment.token for attachment in attachments)
+    with fresh_home() as home:
+        history = PromptHistory(home.home / "state" / "history.jsonl")
+        history.append(Entry.of(Draft(f"{words}\nRECALLED", attachments)))
+        session = Session.new()
+        session.draft, session.draft_words = f"{attachments[0].block()}\nDRAFT", words
+        SessionStore(home.home / "data" / "sessions").save(session)
+        terminal = home.start("--session", session.id, **SIZE, QUANTCHAT_WIRE=drawn)
+        terminal.wait_for("DRAFT")
+        leave(terminal)
+        check(terminal)
+        terminal = home.start(**SIZE, QUANTCHAT_WIRE=drawn)
+        terminal.wait_for("Ask something")
+        terminal.press("up")
+        terminal.wait_for("RECALLED")
         leave(terminal)
         check(terminal)
 
