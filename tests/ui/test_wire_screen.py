@@ -161,7 +161,7 @@ def test_without_sidebar_the_terminal_scrolls(scripted: ScriptedHome) -> None:
 def test_resizes_leave_no_trace(scripted: ScriptedHome, inside: Inside) -> None:
     terminal = scripted.start_loaded(answers=ANSWERS, inside=inside, columns=120, lines=40, config=MORE)
     ask(terminal)
-    for columns, lines in [(80, 24), (200, 50), (60, 20), (90, 30), (120, 40), (100, 30)]:
+    for columns, lines in [(80, 24), (200, 50), (60, 20), (3, 40), (1, 1), (90, 30), (120, 40), (100, 30)]:
         terminal.resize(columns, lines)
     check_redraw(terminal)
 

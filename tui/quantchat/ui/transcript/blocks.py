@@ -18,7 +18,7 @@ from quantchat.ui.transcript.maths import maths
 DEEPEST = 100
 """The parser drops what is nested deeper than this."""
 _FURNITURE = " >"
-_MOST_OPENED = 1_000
+_MOST_OPENED = 300
 """Brackets in one paragraph: the parser looks for the end of each, and a model that runs wild writes nothing else."""
 
 
