@@ -11,6 +11,7 @@ from textual.widgets._toast import Toast, ToastRack
 
 from quantchat.cli import main
 from quantchat.store.locks import SessionLocks
+from quantchat.store.sessions import SessionStore
 from quantchat.ui.screens.dialogs import ConfirmScreen
 from quantchat.ui.status import status_line
 from ui.rig import SIZES, Rig, running
@@ -133,6 +134,45 @@ async def test_a_notice_leaves_the_prompt_free_and_esc_takes_it_away(
         await rig.pilot.press("escape")
         await rig.until(lambda: not rig.app.screen.query(Toast), "no notice")
         assert rig.chat.prompt.text == "no model"
+
+
+def shown(rig: Rig) -> list[str]:
+    return [view.text for view in rig.chat._views]
+
+
+@pytest.mark.parametrize("way", ["send", "choose"])
+async def test_a_session_that_another_program_gave_free_is_shown_and_kept_with_what_that_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.load()
+        await rig.ask("one")
+        await rig.answered()
+        session = rig.chat.session.id
+    holder = SessionLocks().acquire(session)
+    async with running(tmp_path, monkeypatch, resume=True) as rig:
+        await rig.load()
+        await rig.until(lambda: rig.chat.session.id == session and "one" in shown(rig))
+        store = SessionStore()
+        theirs = store.load(session)
+        theirs.append("user", "two of theirs")
+        store.save(theirs)
+        holder.release()
+        if way == "send":
+            await rig.ask("three of mine")
+            await rig.answered()
+            await rig.until(lambda: "three of mine" in shown(rig))
+        else:
+            rig.chat.prompt.load("a draft of mine")
+            rig.chat.choose_session(session)
+        await rig.until(lambda: "two of theirs" in shown(rig))
+        await rig.pilot.press("ctrl+q")
+        await rig.until(lambda: rig.app._exit)
+    kept = SessionStore().load(session)
+    assert {"one", "two of theirs"} <= {message.text for message in kept.messages.values()}
+    assert any(message.text == "three of mine" for message in kept.messages.values()) == (way == "send")
+    drafts = [SessionStore().load(found.id).draft for found in SessionStore().list()]
+    assert sorted(drafts) == ([""] if way == "send" else ["", "a draft of mine"])
 
 
 async def test_a_draft_in_a_session_that_another_program_holds_is_kept_on_its_own(

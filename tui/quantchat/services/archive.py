@@ -79,6 +79,8 @@ class Archive:
     def open(self, session_id: str) -> Session:
         """Return a session, reading it from disk the first time; a read-only one each time, for it may be free now.
 
+        It is the same object each time; what was read anew replaces its contents.
+
         Raises:
             SessionUnreadable: if the file does not parse; it is in quarantine then.
             StorageError: if it cannot be read.
@@ -98,8 +100,11 @@ class Archive:
         if session_id not in self._read_only:
             settle(session)
             session.restore_queued()
-        self._open[session_id] = session
-        return session
+        held = self._open.setdefault(session_id, session)
+        # Who shows it must not be left with a stale one, which the next save would write over all that came since.
+        for field in Session.__struct_fields__:
+            setattr(held, field, getattr(session, field))
+        return held
 
     def _acquire(self, session_id: str) -> None:
         if session_id in self._locks:

@@ -238,7 +238,8 @@ class ChatScreen(ChatActions, Screen[None]):
 
     def open_session(self, session: Session) -> None:
         """Show another session; a streaming one goes on streaming."""
-        self.keep_draft()
+        if session is not self.session:
+            self.keep_draft()
         self._pace.drop()
         self.session = session
         self._unread.discard(session.id)

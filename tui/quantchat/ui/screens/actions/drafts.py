@@ -117,8 +117,7 @@ class DraftActions(ScreenPart):
         """A session that another program holds keeps its draft there; what was written here gets one of its own."""
         session, elsewhere = self.session, self.drafts.elsewhere
         if session.draft in ("", self.drafts.found):
-            if session.id in elsewhere:
-                self.desk.archive.drop_empty(elsewhere.pop(session.id))
+            self.drop_elsewhere()
             return
         if session.id not in elsewhere:
             elsewhere[session.id] = self.desk.archive.new()
@@ -126,6 +125,12 @@ class DraftActions(ScreenPart):
         other.title = f"Draft for {session.title}"
         other.draft, other.draft_words = session.draft, session.draft_words
         self.desk.archive.save(other)
+
+    def drop_elsewhere(self) -> None:
+        """Take away the copy of the draft that another session holds: it was sent, or is nothing new."""
+        other = self.drafts.elsewhere.pop(self.session.id, None)
+        if other is not None:
+            self.desk.archive.drop_empty(other)
 
     # While it is written
 

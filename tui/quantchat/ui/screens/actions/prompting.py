@@ -149,6 +149,7 @@ class PromptActions(ScreenPart):
             return False
         screen.recall.add(written)
         if session is self.session:
+            screen.drop_elsewhere()
             self.desk.remember(last_session=session.id)
             screen.transcript.action_scroll_end()
         return True

@@ -23,15 +23,24 @@ class SessionActions(ScreenPart):
 
     def choose_session(self, session_id: str) -> None:
         """Open a session of the list."""
-        screen = self._screen
+        screen, archive = self._screen, self.desk.archive
+        stale = session_id == self.session.id and archive.why_read_only(session_id) is not None
         try:
-            session = self.desk.archive.open(session_id)
+            if stale:
+                screen.keep_draft()
+            session = archive.open(session_id)
         except QuantchatError as error:
             self._app.show_error(error.report)
             screen.reload_sessions()
             return
         screen.remove_class("-sidebar-over")
-        if session is not self.session:
+        if stale and archive.why_read_only(session_id) is None:
+            # The draft that was written here stays in its own session.
+            screen.drafts.elsewhere.pop(session_id, None)
+            screen.open_session(session)
+        elif stale:
+            screen.sync_transcript()
+        elif session is not self.session:
             screen.open_session(session)
         screen.set_focus(screen.prompt)
 
