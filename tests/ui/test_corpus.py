@@ -22,24 +22,14 @@ from markdown_it import MarkdownIt
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.style import Style
 
 from quantchat.domain.text import clean
 from quantchat.ui.transcript.body import Body
 from quantchat.ui.transcript.painter import Painter
-from quantchat.ui.transcript.palette import Palette
+from ui.test_transcript_body import PALETTE
 
 CORPUS = sorted((Path(__file__).parents[1] / "corpus").glob("*.md"))
 WIDE = 2_000
-PALETTE = Palette(
-    **{name: Style() for name in ("base", "user", "user_bar", "label")},
-    dim=Style(dim=True),
-    error=Style(color="red"),
-    heading=Style(bold=True),
-    code=Style(bgcolor="black"),
-    link=Style(underline=True),
-    code_theme="github-dark",
-)
 
 every_answer = pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
 

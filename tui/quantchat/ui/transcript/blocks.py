@@ -18,8 +18,8 @@ from quantchat.ui.transcript.maths import maths
 DEEPEST = 100
 """The parser drops what is nested deeper than this."""
 _FURNITURE = " >"
-_MOST_OPENED = 300
-"""Brackets in one paragraph: the parser looks for the end of each, and a model that runs wild writes nothing else."""
+_MOST_UNCLOSED = 300
+"""Brackets left open in one paragraph: the parser looks for the end of each, and a wild model writes nothing else."""
 
 
 @dataclass(slots=True)
@@ -106,15 +106,19 @@ def _reference(state: StateBlock, first: int, end: int, silent: bool) -> bool:
 
 
 def _inline(state: StateCore) -> None:
-    """Read the words of all blocks; leave those with absurdly many brackets as they were written."""
+    """Read the words of all blocks; leave those with absurdly many open brackets as they were written."""
     for token in state.tokens:
         if token.type != "inline":
             continue
-        if token.content.count("[") + token.content.count("\\(") > _MOST_OPENED:
+        if _unclosed(token.content) > _MOST_UNCLOSED:
             token.children = _plain(token.content)
         else:
             token.children = []
             state.md.inline.parse(token.content, state.md, state.env, token.children)
+
+
+def _unclosed(text: str) -> int:
+    return sum(map(text.count, "[(")) - sum(map(text.count, "])"))
 
 
 def _plain(text: str) -> list[Token]:
