@@ -19,6 +19,7 @@ from quantchat.ui.screens.dialogs import ConfirmScreen, Panel
 from quantchat.ui.screens.help import HelpScreen, help_text
 from quantchat.ui.screens.palette import PaletteScreen, entries, search
 from quantchat.ui.screens.themes import ThemeScreen
+from quantchat.ui.widgets.field import Field
 from quantchat.ui.widgets.prompt import Prompt
 from quantchat.ui.widgets.rows import RowList
 from quantchat.ui.widgets.transcript import Transcript
@@ -355,3 +356,11 @@ async def test_rename_and_theme_take_what_is_typed_behind_them(tmp_path: Path, m
         await rig.ask("/theme gruv")
         await rig.until(lambda: any("gruvbox-dark" in note.message for note in rig.app._notifications))
         assert rig.app.theme == "dracula"
+
+
+@pytest.mark.parametrize("key", ["ctrl+p", "f2", "f1"])
+async def test_no_line_of_a_dialog_blinks(tmp_path: Path, monkeypatch: Patch, key: str) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.pilot.press(key)
+        await rig.until(lambda: rig.app.screen is not rig.chat and rig.app.screen.query(Field))
+        assert not rig.app.screen.query_one(Field).cursor_blink

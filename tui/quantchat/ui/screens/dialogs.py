@@ -67,10 +67,7 @@ class TitleScreen(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Frame("Enter keeps  Esc cancels"):
             yield Static("Title of this session", classes="title")
-            title = Field(self._title, max_length=200)
-            # A blinking cursor sends bytes down an idle line.
-            title.cursor_blink = False
-            yield title
+            yield Field(self._title, max_length=200)
 
     @on(Input.Submitted)
     def _on_submitted(self, event: Input.Submitted) -> None:

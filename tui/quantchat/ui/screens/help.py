@@ -106,8 +106,6 @@ class HelpScreen(ModalScreen[None]):
             frame.border_title = "Help"
             frame.border_subtitle = "/ finds  j k move  Esc closes"
             query = Field(placeholder="Show lines that hold …")
-            # A blinking cursor sends bytes down an idle line.
-            query.cursor_blink = False
             query.display = False
             yield query
             with Panel():

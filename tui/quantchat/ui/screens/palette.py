@@ -91,10 +91,7 @@ class PaletteScreen(ModalScreen[Entry | None]):
         with Vertical(classes="dialog -choice") as frame:
             frame.border_title = "Commands"
             frame.border_subtitle = "Enter runs  Esc closes"
-            query = Field(placeholder="Type a part of its name")
-            # A blinking cursor sends bytes down an idle line.
-            query.cursor_blink = False
-            yield query
+            yield Field(placeholder="Type a part of its name")
             yield RowList(id="entries", empty="Nothing of that name")
             yield Line(id="meaning")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textual.reactive import reactive
 from textual.widgets import Input
 
 from quantchat.domain.text import clean
@@ -9,6 +10,9 @@ from quantchat.domain.text import clean
 
 class Field(Input):
     """Cleans and cuts what is put into it; Textual's `Input` draws pastes as they are and refuses long ones."""
+
+    # A blinking cursor sends bytes down an idle line.
+    cursor_blink = reactive(False, init=False)
 
     def replace(self, text: str, start: int, end: int) -> None:
         text = clean(text, newlines=False)
