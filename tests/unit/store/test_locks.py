@@ -73,7 +73,7 @@ def test_another_process_is_named(locks: SessionLocks) -> None:
         assert (holder.host, holder.pid) == (socket.gethostname(), child.pid)
         with pytest.raises(SessionLocked) as caught:
             locks.acquire(session_id)
-        assert f"process {child.pid} on {socket.gethostname()}" in str(caught.value)
+        assert f"Process {child.pid} on {socket.gethostname()}" in str(caught.value)
         assert f"{holder.since.astimezone():%Y-%m-%d %H:%M:%S}" in str(caught.value)
         assert locks.path(session_id).exists()
 
@@ -112,7 +112,7 @@ def test_a_broken_lock_file_still_says_something(locks: SessionLocks) -> None:
     session_id = new_id()
     with locks.acquire(session_id) as lock:
         lock.path.write_bytes(b"")
-        with pytest.raises(SessionLocked, match="another process"):
+        with pytest.raises(SessionLocked, match="Another process is writing it"):
             locks.acquire(session_id)
 
 

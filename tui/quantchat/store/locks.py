@@ -189,9 +189,9 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 def _locked(path: Path) -> SessionLocked:
     holder = read_holder(path)
     who = (
-        f"process {holder.pid} on {holder.host} writes it since {holder.since.astimezone():%Y-%m-%d %H:%M:%S}"
+        f"Process {holder.pid} on {holder.host} has been writing it since {holder.since.astimezone():%Y-%m-%d %H:%M}"
         if holder
-        else "another process writes it"
+        else "Another process is writing it"
     )
     return SessionLocked(
         "This session is open elsewhere",

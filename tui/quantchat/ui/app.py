@@ -121,7 +121,7 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         await self._show_problems()
         recovered = await self.desk.archive.recover()
         if recovered:
-            self.notify(f"Recovered {len(recovered)} interrupted answer(s)", markup=False)
+            self.notify(f"Recovered {len(recovered)} interrupted answer{'s' * (len(recovered) > 1)}", markup=False)
         await chat.refresh_sessions()
         self._open_wanted_session()
         self.set_interval(LOOK_SECONDS, self._look)
