@@ -189,7 +189,7 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 def _locked(path: Path) -> SessionLocked:
     holder = read_holder(path)
     who = (
-        f"Process {holder.pid} on {holder.host} has been writing it since {holder.since.astimezone():%Y-%m-%d %H:%M}"
+        f"Process {holder.pid} on {holder.host} has been writing it since {holder.since.astimezone():%Y-%m-%d %H:%M:%S}"
         if holder
         else "Another process is writing it"
     )
