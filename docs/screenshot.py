@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from quantchat import paths
+from quantchat.domain.attachments import Draft
 
 OUTPUT = Path(__file__).parent / "screen.svg"
 QUESTIONS = ("What is the capital of France?", "What is a lighthouse for?")
@@ -38,7 +39,7 @@ async def photograph(models: Path, output: Path, theme: str | None) -> None:
 
         await until(lambda: desk.library.loaded)
         for question in QUESTIONS:
-            app.chat.send(question)
+            app.chat.submit(Draft(question))
             await until(lambda: desk.conversation.active is None and not desk.conversation.waiting)
         await pilot.pause(1.5)
         output.write_text(app.export_screenshot(title="quantchat", simplify=True))
