@@ -65,8 +65,8 @@ HOST = (
 @pytest.mark.parametrize(
     ("width", "left", "right"),
     [
-        (120, HOST[0], "aten cpu  40.5 tok/s  first 0.12 s  ctx 46/8192"),
-        (95, HOST[0], "40.5 tok/s  first 0.12 s  ctx 46/8192"),
+        (120, HOST[0], "aten cpu  40.5 tok/s  TTFT 0.12 s  ctx 46/8192"),
+        (95, HOST[0], "40.5 tok/s  TTFT 0.12 s  ctx 46/8192"),
         (80, HOST[0], "40.5 tok/s  ctx 46/8192"),
         (70, HOST[1], "40.5 tok/s  ctx 46/8192"),
         (60, HOST[2], "40.5 tok/s  ctx 46/8192"),
@@ -75,7 +75,7 @@ HOST = (
     ],
 )
 def test_a_narrow_status_bar_drops_one_figure_at_a_time(width: int, left: str, right: str) -> None:
-    line = status_line(HOST, "aten cpu", "40.5 tok/s  first 0.12 s  ctx 46/8192", width).plain
+    line = status_line(HOST, "aten cpu", "40.5 tok/s  TTFT 0.12 s  ctx 46/8192", width).plain
     assert line.split("  ")[0] == f" {left}".split("  ")[0]
     assert line.removeprefix(f" {left}").strip() == right
     assert len(line) == width

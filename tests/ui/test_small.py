@@ -56,7 +56,7 @@ def view(gpus: int) -> MemoryView:
 @pytest.mark.parametrize("gpus", [0, 1, 2, 8])
 @pytest.mark.parametrize("width", [200, 120, 100, 80, 60, 40])
 def test_the_status_bar_holds_memory_and_figures_at_every_width(gpus: int, width: int) -> None:
-    figures = "40.5 tok/s  first 0.12 s  ctx 46/8192"
+    figures = "40.5 tok/s  TTFT 0.12 s  ctx 46/8192"
     line = status_line(memory_texts(view(gpus)), "marlin cuda:0", figures, width).plain
     assert len(line) == width
     assert "GiB" in line

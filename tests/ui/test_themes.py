@@ -16,6 +16,7 @@ from textual.color import Color
 from quantchat import paths
 from quantchat.store.themes import COLOURS, load_themes, read_theme
 from quantchat.ui.nocolour import NoColour
+from quantchat.ui.screens.dialogs import ErrorScreen
 from quantchat.ui.screens.themes import ThemeScreen
 from quantchat.ui.theming import TERMINAL_THEME, textual_theme
 from quantchat.ui.widgets.rows import RowList
@@ -302,3 +303,13 @@ def test_not_one_colour_reaches_the_terminal_with_no_color(scripted: ScriptedHom
     codes = {int(code) for sequence in found for code in re.split(rb"[;:]", sequence[1]) if code}
     assert {1, 7} <= codes
     assert [code for code in codes if 30 <= code <= 49 or code >= 90] == []
+
+
+async def test_a_broken_theme_that_is_wanted_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "home" / "config" / "themes"
+    folder.mkdir(parents=True)
+    (folder / "mine.toml").write_text('name = "mine"\ndark = "perhaps"\n')
+    async with running(tmp_path, monkeypatch, theme="mine") as rig:
+        await rig.until(lambda: rig.app._notifications, "a notice")
+        assert [notice.message.count("mine cannot be used") for notice in rig.app._notifications] == [1]
+        assert not isinstance(rig.app.screen, ErrorScreen)

@@ -145,7 +145,7 @@ def read_theme(path: Path) -> tuple[ThemeFile | None, list[ErrorReport]]:
     faults += _missing(table)
     faults += _bad_values(good)
     if faults:
-        return None, [_report(path, f"`{fault.key}` {fault.reason}") for fault in faults]
+        return None, [_report(path, "; ".join(f"`{fault.key}` {fault.reason}" for fault in faults))]
     return ThemeFile(**good), []
 
 
@@ -200,10 +200,15 @@ def _is_variable_value(name: str, value: str) -> bool:
     return known and _VARIABLE_COLOUR.fullmatch(value) is not None
 
 
+def unusable(name: str) -> str:
+    """The title of a report about a theme whose file is wrong."""
+    return f"The theme {name} cannot be used"
+
+
 def _report(path: Path, detail: str) -> ErrorReport:
     return ErrorReport(
         code="theme",
-        title=f"The theme {path.stem} cannot be used",
+        title=unusable(path.stem),
         detail=f"{path}: {detail}",
         remedy="Correct the file; it is read again as soon as it is saved",
     )

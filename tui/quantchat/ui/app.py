@@ -193,8 +193,10 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
             self.chat.take(fact)
 
     def notify(self, message: str, *, markup: bool = False, **options: Any) -> None:
-        """Show a toast; what it says may hold file names and other people's words."""
-        super().notify(clean(message), markup=markup, **options)
+        """Show a toast, once; what it says may hold file names and other people's words."""
+        words = clean(message)
+        if all(shown.message != words for shown in self._notifications):
+            super().notify(words, markup=markup, **options)
 
     def copy_to_clipboard(self, text: str) -> None:
         """Take what Textual's own keys copy the way of all copies."""

@@ -129,20 +129,20 @@ QUIT_WORDS = frozenset({"exit", "quit", "bye"})
 """Typed alone as a prompt, these leave the program."""
 
 PROMPT_KEYS = (
-    ("enter", "send"),
-    ("ctrl+j", "new line (also Shift+Enter where the terminal sends it)"),
-    ("tab", "complete after / or @, else go to the next part of the screen"),
+    ("enter", "Send"),
+    ("ctrl+j", "New line (also Shift+Enter where the terminal sends it)"),
+    ("tab", "Complete after / or @, else go to the next part of the screen"),
 )
 READING_KEYS = (
-    ("tab,escape", "back to the prompt"),
-    ("any other letter", "back to the prompt, and typed there"),
+    ("tab,escape", "Back to the prompt"),
+    ("any other letter", "Back to the prompt, and typed there"),
 )
 FIND_KEYS = (
-    ("enter,down", "next place of the text"),
-    ("up", "place before"),
-    ("escape", "take the marks away and go back"),
+    ("enter,down", "Next place of the text"),
+    ("up", "Place before"),
+    ("escape", "Take the marks away and go back"),
 )
-LIST_KEYS = (("enter", "load the model, open the session"),)
+LIST_KEYS = (("enter", "Load the model, open the session"),)
 
 
 def commands(scope: Scope) -> Iterable[Command]:

@@ -16,9 +16,11 @@ from quantchat.hardware.gpu import GpuDevice, GpuSnapshot
 from quantchat.services.library import LoadStatus
 from quantchat.services.memory import MemoryView
 from quantchat.services.turns import Turn
-from quantchat.ui.widgets.rows import shorten
+from quantchat.ui.widgets.rows import cut_end, shorten
 
 BAR = 8
+_TITLE = 15
+"""Cells that a note in the header leaves to the title, with the gaps."""
 NARROW_COLUMNS = 100
 """Below this the status bar has no room for the kernel beside everything else."""
 
@@ -93,7 +95,7 @@ def turn_text(turn: Turn | None, last: Session | None, report: LoadReport | None
         return _figures(turn.tokens_per_second, first, turn.prompt_tokens + turn.tokens, window)
     answers = [m for m in (last.branch() if last else []) if m.statistics is not None]
     if not answers or answers[-1].statistics is None:
-        return f"window {window}" if window else ""
+        return f"ctx 0/{window}" if window else ""
     cost = answers[-1].statistics
     return _figures(cost.tokens_per_second, cost.prefill_seconds, cost.prompt_tokens + cost.new_tokens, window)
 
@@ -103,7 +105,7 @@ def _figures(speed: float, first: float | None, used: int, window: int) -> str:
     if speed:
         parts.append(f"{speed:.1f} tok/s")
     if first is not None:
-        parts.append(f"first {first:.2f} s")
+        parts.append(f"TTFT {first:.2f} s")
     if used:
         parts.append(f"ctx {used}/{window}" if window else f"ctx {used}")
     return "  ".join(parts)
@@ -115,7 +117,7 @@ def status_line(memories: Sequence[str], model: str, figures: str, width: int) -
     When it is narrow the kernel goes, then the time to the first word, then details of the memory, then the speed.
     """
     parts = [part for part in figures.split("  ") if part]
-    running = "  ".join(part for part in parts if not part.startswith("first")) or model
+    running = "  ".join(part for part in parts if not part.startswith("TTFT")) or model
     full, *shorter = memories
     everything = "  ".join(part for part in (model, figures) if part)
     choices = [(full, everything), (full, figures or model), *((memory, running) for memory in memories)]
@@ -132,9 +134,9 @@ def header_line(title: str, report: LoadReport | None, note: str, width: int) ->
     model = clean(report.name, newlines=False) if report else "no model"
     if report is not None and width < NARROW_COLUMNS:
         model += f" · {kernel_name(report.kernel)}"
-    model = shorten(model, max(width * 2 // 3, 8))
+    model = shorten(model, max(min(width * 2 // 3, width - cell_len(note) - _TITLE), 8))
     space = width - cell_len(model) - cell_len(note) - 3
-    title = shorten(clean(title, newlines=False), max(space, min(width // 3, 12)))
+    title = cut_end(clean(title, newlines=False), max(space, min(width // 3, 12)))
     return Content.assemble(" ", (title, "bold"), "  ", (model, "$text-accent"), (note, "$error"))
 
 

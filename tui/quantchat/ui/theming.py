@@ -12,7 +12,7 @@ from textual.theme import Theme
 
 from quantchat import paths
 from quantchat.errors import ErrorReport
-from quantchat.store.themes import ThemeFile, ThemeFolders, is_theme_name, read_theme
+from quantchat.store.themes import ThemeFile, ThemeFolders, is_theme_name, read_theme, unusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -106,7 +106,8 @@ class Themes:
                 self._app.mutate_reactive(App.theme)
 
     def _missing(self) -> list[ErrorReport]:
-        if self._wanted in self._folders.themes:
+        broken = any(problem.title == unusable(self._wanted) for problem in self._folders.problems)
+        if self._wanted in self._folders.themes or broken:
             return []
         gone = self.kept == self._wanted
         report = ErrorReport(

@@ -72,6 +72,7 @@ def session_rows(sessions: Iterable[SessionSummary], shown: str, streaming: str 
                 mark,
                 style,
                 strong=summary.id == shown,
+                prose=True,
             )
         )
     return rows

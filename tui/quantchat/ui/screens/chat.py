@@ -45,7 +45,7 @@ SETTLE_SECONDS = 0.05
 KEYS_SECONDS = 0.5
 NARROW, WIDE = "-narrow", "-wide"
 WIDE_COLUMNS = 100
-PLACEHOLDER = "Ask something.  Enter sends, Ctrl+L models, F1 help"
+PLACEHOLDER = "Ask something.  F1 help, Ctrl+L models, Enter sends"
 
 
 class ChatScreen(ChatActions, Screen[None]):
@@ -202,7 +202,7 @@ class ChatScreen(ChatActions, Screen[None]):
     def _draw_status(self) -> None:
         library = self.desk.library
         report = library.loaded
-        model = f"{status.kernel_name(report.kernel)} {report.device}" if report else library.phase.value
+        model = f"{status.kernel_name(report.kernel)} {report.device}" if report else ""
         figures = status.turn_text(self.own_turn, self.session, report)
         memory = status.memory_texts(self.desk.memory.latest)
         self.query_one("#status", Line).show(status.status_line(memory, model, figures, self.size.width))

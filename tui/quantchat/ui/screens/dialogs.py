@@ -83,9 +83,14 @@ def gathered(reports: Sequence[ErrorReport]) -> ErrorReport:
         code="settings",
         title=f"{len(reports)} things in your settings need attention",
         detail="\n\n".join(
-            "\n".join(part for part in (report.title, report.detail, report.remedy) if part) for report in reports
+            "\n".join(_sentence(part) for part in (report.title, report.detail, report.remedy) if part)
+            for report in reports
         ),
     )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 class ErrorScreen(ModalScreen[None]):
@@ -104,7 +109,7 @@ class ErrorScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Frame("Esc closes  c copies the text", classes="-error"):
             yield Static(clean(self._report.title), classes="title", markup=False)
-            yield Static(clean(self._report.detail), classes="body", markup=False)
+            yield Static(clean(_sentence(self._report.detail)), classes="body", markup=False)
             yield Static(clean(self._report.remedy), classes="hint", markup=False)
 
     def action_close(self) -> None:

@@ -26,7 +26,8 @@ from quantchat.ui.widgets.field import Field
 if TYPE_CHECKING:
     from quantchat.ui.app import QuantchatApp
 
-Rows = list[tuple[str, str]]
+Rows = list[tuple[str, ...]]
+"""Keys or a name, what they do, and further words by which they are found."""
 _LEFT = 22
 _NARROW = 56
 """Below this the meaning of a key stands under it."""
@@ -36,7 +37,7 @@ def sections(keys: Mapping[str, str]) -> Iterator[tuple[str, Rows]]:
     """All keys and commands by part of the screen, with the user's own keys in their place."""
 
     def of(scope: Scope) -> Rows:
-        return [(show_keys(keys[c.id]), c.help) for c in commands(scope) if keys[c.id]]
+        return [(show_keys(keys[c.id]), c.help, c.title, *c.slashes) for c in commands(scope) if keys[c.id]]
 
     def fixed(rows: Iterable[tuple[str, str]]) -> Rows:
         return [(show_keys(key), words) for key, words in rows]
@@ -65,14 +66,14 @@ def sections(keys: Mapping[str, str]) -> Iterator[tuple[str, Rows]]:
 
 
 def help_text(keys: Mapping[str, str], width: int, query: str = "") -> Content:
-    """Lay the help out in some columns; only rows that hold the query, if there is one."""
+    """Lay the help out in some columns; only what the query finds, if there is one."""
     wanted = query.strip().lower()
     lines: list[Content] = []
     for title, rows in sections(keys):
         found = [row for row in rows if wanted in " ".join(row).lower()]
         if found:
             lines.append(Content.styled(title, "bold $primary"))
-            lines.extend(line for left, right in found for line in _row(left, clean(right), width))
+            lines.extend(line for left, right, *_ in found for line in _row(left, clean(right), width))
             lines.append(Content())
     return Content("\n").join(lines) if lines else Content.styled("Nothing of that name", "dim")
 

@@ -22,7 +22,11 @@ from quantchat.ui.keys import bindings
 
 @dataclass(frozen=True)
 class Row:
-    """A row: a mark of one cell, a name that may be shortened, and details at the right edge."""
+    """A row: a mark of one cell, a name that may be shortened, and details at the right edge.
+
+    Attributes:
+        prose: Whether the name is words, which lose their end where there is no room; other names lose their middle.
+    """
 
     id: str
     name: str
@@ -31,13 +35,14 @@ class Row:
     style: str = ""
     strong: bool = False
     enabled: bool = True
+    prose: bool = False
 
 
 def fit_row(row: Row, width: int) -> Content:
-    """Lay a row out in `width` cells; a name that is too long loses its middle."""
+    """Lay a row out in `width` cells."""
     detail = row.detail if width - cell_len(row.detail) >= 14 else ""
     space = max(width - 2 - (cell_len(detail) + 1 if detail else 0), 1)
-    name = set_cell_size(shorten(row.name, space), space)
+    name = set_cell_size((cut_end if row.prose else shorten)(row.name, space), space)
     text = Content.assemble((row.mark, row.style), " ", (name, "bold" if row.strong else ""))
     return text + Content.assemble(" ", (detail, "dim")) if detail else text
 
@@ -70,6 +75,11 @@ def shorten(name: str, width: int) -> str:
         return set_cell_size(name, width)
     tail = _last_cells(name, (width - 1) // 2)
     return set_cell_size(name, width - 1 - cell_len(tail)).rstrip() + "…" + tail
+
+
+def cut_end(words: str, width: int) -> str:
+    """Cut words at their end."""
+    return words if cell_len(words) <= width else set_cell_size(words, max(width - 1, 0)).rstrip() + "…"
 
 
 def _last_cells(name: str, width: int) -> str:
