@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
-from syrupy.location import PyTestLocation
-from syrupy.types import SnapshotIndex
 
 from quantchat import paths
 from quantchat.domain.chat import Message, RunCard, Session
@@ -62,10 +60,6 @@ class Picture(SingleFileSnapshotExtension):
 
     file_extension = "svg"
     _write_mode = WriteMode.TEXT
-
-    @classmethod
-    def get_snapshot_name(cls, *, test_location: PyTestLocation, index: SnapshotIndex = 0) -> str:
-        return str(index)
 
 
 @pytest.fixture
@@ -212,7 +206,9 @@ async def error_dialog(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize(("name", "size"), [*((name, SMALL) for name in SCREENS), ("answered", WIDE)])
+@pytest.mark.parametrize(
+    ("name", "size"), [*((name, SMALL) for name in SCREENS), ("answered", WIDE)], ids=[*SCREENS, "wide"]
+)
 async def test_screen(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -229,4 +225,4 @@ async def test_screen(
         await settled(rig)
         await SCREENS[name](rig)
         await settled(rig)
-        assert drawn(rig) == picture(name=f"{name}-{size[0]}x{size[1]}-{theme}")
+        assert drawn(rig) == picture
