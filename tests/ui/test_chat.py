@@ -282,10 +282,10 @@ async def test_a_theme_with_a_bad_colour_is_named_and_survived(tmp_path: Path, m
     (themes / "broken.toml").write_text('name = "broken"\ndark = true\nprimary = "purpleish"\n')
     async with running(tmp_path, monkeypatch, theme="broken") as rig:
         assert rig.app.theme == "quantchat-dark"
-        told = await rig.dialog()
+        await rig.until(lambda: rig.app._notifications, "a notice")
+        (told,) = [notice.message for notice in rig.app._notifications]
         assert "broken.toml" in told
         assert "primary" in told
-        assert "There is no theme 'broken'" in told
 
 
 async def test_keys_can_be_changed_and_wrong_ones_are_named(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -339,10 +339,8 @@ async def test_toasts_carry_no_escape_sequences(tmp_path: Path, monkeypatch: Pat
     themes.mkdir(parents=True)
     (themes / "evil\x1b]0;owned\x07.toml").write_text("primary = 1\n")
     async with running(tmp_path, monkeypatch) as rig:
-        await rig.until(lambda: len(rig.app.screen_stack) > 1)
-        assert "\x1b" not in await rig.dialog()
         rig.app.notify("evil\x1b]0;owned\x07")
-        await rig.until(lambda: rig.app._notifications)
+        await rig.until(lambda: len(rig.app._notifications) == 2)
         assert not any("\x1b" in notification.message for notification in rig.app._notifications)
 
 

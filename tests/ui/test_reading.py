@@ -208,6 +208,17 @@ async def test_reading_begins_and_ends_by_key(
         assert rig.chat.focused is rig.chat.prompt
 
 
+async def test_tab_leaves_before_the_letters_behind_it_are_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a") as rig:
+        await rig.pilot.press("f6")
+        await together(rig, "tab", *"a draft")
+        await rig.until(lambda: rig.chat.prompt.text == "a draft", "the letters behind Tab")
+        await rig.pilot.pause()
+        assert rig.chat.focused is rig.chat.prompt
+
+
 async def test_letters_that_are_no_command_go_to_the_prompt_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,10 @@ class Transcript(ReadingView):
         if active is not None and active.node is self:
             event.stop()
             await self.run_action(active.binding.action)
+        elif event.key == "tab":
+            # Left to the app, it would be done after letters of the same packet, and from the prompt go on to a list.
+            event.stop()
+            await self.run_action("screen.write")
         elif active is None and event.is_printable:
             await self.run_action("screen.write")
             self._pass_on(event)

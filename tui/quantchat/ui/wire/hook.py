@@ -7,6 +7,7 @@ painter fails, Textual draws by itself for the rest of the run.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import os
@@ -107,8 +108,11 @@ class WiredApp(App[ReturnType]):
             self.screen.refresh()
 
     def catch_up(self) -> None:
-        """Write what was held back while the terminal was busy."""
-        if self._painter is not None and self._can_draw:
+        """Write what was held back while the terminal was busy, or while Textual gathered changes."""
+        if self._painter is not None and self._batch_count:
+            # Nothing may change any more when the batch ends, and then nothing would be drawn.
+            asyncio.get_running_loop().call_later(SETTLE_SECONDS, self.catch_up)
+        elif self._painter is not None and self._can_draw:
             try:
                 self._draw(self._painter)
             except Exception as error:  # noqa: BLE001 - whatever it is, Textual can still draw
