@@ -77,6 +77,9 @@ class SessionActions(ScreenPart):
     async def _delete(self, session_id: str) -> None:
         screen = self._screen
         self.desk.conversation.forget(session_id)
+        # At once: Enter on a row that is being deleted would find no session.
+        screen.summaries = [summary for summary in screen.summaries if summary.id != session_id]
+        screen.draw("sessions")
         if session_id == self.session.id:
             screen.prompt.load("")
             screen.open_session(self.desk.archive.new())
