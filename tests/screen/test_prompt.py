@@ -185,6 +185,18 @@ def test_an_editor_that_fails_leaves_the_prompt(scripted: ScriptedHome, tmp_path
     terminal.wait_for(lambda text: said in " ".join(text.split()) and "my words" in text)
 
 
+def test_an_editor_that_cannot_be_run_gives_the_terminal_back(scripted: ScriptedHome, tmp_path: Path) -> None:
+    broken = tmp_path / "editor"
+    broken.write_bytes(b"\x7fELF no program")
+    broken.chmod(0o755)
+    terminal = scripted.start_loaded(EDITOR=str(broken))
+    terminal.type("my words")
+    terminal.press("ctrl+g")
+    terminal.wait_for("Exec format error")
+    terminal.type(" and more")
+    terminal.wait_for("my words and more")
+
+
 def test_bytes_that_are_no_text_come_back_marked(scripted: ScriptedHome, tmp_path: Path) -> None:
     terminal = scripted.start_loaded(EDITOR=editor(tmp_path, "path.write_bytes(b'caf\\xe9 \\x1b[31m ok\\r\\n')"))
     terminal.type("/editor\r")

@@ -85,13 +85,21 @@ def _no_file(error: OSError) -> UsageError:
 def _run(app: App[object], command: list[str]) -> None:
     try:
         with app.suspend(), _signals_left_to_the_editor():
-            code = subprocess.run(command, check=False).returncode
+            # Nothing may be raised in here: Textual would not take the terminal back.
+            failure = _run_in_terminal(command)
     except SuspendNotSupported as error:
         raise _failed(command, "this terminal cannot be handed over") from error
-    finally:
-        _repaint(app)
-    if code:
-        raise _failed(command, f"it ended with code {code}")
+    if failure:
+        raise _failed(command, failure)
+
+
+def _run_in_terminal(command: list[str]) -> str:
+    """Run the editor; return what went wrong, or nothing."""
+    try:
+        code = subprocess.run(command, check=False).returncode
+    except OSError as error:
+        return error.strerror or str(error)
+    return f"it ended with code {code}" if code else ""
 
 
 @contextlib.contextmanager
@@ -103,11 +111,3 @@ def _signals_left_to_the_editor() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _repaint(app: App[object]) -> None:
-    redraw = getattr(app, "redraw", None)
-    if callable(redraw):
-        redraw()
-    else:
-        app.refresh(layout=True)
