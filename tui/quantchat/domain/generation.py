@@ -69,6 +69,8 @@ class TurnStatistics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         prefill_seconds: From the start of the turn to the first token; equals the time to first token.
         decode_seconds: From the first token to the last.
         seed: The seed that was used; None for greedy decoding.
+        reused_tokens: Prompt tokens that came from the KV cache.
+        drafted: Tokens that prompt lookup proposed, and `accepted`, how many of them were right.
     """
 
     prompt_tokens: int = 0
@@ -76,6 +78,9 @@ class TurnStatistics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
     seed: int | None = None
+    reused_tokens: int = 0
+    drafted: int = 0
+    accepted: int = 0
 
     @property
     def tokens_per_second(self) -> float:
@@ -84,5 +89,5 @@ class TurnStatistics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     @property
     def prefill_tokens_per_second(self) -> float:
-        """Prompt tokens over the time to the first token."""
-        return self.prompt_tokens / self.prefill_seconds if self.prefill_seconds > 0 else 0.0
+        """Prompt tokens that were computed, over the time to the first token."""
+        return (self.prompt_tokens - self.reused_tokens) / self.prefill_seconds if self.prefill_seconds > 0 else 0.0

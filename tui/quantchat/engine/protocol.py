@@ -1,8 +1,8 @@
 """The words between the screen and the engine process; `frames` carries them.
 
 Commands go down the engine's stdin, events come up the descriptor that was its stdout. The invariants: every
-`Generate` ends in exactly one `Finished` or `Failed`, every event names its turn, and a second `Generate` for a busy
-engine is refused by name.
+`Generate` ends in exactly one `Finished` or `Failed`, every event names its turn, and a second `Generate` for a
+session that is answering is refused by name; turns of different sessions run side by side.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from quantchat.domain.models import ModelInfo
 from quantchat.domain.thinking import Channel as Channel
 from quantchat.errors import ErrorReport
 
-PROTOCOL = 1
+Decoding = Literal["auto", "eager", "generate"]
+
+PROTOCOL = 2
 """Both sides must speak the same version; `Ready` carries the engine's."""
 
 
@@ -34,12 +36,20 @@ class Load(_Word, frozen=True, kw_only=True, tag="load"):
     Attributes:
         device: `cpu`, `cuda:0`, ...; None takes the first GPU, else the CPU.
         kernel: A kernel name of the policy table; None takes the first candidate.
+        decoding: `auto` takes the fastest way that passes its check; `eager` leaves out CUDA graphs; `generate` is
+            transformers' own loop, without KV reuse.
+        kv_budget: Bytes that the caches of all sessions may hold on the device; None takes a share of what is free
+            after the load.
+        host_kv_budget: Bytes of caches that may wait in host memory; None takes a share of what is free there.
     """
 
     request: str
     model: ModelInfo
     device: str | None = None
     kernel: str | None = None
+    decoding: Decoding = "auto"
+    kv_budget: int | None = None
+    host_kv_budget: int | None = None
 
 
 class Unload(_Word, frozen=True, kw_only=True, tag="unload"):
@@ -48,12 +58,32 @@ class Unload(_Word, frozen=True, kw_only=True, tag="unload"):
     request: str
 
 
+class Partial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The beginning of an answer that is to go on, exactly as its `Delta`s gave it."""
+
+    text: str = ""
+    thinking: str = ""
+
+
 class Generate(_Word, frozen=True, kw_only=True, tag="generate"):
-    """Answer a conversation whose last message is the user's."""
+    """Answer a conversation whose last message is the user's.
+
+    Attributes:
+        session: Whose KV cache is reused and kept; empty keeps none. One turn at a time runs for a session.
+        resume: The answer's beginning, when a cut or stopped one goes on; its text is not sent again.
+    """
 
     turn: str
     messages: list[ChatMessage]
     sampling: SamplingSettings
+    session: str = ""
+    resume: Partial | None = None
+
+
+class Forget(_Word, frozen=True, kw_only=True, tag="forget"):
+    """Drop the KV cache of a session that was deleted; unknown names are ignored."""
+
+    session: str
 
 
 class Stop(_Word, frozen=True, kw_only=True, tag="stop"):
@@ -63,10 +93,17 @@ class Stop(_Word, frozen=True, kw_only=True, tag="stop"):
 
 
 class CountTokens(_Word, frozen=True, kw_only=True, tag="count-tokens"):
-    """Ask for the length of a prompt by the loaded model's tokenizer and template."""
+    """Ask for the length of a prompt by the loaded model's tokenizer and template.
+
+    Attributes:
+        session: Whose prompt it is, as in `Generate`.
+        reserve: Tokens wanted for the reply (`max_new_tokens`).
+    """
 
     request: str
     messages: list[ChatMessage]
+    session: str = ""
+    reserve: int = 0
 
 
 class RenderPrompt(_Word, frozen=True, kw_only=True, tag="render-prompt"):
@@ -122,7 +159,18 @@ class Shutdown(_Word, frozen=True, kw_only=True, tag="shutdown"):
 
 
 Command = (
-    Load | Unload | Generate | Stop | CountTokens | RenderPrompt | Dequantize | Quantize | Evaluate | Ping | Shutdown
+    Load
+    | Unload
+    | Generate
+    | Forget
+    | Stop
+    | CountTokens
+    | RenderPrompt
+    | Dequantize
+    | Quantize
+    | Evaluate
+    | Ping
+    | Shutdown
 )
 
 
@@ -178,6 +226,10 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         context_window: Tokens; 0 if the model does not say.
         template: `model` for its own chat template, else the name of the fallback.
         recommended: Sampling that the model's `generation_config.json` asks for.
+        decoding: How tokens are computed: `graph` (captured CUDA graph), `eager` (own loop) or `generate`.
+        decoding_reason: Why nothing faster; empty where nothing faster exists.
+        kv_token_bytes: Bytes of KV cache per token.
+        kv_budget: Bytes that the caches of all sessions may hold on the device.
         seconds: Stage name to seconds.
         warnings: Sentences that the user should read, such as a slow kernel and its remedy.
     """
@@ -195,6 +247,10 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     context_window: int = 0
     template: str = "model"
     recommended: SamplingOverrides = SamplingOverrides()
+    decoding: str = "eager"
+    decoding_reason: str = ""
+    kv_token_bytes: int = 0
+    kv_budget: int = 0
     seconds: dict[str, float] = {}
     warnings: tuple[str, ...] = ()
 
@@ -219,12 +275,17 @@ class LoadFailed(_Word, frozen=True, kw_only=True, tag="load-failed"):
 
 
 class Prefill(_Word, frozen=True, kw_only=True, tag="prefill"):
-    """Prompt tokens computed so far; `reused` of them came from the KV cache."""
+    """Prompt tokens computed so far; `reused` of them came from the KV cache.
+
+    Attributes:
+        dropped: Messages, oldest first and the system prompt not counted, that found no room in the context window.
+    """
 
     turn: str
     done: int
     total: int
     reused: int = 0
+    dropped: int = 0
 
 
 class Delta(_Word, frozen=True, kw_only=True, tag="delta"):
@@ -259,11 +320,35 @@ class Unloaded(_Word, frozen=True, kw_only=True, tag="unloaded"):
 
 
 class TokenCount(_Word, frozen=True, kw_only=True, tag="token-count"):
-    """Answer to `CountTokens`; `window` is the model's context window, 0 if unknown."""
+    """Answer to `CountTokens`.
+
+    Attributes:
+        tokens: Of the prompt as it would be sent.
+        window: The model's context window, 0 if unknown.
+        dropped: Messages, oldest first and the system prompt not counted, that would find no room.
+        reserve: Tokens that are kept free for the reply.
+    """
 
     request: str
     tokens: int
     window: int = 0
+    dropped: int = 0
+    reserve: int = 0
+
+
+class WarmSession(msgspec.Struct, frozen=True):
+    """A session whose KV cache is kept; `place` is where it waits."""
+
+    session: str
+    tokens: int
+    bytes: int
+    place: Literal["device", "host"] = "device"
+
+
+class Warm(_Word, frozen=True, kw_only=True, tag="warm"):
+    """The sessions whose caches are kept, most recently used first; sent whenever that changes."""
+
+    sessions: tuple[WarmSession, ...] = ()
 
 
 class RenderedPrompt(_Word, frozen=True, kw_only=True, tag="rendered-prompt"):
@@ -337,6 +422,7 @@ Event = (
     | Failed
     | Unloaded
     | TokenCount
+    | Warm
     | RenderedPrompt
     | RequestFailed
     | JobProgress

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Emit = Callable[[p.Event], None]
 Job = p.Dequantize | p.Quantize | p.Evaluate
 Stoppable = p.Generate | Job
-Request = p.Load | p.Unload | p.CountTokens | p.RenderPrompt
+Request = p.Load | p.Unload | p.CountTokens | p.RenderPrompt | p.Forget
 
 logger = logging.getLogger(__name__)
 LIBRARIES = ("torch", "transformers", "gptqmodel", "optimum")
