@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from random import Random
@@ -325,6 +326,35 @@ def test_outlet_lives_on_when_the_terminal_is_gone() -> None:
             outlet.write("lost")
         assert outlet.broken
         assert outlet.is_free()
+
+
+# Batches
+
+
+class Told(hook.WireDriver):
+    """A driver that keeps what it is told to write."""
+
+    def __init__(self) -> None:
+        self.outlet = Outlet(sys.stdout, lambda: None)
+        self.written = ""
+
+    def write(self, data: str) -> None:
+        self.written += data
+
+
+async def test_what_a_batch_held_back_is_drawn_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that lost its screen while Textual gathered changes stayed empty until something changed."""
+    monkeypatch.delenv("QUANTCHAT_WIRE", raising=False)
+    app: hook.WiredApp[None] = hook.WiredApp(LINKS["local"])
+    async with app.run_test():
+        driver = Told()
+        with monkeypatch.context() as patch:
+            patch.setattr(app, "_driver", driver)
+            patch.setattr(app, "_painter", painted())
+            with app.batch_update(), app.batch_update():
+                app.redraw()
+                assert driver.written == ""
+            assert all(line in driver.written for line in LINES[:20])
 
 
 # Self-check

@@ -7,7 +7,6 @@ painter fails, Textual draws by itself for the rest of the run.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import os
@@ -109,14 +108,16 @@ class WiredApp(App[ReturnType]):
 
     def catch_up(self) -> None:
         """Write what was held back while the terminal was busy, or while Textual gathered changes."""
-        if self._painter is not None and self._batch_count:
-            # Nothing may change any more when the batch ends, and then nothing would be drawn.
-            asyncio.get_running_loop().call_later(SETTLE_SECONDS, self.catch_up)
-        elif self._painter is not None and self._can_draw:
+        if self._painter is not None and self._can_draw:
             try:
                 self._draw(self._painter)
             except Exception as error:  # noqa: BLE001 - whatever it is, Textual can still draw
                 self._draw_plainly(error)
+
+    def _end_batch(self) -> None:
+        super()._end_batch()
+        if not self._batch_count:
+            self.catch_up()
 
     @property
     def _can_draw(self) -> bool:
@@ -230,6 +231,7 @@ def why_plain() -> str | None:
 _SHAPE: list[tuple[Any, str, list[str] | None]] = [
     (App, "_display", ["self", "screen", "renderable"]),
     (App, "_begin_update", ["self"]),
+    (App, "_end_batch", ["self"]),
     (App, "post_display_hook", ["self"]),
     (App, "get_driver_class", ["self"]),
     (ChopsUpdate, "__init__", ["self", "chops", "spans", "chop_ends"]),
