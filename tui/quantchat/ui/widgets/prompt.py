@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.document._document import EditResult, Selection
 from textual.document._edit import Edit
 from textual.message import Message
 
 from quantchat.domain.attachments import Draft
 from quantchat.domain.text import plain
+from quantchat.ui.keys import bindings
 from quantchat.ui.widgets.tokens import TokenArea
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ class Prompt(TokenArea):
     }
     """
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "up_or_recall", "Recall", id="prompt.recall", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("prompt")]
 
     class Submitted(Message):
         """The user sent the prompt."""
