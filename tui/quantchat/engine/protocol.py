@@ -27,6 +27,21 @@ class _Word(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
     """Base of all commands and events."""
 
 
+class DeviceShare(msgspec.Struct, frozen=True):
+    """A device and its share of a model's layers; shares are weighed against each other, 0 means by free memory."""
+
+    device: str
+    share: float = 0.0
+
+
+class KernelRefusal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A kernel that was not taken, why, and what would change that (empty if nothing would)."""
+
+    kernel: str
+    reason: str
+    remedy: str = ""
+
+
 # Commands
 
 
@@ -36,6 +51,8 @@ class Load(_Word, frozen=True, kw_only=True, tag="load"):
     Attributes:
         device: `cpu`, `cuda:0`, ...; None takes the first GPU, else the CPU.
         kernel: A kernel name of the policy table; None takes the first candidate.
+        failed: Kernels that failed in earlier engine processes, and how; they are not tried again.
+        placement: Devices that share the layers, in order; empty takes `device`, or several if one is too small.
         decoding: `auto` takes the fastest way that passes its check; `eager` leaves out CUDA graphs; `generate` is
             transformers' own loop, without KV reuse.
         kv_budget: Bytes that the caches of all sessions may hold on the device; None takes a share of what is free
@@ -47,6 +64,8 @@ class Load(_Word, frozen=True, kw_only=True, tag="load"):
     model: ModelInfo
     device: str | None = None
     kernel: str | None = None
+    failed: tuple[KernelRefusal, ...] = ()
+    placement: tuple[DeviceShare, ...] = ()
     decoding: Decoding = "auto"
     kv_budget: int | None = None
     host_kv_budget: int | None = None
@@ -197,6 +216,8 @@ class LoadProgress(_Word, frozen=True, kw_only=True, tag="load-progress"):
     Attributes:
         stage: `reading weights`, `building kernel`, `warming up`, ... in words to show.
         unit: What `done` counts: `bytes`, `tensors` or empty.
+        kernel: The kernel that runs in this stage, to be blamed if the process dies in it; empty if none does.
+        note: What the user should know about this stage, such as that it happens only once.
     """
 
     request: str
@@ -204,13 +225,8 @@ class LoadProgress(_Word, frozen=True, kw_only=True, tag="load-progress"):
     done: int = 0
     total: int = 0
     unit: str = ""
-
-
-class KernelRefusal(msgspec.Struct, frozen=True):
-    """A faster kernel that was not taken, and why."""
-
-    kernel: str
-    reason: str
+    kernel: str = ""
+    note: str = ""
 
 
 class LoadReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -219,7 +235,8 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         kernel: Name in the policy table of the kernel that multiplies most quantized layers; `dense` without any.
         layers: Linear modules per kernel class, such as `{"TorchAtenLinear": 210, "Linear": 1}`.
-        refusals: Kernels ahead of it in the policy and why they were not taken.
+        refusals: Kernels ahead of it in the policy and why they were not taken, failures at run time included.
+        placement: Which layers are on which device, in words; empty with one device.
         dtype: Of the activations, such as `bfloat16`.
         weight_bytes: Parameters and buffers on the device, bytes.
         device_bytes: Device memory that the process holds after the warm-up (CUDA), else its resident set size.
@@ -242,6 +259,7 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kernel: str
     layers: dict[str, int] = {}
     refusals: tuple[KernelRefusal, ...] = ()
+    placement: str = ""
     weight_bytes: int = 0
     device_bytes: int = 0
     context_window: int = 0
@@ -267,11 +285,13 @@ class LoadFailed(_Word, frozen=True, kw_only=True, tag="load-failed"):
 
     Attributes:
         next_kernel: Where the fault was the kernel's: the next candidate, to be tried in a fresh engine process.
+        failed: That kernel and how it failed, if it was tried at all.
     """
 
     request: str
     error: ErrorReport
     next_kernel: str | None = None
+    failed: KernelRefusal | None = None
 
 
 class Prefill(_Word, frozen=True, kw_only=True, tag="prefill"):
