@@ -33,7 +33,8 @@ cores = len(os.sched_getaffinity(0))
 def pace(threads):
     torch.set_num_threads(threads)
     begun = time.perf_counter()
-    model.generate(input_ids=torch.ones((1, 4), dtype=torch.long), do_sample=False, min_new_tokens=16, max_new_tokens=16)
+    ids = torch.ones((1, 4), dtype=torch.long)
+    model.generate(input_ids=ids, do_sample=False, min_new_tokens=16, max_new_tokens=16)
     return time.perf_counter() - begun
 
 with torch.inference_mode():

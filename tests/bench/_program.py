@@ -37,6 +37,7 @@ from quantchat.engine.protocol import (
 DRAINS_PER_SECOND = 20
 
 E = TypeVar("E")
+UNKNOWN = TurnStatistics()
 FATAL = (Failed, LoadFailed, RequestFailed, EngineExited)
 
 
@@ -48,7 +49,7 @@ class Run:
     tokens: int
     first: float
     seconds: float
-    statistics: TurnStatistics = TurnStatistics()
+    statistics: TurnStatistics = UNKNOWN
 
     @property
     def rate(self) -> float:

@@ -1,8 +1,8 @@
 """quantchat, bare transformers and llama.cpp side by side: same machine, same prompts, greedy, taking turns.
 
 Bare transformers and quantchat hold the demo's GPTQ model with the same kernel; llama.cpp holds the Q4_1 GGUF file that
-the demo is made from. Each runs in a process of its own, begins every answer with an empty KV cache, and decodes with the
-thread count that suits it best. A ratio above 1 means that quantchat is faster. There is no bar: this is a report.
+the demo is made from. Each runs in a process of its own, begins every answer with an empty KV cache, and decodes with
+the thread count that suits it best. A ratio above 1 means that quantchat is faster. There is no bar: this is a report.
 """
 
 from __future__ import annotations
@@ -103,26 +103,18 @@ async def take_turns(peers: dict[str, Ask], messages: Messages, rounds: int, lim
 
 
 def describe(prompt: str, runs: dict[str, list[Run]]) -> list[Figure]:
+    ours = runs["quantchat"]
     rates = {name: statistics.median(run.decode_rate for run in of_peer) for name, of_peer in runs.items()}
     firsts = {name: statistics.median(run.first for run in of_peer) for name, of_peer in runs.items()}
-    others = [name for name in runs if name != "quantchat"]
-    tokens = runs["quantchat"][0].statistics.prompt_tokens
-    return [
-        Figure(f"{prompt} prompt", tokens, "tokens"),
-        *(Figure(f"{prompt}: {name} decodes", rate, "tok/s") for name, rate in rates.items()),
-        *(
-            Figure(f"{prompt}: decoding, quantchat / {name}", rates["quantchat"] / rates[name], "ratio")
-            for name in others
-        ),
-        *(Figure(f"{prompt}: {name} first token", first, "s") for name, first in firsts.items()),
-        *(
-            Figure(f"{prompt}: first token, {name} / quantchat", firsts[name] / firsts["quantchat"], "ratio")
-            for name in others
-        ),
-        Figure(
-            f"{prompt}: drafted by prompt lookup", sum(run.statistics.drafted for run in runs["quantchat"]), "tokens"
-        ),
-    ]
+    figures = [Figure(f"{prompt} prompt", ours[0].statistics.prompt_tokens, "tokens")]
+    for name in runs:
+        figures.append(Figure(f"{prompt}: {name} decodes", rates[name], "tok/s"))
+        figures.append(Figure(f"{prompt}: {name} first token", firsts[name], "s"))
+    for name in list(runs)[1:]:
+        figures.append(Figure(f"{prompt}: decoding, against {name}", rates["quantchat"] / rates[name], "ratio"))
+        figures.append(Figure(f"{prompt}: first token, against {name}", firsts[name] / firsts["quantchat"], "ratio"))
+    drafted = sum(run.statistics.drafted for run in ours)
+    return [*figures, Figure(f"{prompt}: drafted by prompt lookup", drafted, "tokens")]
 
 
 def main() -> None:
