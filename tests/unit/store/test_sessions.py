@@ -27,6 +27,9 @@ overrides = st.builds(
     temperature=st.none() | st.floats(0, 10),
     top_k=st.none() | st.integers(0, 2**40),
     seed=st.none() | st.integers(0, 2**62 - 1),
+    min_p=st.none() | st.floats(0, 1),
+    no_repeat_ngram=st.none() | st.integers(0, 9),
+    logit_bias=st.none() | st.dictionaries(texts.filter(bool), st.floats(-100, 100), max_size=3),
     stop=st.none() | st.lists(texts, max_size=3).map(tuple),
 )
 messages = st.builds(

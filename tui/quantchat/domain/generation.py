@@ -13,6 +13,10 @@ failure. `interrupted` is only found on disk: the program died while the answer 
 Temperature = Annotated[float, msgspec.Meta(ge=0.0, le=10.0)]
 Probability = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 Penalty = Annotated[float, msgspec.Meta(gt=0.0, le=10.0)]
+AdditivePenalty = Annotated[float, msgspec.Meta(ge=-2.0, le=2.0)]
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Bias = Annotated[float, msgspec.Meta(ge=-100.0, le=100.0)]
+BiasedText = Annotated[str, msgspec.Meta(min_length=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
@@ -22,10 +26,16 @@ class SamplingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Complete sampling settings of one turn.
 
     Attributes:
-        temperature: 0 means greedy decoding; top-p and top-k are then without effect.
+        temperature: 0 means greedy decoding; seed, top-k, top-p, min-p and typical-p are then without effect.
         top_p: Smallest set of tokens whose probabilities add up to this is kept; 1 keeps all.
         top_k: Number of most probable tokens kept; 0 keeps all.
-        repetition_penalty: Divides logits of tokens already seen; 1 is off.
+        min_p: Tokens less probable than this share of the most probable one's probability are left out; 0 keeps all.
+        typical_p: Tokens of typical information that add up to this probability are kept; 1 keeps all.
+        repetition_penalty: Divides logits of tokens already seen, those of the prompt too; 1 is off.
+        presence_penalty: Taken once from the logits of tokens that the answer has used; 0 is off.
+        frequency_penalty: Taken from their logits as often as the answer has used them; 0 is off.
+        no_repeat_ngram: No sequence of so many tokens comes twice, prompt and answer together; 0 is off.
+        logit_bias: Text to what is added to its logits: -100 bans it, 100 leaves hardly anything else.
         max_new_tokens: Longest answer in tokens.
         seed: Same seed, same text on the same machine and kernel; None draws one, which the statistics name.
         stop: Texts that end the answer and are not shown.
@@ -34,7 +44,13 @@ class SamplingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     temperature: Temperature = 0.7
     top_p: Probability = 0.95
     top_k: Count = 50
+    min_p: Share = 0.0
+    typical_p: Probability = 1.0
     repetition_penalty: Penalty = 1.0
+    presence_penalty: AdditivePenalty = 0.0
+    frequency_penalty: AdditivePenalty = 0.0
+    no_repeat_ngram: Count = 0
+    logit_bias: dict[BiasedText, Bias] = {}
     max_new_tokens: Positive = 1024
     seed: Seed | None = None
     stop: tuple[str, ...] = ()
@@ -46,7 +62,13 @@ class SamplingOverrides(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     temperature: Temperature | None = None
     top_p: Probability | None = None
     top_k: Count | None = None
+    min_p: Share | None = None
+    typical_p: Probability | None = None
     repetition_penalty: Penalty | None = None
+    presence_penalty: AdditivePenalty | None = None
+    frequency_penalty: AdditivePenalty | None = None
+    no_repeat_ngram: Count | None = None
+    logit_bias: dict[BiasedText, Bias] | None = None
     max_new_tokens: Positive | None = None
     seed: Seed | None = None
     stop: tuple[str, ...] | None = None
