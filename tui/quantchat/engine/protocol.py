@@ -167,6 +167,16 @@ class Evaluate(_Word, frozen=True, kw_only=True, tag="evaluate"):
     text: str | None = None
 
 
+class MeasureBandwidth(_Word, frozen=True, kw_only=True, tag="measure-bandwidth"):
+    """Job: measure what bounds decoding with the loaded model.
+
+    Its figures are `copy_bytes_per_second`, what a large copy moves on the model's device (read and written), and
+    `token_bytes`, the weights that one token reads.
+    """
+
+    job: str
+
+
 class Ping(_Word, frozen=True, kw_only=True, tag="ping"):
     """Answered by `Pong` at once, also while the worker is busy."""
 
@@ -188,6 +198,7 @@ Command = (
     | Dequantize
     | Quantize
     | Evaluate
+    | MeasureBandwidth
     | Ping
     | Shutdown
 )
