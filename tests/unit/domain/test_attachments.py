@@ -81,6 +81,14 @@ def test_joined_drafts_keep_both_attachments() -> None:
 
 def test_a_number_is_never_given_twice() -> None:
     assert next_number("[paste 3: 2 lines] [file 7: a, b, 1 character]") == 8
+    between_files = "[file 1: a, 2 lines] [paste 2: 3 lines] [file 1: a, 2 lines]"
+    assert next_number(between_files) == 3
+
+
+def test_a_number_that_no_attachment_has_stays_words() -> None:
+    """Python refuses to read that many digits."""
+    text = f"[paste {'9' * 5000}: 1 line]\n```\nx\n```"
+    assert Draft.folded(text) == Draft(text)
 
 
 def test_a_long_name_of_a_session_shows_no_pasted_text() -> None:

@@ -22,8 +22,9 @@ import msgspec
 
 from quantchat.domain.text import clean
 
-_TOKEN = re.compile(r"\[(?:paste (\d+): |file (\d+): ([^\n]+), )\d+ (?:lines?|characters?)\]")
-_OPENING = re.compile(rf"^(?:{_TOKEN.pattern})\n(`{{3,}})[^`\n]*\n", re.MULTILINE)
+_NUMBERED = re.compile(r"\[(?:paste|file) (\d{1,18}): ")
+_TOKEN = r"\[(?:paste (\d{1,18}): |file (\d{1,18}): ([^\n]+), )\d+ (?:lines?|characters?)\]"
+_OPENING = re.compile(rf"^{_TOKEN}\n(`{{3,}})[^`\n]*\n", re.MULTILINE)
 _LANGUAGES = {
     "bash": "sh bash zsh",
     "c": "c h",
@@ -125,7 +126,7 @@ def _read_block(text: str, opening: re.Match[str]) -> tuple[Attachment | None, i
 
 def next_number(text: str) -> int:
     """Return a number that no token in a text has."""
-    return 1 + max((int(token[1] or token[2]) for token in _TOKEN.finditer(text)), default=0)
+    return 1 + max(map(int, _NUMBERED.findall(text)), default=0)
 
 
 class Draft(msgspec.Struct, frozen=True, omit_defaults=True):
