@@ -51,7 +51,8 @@ def test_equal_neighbours_are_one(store: PromptHistory) -> None:
 def test_broken_lines_are_passed_over(store: PromptHistory) -> None:
     store.append(Entry("one"))
     with open(store.path, "ab") as file:
-        file.write(b'{"text": 3}\n\xff\xfe\n\n[]\n{"text": "torn')
+        deep = b"[" * 100_000 + b"]" * 100_000
+        file.write(b'{"text": 3}\n\xff\xfe\n\n[]\n{"text": "", "more": ' + deep + b'}\n{"text": "torn')
     store.append(Entry("two"))
     assert texts(store) == ["one", "two"]
 
@@ -70,6 +71,15 @@ def test_the_file_stays_small(store: PromptHistory, monkeypatch: pytest.MonkeyPa
         store.append(Entry(f"{number} " + "x" * 100))
     assert store.path.stat().st_size <= 2000 * history.SLACK + 150
     assert texts(store)[-1].startswith("99 ")
+
+
+def test_a_prompt_that_is_larger_than_the_file_may_be_costs_no_other(
+    store: PromptHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "MOST_BYTES", 2000)
+    for text in ("one", "two", "x" * 3000, "three"):
+        store.append(Entry(text))
+    assert texts(store) == ["one", "two", "three"]
 
 
 def test_two_writers_at_once_lose_nothing_new(store: PromptHistory) -> None:

@@ -74,7 +74,7 @@ class PromptHistory:
         """Read all prompts, oldest first; lines that do not parse are passed over, and a file that cannot be read."""
         entries: list[Entry] = []
         for line in self._lines():
-            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 entry = _decoder.decode(line)
                 if not entries or entries[-1] != entry:
                     entries.append(entry)
@@ -128,10 +128,10 @@ class PromptHistory:
     def _compact(self) -> None:
         kept, room = [], MOST_BYTES
         for line in reversed(self._lines()[-MOST_ENTRIES:]):
-            room -= len(line) + 1
-            if room < 0:
-                break
-            kept.append(line)
+            # One prompt may be larger than all the others together: they stay.
+            if len(line) < room:
+                kept.append(line)
+                room -= len(line) + 1
         write_atomic(self.path, b"".join(line + b"\n" for line in reversed(kept)))
 
     @contextlib.contextmanager
