@@ -18,7 +18,7 @@ from textual._compositor import ChopsUpdate
 from textual.app import App
 
 from quantchat.ui.wire import hook
-from quantchat.ui.wire.cells import graphemes_of, is_disputed
+from quantchat.ui.wire.cells import Row, graphemes_of, is_disputed
 from quantchat.ui.wire.link import LINKS, choose_link, colors_for, erases_with_background
 from quantchat.ui.wire.outlet import Outlet
 from quantchat.ui.wire.pace import SLOWEST, Pace
@@ -121,6 +121,12 @@ def test_nothing_that_commands_a_terminal_gets_through(command: str) -> None:
     row = graphemes_of(command).cells
     assert all(char == "" or char.isprintable() for char in row)
     assert "\x1b[2J" not in painter.draw((0, 0))
+
+
+def test_a_mark_in_another_style_belongs_to_the_wide_character_before_it() -> None:
+    row, table = Row.blank(4), StyleTable()
+    assert row.put(0, [Segment("漢", INK), Segment("\u3099x", BOLD)], table) == 3
+    assert row.chars == ["漢\u3099", "", "x", " "]
 
 
 def test_disputed_widths() -> None:

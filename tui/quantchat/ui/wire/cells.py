@@ -61,7 +61,8 @@ class Row:
         else:
             graphemes = graphemes_of(text)
             if graphemes.lead and x > 0:
-                self.chars[x - 1] = (self.chars[x - 1] or " ") + graphemes.lead
+                before = x - 2 if x > 1 and self.chars[x - 1] == "" else x - 1
+                self.chars[before] = (self.chars[before] or " ") + graphemes.lead
             self.odd = self.odd or graphemes.odd
             cells, length = graphemes.cells, len(graphemes.cells)
         room = len(self.chars) - x
