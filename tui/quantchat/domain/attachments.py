@@ -23,8 +23,8 @@ import msgspec
 from quantchat.domain.text import clean
 
 _NUMBERED = re.compile(r"\[(?:paste|file) (\d{1,18}): ")
-_TOKEN = r"\[(?:paste (\d{1,18}): |file (\d{1,18}): ([^\n]+), )\d+ (?:lines?|characters?)\]"
-_OPENING = re.compile(rf"^{_TOKEN}\n(`{{3,}})[^`\n]*\n", re.MULTILINE)
+_FORM = r"\[(?:paste (\d{1,18}): |file (\d{1,18}): ([^\n]+), )\d+ (?:lines?|characters?)\]"
+_OPENING = re.compile(rf"^{_FORM}\n(`{{3,}})[^`\n]*\n", re.MULTILINE)
 _LANGUAGES = {
     "bash": "sh bash zsh",
     "c": "c h",
