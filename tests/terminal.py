@@ -116,9 +116,6 @@ class Terminal:
 
     def resize(self, columns: int, lines: int) -> None:
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        if b"\x1b[?2048h" in self.raw:
-            # A terminal that was asked to reports its size in band, and Textual then looks at no signal any more.
-            self.write(f"\x1b[48;{lines};{columns};{lines * 16};{columns * 8}t".encode())
         self.screen.resize(lines, columns)
         if b"\x1b[?2048h" in self.raw:
             # Who asked for reports of the size in the input listens to nothing else.
