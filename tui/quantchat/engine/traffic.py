@@ -59,7 +59,7 @@ class _Copy:
             self._target.copy_(self._source)
             if self._cuda:
                 torch.cuda.synchronize(self._source.device)
-            return 2 * self._source.numel() / (time.perf_counter() - begun)
+            return 2 * int(self._source.numel()) / (time.perf_counter() - begun)
         finally:
             torch.set_num_threads(threads)
 

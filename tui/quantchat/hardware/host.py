@@ -42,6 +42,16 @@ def process_bytes(pid: int) -> int | None:
     return total + sum(_resident(child) for child in children)
 
 
+def peak_process_bytes(pid: int) -> int | None:
+    """Return the most resident bytes that a process ever held; None where the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8") as status:
+            peak = next(line for line in status if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return None
+    return int(peak.split()[1]) * 1024
+
+
 def _resident(process: psutil.Process) -> int:
     import psutil
 

@@ -95,12 +95,14 @@ class Library:
         models_dirs: Sequence[Path] = (),
         kernel: str | None = None,
         device: str | None = None,
+        decoding: protocol.Decoding = "auto",
         engine_factory: EngineFactory | None = None,
     ) -> None:
         self._listen = listener
         self._models_dirs = tuple(models_dirs)
         self._kernel = kernel
         self._device = device
+        self._decoding = decoding
         self._engine_factory = engine_factory or _client
         self._engine: Engine | None = None
         self._touched = False
@@ -172,7 +174,13 @@ class Library:
                 await self._ensure_engine()
                 self._touched = True
                 self._send(
-                    protocol.Load(request=request, model=model, device=self._device, kernel=kernel or self._kernel)
+                    protocol.Load(
+                        request=request,
+                        model=model,
+                        device=self._device,
+                        kernel=kernel or self._kernel,
+                        decoding=self._decoding,
+                    )
                 )
             except EngineError:
                 self._clear_load()
