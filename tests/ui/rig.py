@@ -24,6 +24,7 @@ from unit.catalog.model_folders import make_gptq
 SCRIPTED_ENGINE = Path(__file__).resolve().parents[1] / "scripted_engine.py"
 PATIENCE = 20.0
 SIZES = [(80, 24), (200, 50)]
+SLOW: dict[str, object] = {"answers": [{"match": "slow", "text": "word " * 400, "tokens_per_second": 50}]}
 
 
 class Rig:
@@ -64,6 +65,12 @@ class Rig:
         self.chat.prompt.load(text)
         self.chat.prompt.focus()
         await self.pilot.press("enter")
+
+    async def begin_slow(self) -> None:
+        """Load a model and wait until the long answer of `SLOW` streams."""
+        await self.load()
+        await self.ask("be slow")
+        await self.until(lambda: self.chat.own_turn and self.chat.own_turn.tokens > 2, "a streaming answer")
 
     async def answered(self, count: int = 1) -> list[Message]:
         """Wait until this session has so many finished answers."""

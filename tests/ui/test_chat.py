@@ -11,18 +11,9 @@ from quantchat.services.library import Phase
 from quantchat.ui.screens.dialogs import ConfirmScreen, ErrorScreen, TitleScreen
 from quantchat.ui.screens.help import HelpScreen
 from quantchat.ui.widgets.rows import RowList
-from ui.rig import SIZES, Rig, running
-
-SLOW = {"answers": [{"match": "slow", "text": "word " * 400, "tokens_per_second": 50}]}
+from ui.rig import SIZES, SLOW, running
 
 Patch = pytest.MonkeyPatch
-
-
-async def begin_slow(rig: Rig) -> None:
-    """Load a model and wait until a long answer streams."""
-    await rig.load()
-    await rig.ask("be slow")
-    await rig.until(lambda: rig.chat.own_turn and rig.chat.own_turn.tokens > 2, "a streaming answer")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -41,7 +32,7 @@ async def test_a_prompt_is_answered(tmp_path: Path, monkeypatch: Patch, size: tu
 @pytest.mark.parametrize("key", ["escape", "ctrl+c"])
 async def test_stop_keeps_the_text_and_does_not_quit(tmp_path: Path, monkeypatch: Patch, key: str) -> None:
     async with running(tmp_path, monkeypatch, SLOW) as rig:
-        await begin_slow(rig)
+        await rig.begin_slow()
         await rig.pilot.press(key)
         (answer,) = await rig.answered()
         assert answer.finish == "stopped"
@@ -51,7 +42,7 @@ async def test_stop_keeps_the_text_and_does_not_quit(tmp_path: Path, monkeypatch
 
 async def test_a_prompt_sent_while_busy_waits_in_sight_and_then_runs(tmp_path: Path, monkeypatch: Patch) -> None:
     async with running(tmp_path, monkeypatch, SLOW) as rig:
-        await begin_slow(rig)
+        await rig.begin_slow()
         await rig.ask("second question")
         assert rig.chat.session.queued == ["second question"]
         await rig.until(lambda: "1 more waiting" in rig.line("activity"))
@@ -65,7 +56,7 @@ async def test_a_prompt_sent_while_busy_waits_in_sight_and_then_runs(tmp_path: P
 
 async def test_a_waiting_prompt_can_be_taken_back(tmp_path: Path, monkeypatch: Patch) -> None:
     async with running(tmp_path, monkeypatch, SLOW) as rig:
-        await begin_slow(rig)
+        await rig.begin_slow()
         await rig.pilot.press("ctrl+n")
         await rig.ask("from another session")
         await rig.until(lambda: "behind another session" in rig.line("activity"))
@@ -77,7 +68,7 @@ async def test_a_waiting_prompt_can_be_taken_back(tmp_path: Path, monkeypatch: P
 
 async def test_switching_away_leaves_an_answer_streaming(tmp_path: Path, monkeypatch: Patch) -> None:
     async with running(tmp_path, monkeypatch, SLOW) as rig:
-        await begin_slow(rig)
+        await rig.begin_slow()
         first = rig.chat.session
         await rig.pilot.press("ctrl+n")
         await rig.until(lambda: rig.chat.session is not first)
@@ -200,7 +191,7 @@ async def test_unload_ends_the_engine_process(tmp_path: Path, monkeypatch: Patch
 
 async def test_switching_models_stops_the_answer_and_keeps_it(tmp_path: Path, monkeypatch: Patch) -> None:
     async with running(tmp_path, monkeypatch, SLOW) as rig:
-        await begin_slow(rig)
+        await rig.begin_slow()
         await rig.load("beta")
         (answer,) = await rig.answered()
         assert answer.finish == "stopped"
@@ -246,7 +237,7 @@ async def test_the_sidebar_lies_over_a_narrow_screen(tmp_path: Path, monkeypatch
 
 async def test_a_crash_gives_the_partial_answer_back(tmp_path: Path, monkeypatch: Patch) -> None:
     async with running(tmp_path, monkeypatch, SLOW) as rig:
-        await begin_slow(rig)
+        await rig.begin_slow()
         session = rig.chat.session
         folder = tmp_path / "home" / "data" / "sessions"
         await rig.until(lambda: "word" in (folder / f"{session.id}.journal").read_text())

@@ -14,7 +14,7 @@ from quantchat.store.locks import SessionLocks
 from quantchat.store.sessions import SessionStore
 from quantchat.ui.screens.dialogs import ConfirmScreen
 from quantchat.ui.status import status_line
-from ui.rig import SIZES, Rig, running
+from ui.rig import SIZES, SLOW, Rig, running
 from unit.catalog.model_folders import make_gptq
 
 Patch = pytest.MonkeyPatch
@@ -109,11 +109,8 @@ async def test_the_delete_key_in_the_session_list_asks(tmp_path: Path, monkeypat
 
 
 async def test_a_new_session_that_waits_stands_in_the_list(tmp_path: Path, monkeypatch: Patch) -> None:
-    slow = {"answers": [{"match": "slow", "text": "word " * 400, "tokens_per_second": 50}]}
-    async with running(tmp_path, monkeypatch, slow) as rig:
-        await rig.load()
-        await rig.ask("be slow")
-        await rig.until(lambda: rig.chat.own_turn, "a streaming answer")
+    async with running(tmp_path, monkeypatch, SLOW) as rig:
+        await rig.begin_slow()
         await rig.pilot.press("ctrl+n")
         await rig.ask("second")
         waiting = rig.chat.session.id

@@ -16,7 +16,7 @@ from quantchat.store.sessions import SessionStore
 from quantchat.ui.screens.actions import drafts
 from quantchat.ui.screens.help import HelpScreen
 from quantchat.ui.widgets.completion import CompletionList
-from ui.rig import SIZES, Rig, running
+from ui.rig import SIZES, SLOW, Rig, running
 
 Patch = pytest.MonkeyPatch
 LONG = "\n".join(f"line {number}\tend" for number in range(50))
@@ -121,11 +121,8 @@ async def test_a_row_can_be_clicked(tmp_path: Path, monkeypatch: Patch) -> None:
 
 
 async def test_esc_closes_the_list_and_not_the_answer(tmp_path: Path, monkeypatch: Patch) -> None:
-    slow = {"answers": [{"match": "slow", "text": "word " * 400, "tokens_per_second": 50}]}
-    async with running(tmp_path, monkeypatch, slow) as rig:
-        await rig.load()
-        await rig.ask("be slow")
-        await rig.until(lambda: rig.chat.own_turn, "a streaming answer")
+    async with running(tmp_path, monkeypatch, SLOW) as rig:
+        await rig.begin_slow()
         await typed(rig, "/he")
         await rig.pilot.press("escape")
         await rig.until(lambda: not offered(rig))
@@ -390,11 +387,8 @@ async def test_a_question_that_begins_with_a_path_is_kept_like_any_other(
 async def test_a_prompt_taken_back_stands_behind_what_is_written(
     tmp_path: Path, monkeypatch: Patch, quick: None
 ) -> None:
-    slow = {"answers": [{"match": "slow", "text": "word " * 400, "tokens_per_second": 50}]}
-    async with running(tmp_path, monkeypatch, slow) as rig:
-        await rig.load()
-        await rig.ask("be slow")
-        await rig.until(lambda: rig.chat.own_turn, "a streaming answer")
+    async with running(tmp_path, monkeypatch, SLOW) as rig:
+        await rig.begin_slow()
         await rig.pilot.press("ctrl+n")
         await rig.ask("waiting")
         await typed(rig, "meanwhile")
