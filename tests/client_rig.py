@@ -13,7 +13,7 @@ from quantchat.domain.chat import ChatMessage
 from quantchat.domain.generation import SamplingSettings
 from quantchat.domain.models import ModelInfo
 from quantchat.engine.client import EngineClient, EngineExited
-from quantchat.engine.protocol import Event, Failed, Finished, Generate, Load, Loaded, Ready
+from quantchat.engine.protocol import Event, Failed, Finished, Generate, Load, Loaded, Partial, Ready
 
 SCRIPTED_ENGINE = Path(__file__).resolve().parent / "scripted_engine.py"
 PATIENCE = 20.0
@@ -61,10 +61,19 @@ class ClientRig:
         self.client.send(Load(request=request, model=ModelInfo(path="/models/tiny", name="tiny")))
         await self.wait_for(Loaded, lambda event: event.request == request)
 
-    def ask(self, turn: str, prompt: str, max_new_tokens: int = 100_000) -> None:
+    def ask(
+        self,
+        turn: str,
+        prompt: str,
+        max_new_tokens: int = 100_000,
+        *,
+        session: str = "chat",
+        resume: Partial | None = None,
+    ) -> None:
         """Send a prompt."""
         sampling = SamplingSettings(max_new_tokens=max_new_tokens)
-        self.client.send(Generate(turn=turn, messages=[ChatMessage("user", prompt)], sampling=sampling))
+        messages = [ChatMessage("user", prompt)]
+        self.client.send(Generate(turn=turn, messages=messages, sampling=sampling, session=session, resume=resume))
 
     def of_turn(self, turn: str) -> list[Event | EngineExited]:
         """Everything that was reported about one turn."""

@@ -11,33 +11,31 @@ variable `QUANTCHAT_SCRIPT` names a JSON file with any of:
                          "text", "thinking", "tokens_per_second": 0 for as fast as it goes, "prefill_seconds",
                          "fast_tokens": so many come as fast as they go, "token_characters": 0 for words as tokens,
                          "reason": "stop", "fail": error as above, "crash_after_tokens": n}
+    window              tokens of the context window, in place of the model's
+    warm                [4, 2]: so many sessions' caches stay on the device, so many more in host memory
     ignore_shutdown     neither `Shutdown` nor SIGTERM ends it
     noise               text for stderr at the start
     garbage             text that is written to the protocol's pipe after `Ready`
     unload_freed        bytes that `Unloaded` names
 
-Without a script every prompt is echoed, one word per token, at 50 tokens per second.
+Without a script every prompt is echoed, one word per token, at 50 tokens per second. Turns of different sessions run
+side by side; an answer that goes on says the rest of its text.
 """
 
 from __future__ import annotations
 
 import os
 import queue
-import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
-
-import msgspec
+from collections.abc import Sequence
 
 from quantchat.domain.chat import ChatMessage
 from quantchat.domain.generation import FinishReason, SamplingOverrides, TurnStatistics
 from quantchat.engine.frames import FrameDecoder, command_decoder, encode_frame
 from quantchat.engine.protocol import (
-    Channel,
     Command,
     CountTokens,
     Delta,
@@ -46,6 +44,7 @@ from quantchat.engine.protocol import (
     Event,
     Failed,
     Finished,
+    Forget,
     Generate,
     JobFailed,
     JobFinished,
@@ -69,72 +68,33 @@ from quantchat.engine.protocol import (
     TokenCount,
     Unload,
     Unloaded,
+    Warm,
 )
 from quantchat.errors import ErrorReport
+from scripted_answers import (
+    TOKEN_BYTES,
+    WINDOW,
+    Answer,
+    Caches,
+    Script,
+    dropped,
+    prompt_of,
+    read_script,
+    rendered,
+    speech,
+    tokens_of,
+    without,
+)
+
+__all__ = ["CRASH", "tokens_of"]
 
 CRASH = 70
 PREFILL_CHUNK = 64
 PROGRESS_STEPS = 5
 
 
-class LoadScript(msgspec.Struct, forbid_unknown_fields=True):
-    stages: tuple[str, ...] = ("reading weights", "building kernel", "warming up")
-    seconds: float = 0.05
-    fail: ErrorReport | None = None
-    next_kernel: str | None = None
-    crash: bool = False
-
-
-class Answer(msgspec.Struct, forbid_unknown_fields=True):
-    match: str | None = None
-    text: str | None = None
-    thinking: str = ""
-    tokens_per_second: float = 50.0
-    fast_tokens: int = 0
-    token_characters: int = 0
-    prefill_seconds: float = 0.0
-    reason: FinishReason = "stop"
-    fail: ErrorReport | None = None
-    crash_after_tokens: int | None = None
-
-
-class Script(msgspec.Struct, forbid_unknown_fields=True):
-    ready_delay: float = 0.0
-    exit_at_start: int | None = None
-    load: LoadScript = msgspec.field(default_factory=LoadScript)
-    answers: list[Answer] = []
-    ignore_shutdown: bool = False
-    noise: str = ""
-    garbage: str = ""
-    unload_freed: int = 93 * 1024**2
-
-    def answer_to(self, prompt: str) -> Answer:
-        return next((a for a in self.answers if a.match is None or a.match in prompt), Answer())
-
-
-def read_script() -> Script:
-    path = os.environ.get("QUANTCHAT_SCRIPT")
-    return msgspec.json.decode(Path(path).read_bytes(), type=Script) if path else Script()
-
-
-def tokens_of(text: str, characters: int = 0) -> list[str]:
-    """Cut a text into tokens that join to the same text: so many characters, or a word with the space before it."""
-    if characters:
-        return [text[start : start + characters] for start in range(0, len(text), characters)]
-    return re.findall(r"\s*\S+|\s+$", text)
-
-
-def count(messages: list[ChatMessage]) -> int:
-    return sum(len(tokens_of(message.content)) + 2 for message in messages)
-
-
-def rendered(messages: list[ChatMessage]) -> str:
-    turns = "".join(f"<|im_start|>{message.role}\n{message.content}<|im_end|>\n" for message in messages)
-    return turns + "<|im_start|>assistant\n"
-
-
 class ScriptedEngine:
-    """Reads commands in the main thread; loads, answers and does jobs in one worker thread, as the engine does."""
+    """Reads commands in the main thread; loads and jobs take one worker thread, each answer one of its own."""
 
     def __init__(self, script: Script, commands: int, events: int) -> None:
         self._script = script
@@ -142,9 +102,13 @@ class ScriptedEngine:
         self._events = events
         self._write_lock = threading.Lock()
         self._work: queue.SimpleQueue[Load | Unload | Generate | Quantize | Dequantize | Evaluate] = queue.SimpleQueue()
-        self._generating: str | None = None
+        self._answering: set[str] = set()
+        self._turns: list[threading.Thread] = []
         self._stopped: dict[str, threading.Event] = {}
         self._model: Load | None = None
+        self._caches = Caches(*script.warm)
+        self._caches_lock = threading.Lock()
+        self._told: Warm = Warm()
 
     def run(self) -> None:
         if self._script.noise:
@@ -186,15 +150,28 @@ class ScriptedEngine:
                 self._measure(command)
             case Generate():
                 self._accept(command)
+            case Forget(session=session):
+                with self._caches_lock:
+                    self._caches.forget(session)
+                self._tell_warm()
             case _:
                 self._enqueue(command)
 
     def _measure(self, command: CountTokens | RenderPrompt) -> None:
-        tokens = count(command.messages)
         if isinstance(command, CountTokens):
-            self.emit(TokenCount(request=command.request, tokens=tokens, window=2048))
+            window = self._window()
+            gone = dropped(command.messages, window, command.reserve)
+            tokens = len(prompt_of(without(command.messages, gone)))
+            self.emit(
+                TokenCount(request=command.request, tokens=tokens, window=window, dropped=gone, reserve=command.reserve)
+            )
         else:
+            tokens = len(prompt_of(command.messages))
             self.emit(RenderedPrompt(request=command.request, text=rendered(command.messages), tokens=tokens))
+
+    def _window(self) -> int:
+        model = self._model.model.context_window if self._model is not None else None
+        return self._script.window or model or WINDOW
 
     def _enqueue(self, command: Load | Unload | Quantize | Dequantize | Evaluate) -> None:
         if isinstance(command, Load | Unload):
@@ -205,11 +182,11 @@ class ScriptedEngine:
         self._work.put(command)
 
     def _accept(self, command: Generate) -> None:
-        if self._generating is not None:
-            error = ErrorReport(code="busy", title="The engine is busy", detail="Another answer is being written.")
+        if command.session and command.session in self._answering:
+            error = ErrorReport(code="busy", title="The session is busy", detail="Its last answer is being written.")
             self.emit(Failed(turn=command.turn, error=error))
             return
-        self._generating = command.turn
+        self._answering.add(command.session)
         self._stopped[command.turn] = threading.Event()
         self._work.put(command)
 
@@ -217,19 +194,41 @@ class ScriptedEngine:
         while True:
             match self._work.get():
                 case Load() as load:
+                    self._end_turns()
                     self._load(load)
                 case Unload(request=request):
+                    self._end_turns()
                     self._unload(request)
                 case Generate() as generate:
-                    end = self._generate(generate)
-                    # Free before the last event goes out: the next Generate may follow it at once.
-                    self._stopped.pop(generate.turn)
-                    self._generating = None
-                    self.emit(end)
+                    turn = threading.Thread(target=self._answer, args=[generate], daemon=True)
+                    self._turns.append(turn)
+                    turn.start()
                 case Quantize() | Dequantize() | Evaluate() as job:
                     outcome = self._run_job(job)
                     self._stopped.pop(job.job)
                     self.emit(outcome)
+
+    def _end_turns(self) -> None:
+        for turn in self._turns:
+            turn.join()
+        self._turns.clear()
+        self._caches.clear()
+        self._tell_warm()
+
+    def _answer(self, command: Generate) -> None:
+        end = self._generate(command)
+        # Free before the last event goes out: the next Generate may follow it at once.
+        self._stopped.pop(command.turn)
+        self._answering.discard(command.session)
+        self._tell_warm()
+        self.emit(end)
+
+    def _tell_warm(self) -> None:
+        with self._caches_lock:
+            warm = Warm(sessions=self._caches.listing())
+            if warm != self._told:
+                self._told = warm
+                self.emit(warm)
 
     def _load(self, load: Load) -> None:
         script = self._script.load
@@ -265,8 +264,9 @@ class ScriptedEngine:
             layers={"TorchAtenLinear": layers, "Linear": 1},
             weight_bytes=model.weight_bytes or 93 * 1024**2,
             device_bytes=model.weight_bytes or 93 * 1024**2,
-            context_window=model.context_window or 2048,
+            context_window=self._script.window or model.context_window or WINDOW,
             recommended=SamplingOverrides(),
+            kv_token_bytes=TOKEN_BYTES,
             seconds=dict.fromkeys(self._script.load.stages, self._script.load.seconds),
         )
 
@@ -281,51 +281,68 @@ class ScriptedEngine:
     def _generate(self, command: Generate) -> Finished | Failed:
         if self._model is None:
             return Failed(turn=command.turn, error=ErrorReport(code="no-model", title="No model is loaded"))
-        prompt = command.messages[-1].content
-        answer = self._script.answer_to(prompt)
+        question = command.messages[-1].content
+        answer = self._script.answer_to(question)
+        gone = dropped(command.messages, self._window(), command.sampling.max_new_tokens)
+        prompt = self._prompt(without(command.messages, gone), command)
         start = time.monotonic()
-        prompt_tokens = self._prefill(command, answer)
+        reused = self._prefill(command, answer, prompt, gone)
         first = time.monotonic()
-        made, reason = self._stream(command, answer, prompt)
+        made, reason = self._stream(command, answer, question)
+        self._keep(command, prompt + made)
         if answer.fail and reason != "stopped":
             return Failed(turn=command.turn, error=answer.fail)
         statistics = TurnStatistics(
-            prompt_tokens=prompt_tokens,
-            new_tokens=made,
+            prompt_tokens=len(prompt),
+            new_tokens=len(made),
             prefill_seconds=first - start,
             decode_seconds=time.monotonic() - first,
             seed=command.sampling.seed,
+            reused_tokens=reused,
         )
         return Finished(turn=command.turn, reason=reason, statistics=statistics)
 
-    def _prefill(self, command: Generate, answer: Answer) -> int:
-        total = count(command.messages)
-        stopped = self._stopped[command.turn]
-        for done in [*range(PREFILL_CHUNK, total, PREFILL_CHUNK), total]:
-            if stopped.wait(answer.prefill_seconds * min(PREFILL_CHUNK, total) / total):
-                break
-            self.emit(Prefill(turn=command.turn, done=done, total=total))
-        return total
+    def _prompt(self, messages: Sequence[ChatMessage], command: Generate) -> list[str]:
+        begun = command.resume
+        return prompt_of(messages) + (["<assistant>", *tokens_of(begun.text)] if begun else ["<assistant>"])
 
-    def _stream(self, command: Generate, answer: Answer, prompt: str) -> tuple[int, FinishReason]:
-        """Send the answer token by token; return how many and why it ended."""
+    def _keep(self, command: Generate, tokens: list[str]) -> None:
+        if command.session:
+            with self._caches_lock:
+                self._caches.keep(command.session, tokens)
+
+    def _prefill(self, command: Generate, answer: Answer, prompt: list[str], gone: int) -> int:
+        """Read the prompt in steps; return how much of it was there already."""
+        with self._caches_lock:
+            reused = self._caches.reuse(command, prompt)
+        total = len(prompt)
+        stopped = self._stopped[command.turn]
+        pause = answer.prefill_seconds * min(PREFILL_CHUNK, total) / total
+        for done in [*range(reused + PREFILL_CHUNK, total, PREFILL_CHUNK), total]:
+            if stopped.wait(pause):
+                break
+            self.emit(Prefill(turn=command.turn, done=done, total=total, reused=reused, dropped=gone))
+        return reused
+
+    def _stream(self, command: Generate, answer: Answer, prompt: str) -> tuple[list[str], FinishReason]:
+        """Send the answer token by token; return them and why it ended."""
         stopped = self._stopped[command.turn]
         start = time.monotonic()
         interval = 1 / answer.tokens_per_second if answer.tokens_per_second else 0.0
-        made = 0
-        for channel, token in speech(answer, prompt):
-            if made == answer.fast_tokens:
-                start = time.monotonic() - made * interval
-            due = start + made * interval if made >= answer.fast_tokens else 0.0
+        made: list[str] = []
+        for channel, token in speech(answer, prompt, command.resume):
+            if len(made) == answer.fast_tokens:
+                start = time.monotonic() - len(made) * interval
+            due = start + len(made) * interval if len(made) >= answer.fast_tokens else 0.0
             if stopped.wait(max(0.0, due - time.monotonic())):
                 return made, "stopped"
-            if made == answer.crash_after_tokens:
+            if len(made) == answer.crash_after_tokens:
                 self._crash()
-            made += 1
-            self.emit(Delta(turn=command.turn, text=token, channel=channel, tokens=made))
-            if made >= command.sampling.max_new_tokens:
+            made.append(token)
+            self.emit(Delta(turn=command.turn, text=token, channel=channel, tokens=len(made)))
+            if len(made) >= command.sampling.max_new_tokens:
                 return made, "length"
-        if made == answer.crash_after_tokens:
+        if len(made) == answer.crash_after_tokens:
             self._crash()
         return made, answer.reason
 
@@ -342,13 +359,6 @@ class ScriptedEngine:
     def _crash(self) -> None:
         print("scripted engine: \x1b[31mFatal\x1b[0m crash as told", file=sys.stderr, flush=True)
         os._exit(CRASH)
-
-
-def speech(answer: Answer, prompt: str) -> Iterator[tuple[Channel, str]]:
-    """The tokens of an answer; without a text of its own it repeats the prompt."""
-    text = f"You said: {prompt}" if answer.text is None else answer.text
-    yield from (("thinking", token) for token in tokens_of(answer.thinking, answer.token_characters))
-    yield from (("answer", token) for token in tokens_of(text, answer.token_characters))
 
 
 def main() -> None:
