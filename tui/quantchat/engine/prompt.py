@@ -8,6 +8,11 @@ from typing import Any
 import msgspec
 
 from quantchat.domain.chat import ChatMessage
+from quantchat.domain.thinking import Tag
+from quantchat.engine.protocol import Partial
+from quantchat.engine.spoken import Spoken as Spoken
+from quantchat.engine.spoken import splice
+from quantchat.engine.thinking import beginning, opened_by
 from quantchat.errors import GenerationError
 
 OWN = "model"
@@ -20,10 +25,17 @@ CHATML_END = "<|im_end|>"
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """A rendered conversation: the exact text and its token ids."""
+    """A rendered conversation: the exact text and its token ids.
+
+    Attributes:
+        opened: The tag that the template has written where the answer starts.
+        begun: The ids at the end that are the beginning of the answer, when it goes on.
+    """
 
     text: str
     ids: list[int]
+    opened: Tag | None = None
+    begun: int = 0
 
 
 def template_name(tokenizer: Any) -> str:
@@ -31,28 +43,56 @@ def template_name(tokenizer: Any) -> str:
     return OWN if getattr(tokenizer, "chat_template", None) else FALLBACK
 
 
-def render(tokenizer: Any, messages: Sequence[ChatMessage]) -> Prompt:
-    """Render a conversation up to where the answer starts.
+def render(
+    tokenizer: Any,
+    messages: Sequence[ChatMessage],
+    spoken: Spoken | None = None,
+    resume: Partial | None = None,
+    *,
+    session: str = "",
+) -> Prompt:
+    """Render a conversation up to where the answer starts, or to where its beginning breaks off.
 
-    A template that refuses a role gets the same words in a form that it accepts.
+    A template that refuses a role gets the same words in a form that it accepts. The ids depend on the conversation
+    and on what was sampled in the session, on nothing else.
 
     Raises:
         GenerationError: if the template takes none of the forms.
     """
-    text = render_text(tokenizer, messages)
+    text, rows = _rendered(tokenizer, messages)
+    opened = opened_by(text, messages)
+    if spoken is not None and session and getattr(tokenizer, "is_fast", False):
+        ids = splice(tokenizer, text, rows, lambda answer: spoken.answer(session, answer))
+    else:
+        ids = _tokenize(tokenizer, text)
+    if resume is None:
+        return Prompt(text, ids, opened)
+    words = beginning(tokenizer, opened, resume)
+    # By itself, as the first token of an answer reads otherwise than one that goes on.
+    begun = (spoken.partial(session, resume) if spoken is not None else []) or _tokenize(tokenizer, words)
+    return Prompt(text + words, ids + begun, opened, len(begun))
+
+
+def _tokenize(tokenizer: Any, text: str) -> list[int]:
     # The template writes the special tokens itself; adding them again would double the start token.
     ids = tokenizer(text, add_special_tokens=False, return_token_type_ids=False)["input_ids"]
-    return Prompt(text, [int(token) for token in ids])
+    return [int(token) for token in ids]
 
 
 def render_text(tokenizer: Any, messages: Sequence[ChatMessage]) -> str:
     """Render to text, trying the forms of `FORMS` in their order."""
+    return _rendered(tokenizer, messages)[0]
+
+
+def _rendered(tokenizer: Any, messages: Sequence[ChatMessage]) -> tuple[str, list[ChatMessage]]:
+    """Render to text; return it with the messages in the form that the template took."""
     from jinja2 import TemplateError
 
     refusal: Exception | None = None
     for form in FORMS:
+        rows = form(messages)
         try:
-            return _apply(tokenizer, form(messages))
+            return _apply(tokenizer, rows), rows
         except (TemplateError, ValueError, TypeError, KeyError) as error:
             refusal = refusal or error
     raise GenerationError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from quantchat.domain.chat import ChatMessage
-from quantchat.domain.thinking import PAIRS, TAGS, Channel, Piece, Tag, ThinkingSplitter
-from quantchat.engine.decode import StopStrings
+from quantchat.domain.thinking import HARMONY, PAIRS, SOLAR, TAGS, Channel, Piece, Tag, ThinkingSplitter
+from quantchat.engine.decode import StopStrings, TextDecoder
+from quantchat.engine.protocol import Partial
 
 _BY_THEMSELVES = tuple(token for tag in PAIRS for token in (tag.text, tag.closer))
 _FAMILIES = (
@@ -47,6 +49,46 @@ def opened_by(prompt: str, messages: Sequence[ChatMessage]) -> Tag | None:
     return tag if end.count(tag.text) > sum(message.content.count(tag.text) for message in messages) else None
 
 
+def beginning(tokenizer: Any, opened: Tag | None, partial: Partial) -> str:
+    """Write the beginning of an answer as the model would have: what it thought in its own tags, then its words.
+
+    Args:
+        opened: The tag at the end of the prompt, as by `opened_by`.
+    """
+    tag = opened or _own_tag(tokenizer)
+    manner = _manner(tag)
+    if opened is None and not partial.thinking:
+        return manner.answer + partial.text
+    opener = "" if opened else manner.opener
+    return opener + partial.thinking + (manner.closer + partial.text if partial.text else "")
+
+
+class _Manner(NamedTuple):
+    """How a model writes its thinking: what stands before it, between it and the answer, and before a lone answer."""
+
+    opener: str
+    closer: str
+    answer: str = ""
+
+
+def _manner(tag: Tag) -> _Manner:
+    for start, thinking, *_, answer in (HARMONY, SOLAR):
+        if tag.text == thinking.text:
+            return _Manner(tag.text, tag.closer + start.text + answer.text, answer.text)
+    if tag.text[0] == "<" and tag.text[1].isalpha():
+        return _Manner(f"{tag.text}\n", f"\n{tag.closer}\n\n")
+    return _Manner(tag.text, tag.closer)
+
+
+def _own_tag(tokenizer: Any) -> Tag:
+    """The tag that the model's chat template or vocabulary names; the most common one without any."""
+    template = str(getattr(tokenizer, "chat_template", None) or "")
+    tags = [tag for tag in TAGS if tag.channel == "thinking"]
+    named = (tag for tag in tags if tag.text in template and tag.closer in template)
+    known = (tag for tag in tags if _special_id(tokenizer, tag.text) is not None)
+    return next(named, None) or next(known, PAIRS[0])
+
+
 class Speech:
     """What a model says, on its way out: cut into channels, ended by stop strings.
 
@@ -64,7 +106,21 @@ class Speech:
             "thinking": StopStrings(templates),
         }
         self._channel: Channel = "answer"
+        self._shown: list[Piece] = []
         self.hit = False
+
+    def prime(self, decoder: TextDecoder, markers: Mapping[int, str], ids: Iterable[int]) -> None:
+        """Take the tokens of an answer that goes on, from its first: what they said was shown and comes out no more.
+
+        The decoder is left where the answer broke off; tags and stop strings count across that place.
+        """
+        for token in ids:
+            marker = markers.get(token)
+            self.feed(decoder.step(token)) if marker is None else self.mark(marker)
+            if self.hit:
+                # A stop string that the user has set since.
+                self.hit = self._stops["answer"].hit = self._stops["thinking"].hit = False
+        self._shown = copy.deepcopy(self).flush()
 
     def feed(self, text: str) -> list[Piece]:
         """Take decoded text and return what can be shown."""
@@ -76,7 +132,7 @@ class Speech:
 
     def flush(self) -> list[Piece]:
         """Return what was held back, when nothing follows."""
-        return self._pass_on(self._splitter.flush()) + self._release()
+        return self._pass_on(self._splitter.flush()) + self._news(self._release())
 
     def _pass_on(self, pieces: list[Piece]) -> list[Piece]:
         shown: list[Piece] = []
@@ -87,8 +143,27 @@ class Speech:
             if not self.hit and (passed := self._stops[channel].feed(text)):
                 shown.append((channel, passed))
             self.hit = self.hit or self._stops[channel].hit
-        return shown
+        return self._news(shown)
 
     def _release(self) -> list[Piece]:
         held = "" if self.hit else self._stops[self._channel].flush()
         return [(self._channel, held)] if held else []
+
+    def _news(self, pieces: list[Piece]) -> list[Piece]:
+        """Leave out what was held back where the answer broke off, and was shown then."""
+        if not self._shown:
+            return pieces
+        return [(channel, new) for channel, text in pieces if (new := self._new(channel, text))]
+
+    def _new(self, channel: Channel, text: str) -> str:
+        while text and self._shown:
+            where, shown = self._shown.pop(0)
+            if where != channel or not (text.startswith(shown) or shown.startswith(text)):
+                # It was part of a tag after all.
+                self._shown.clear()
+            elif len(text) < len(shown):
+                self._shown.insert(0, (where, shown[len(text) :]))
+                text = ""
+            else:
+                text = text[len(shown) :]
+        return text
