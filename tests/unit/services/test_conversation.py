@@ -63,13 +63,17 @@ class RecordingEngine:
 class Bench:
     """Archive, library and conversation with a loaded model."""
 
-    def __init__(self, archive: Archive | None = None) -> None:
+    def __init__(self, archive: Archive | None = None, *, parallel_turns: int = 1) -> None:
         self.facts: list[Fact] = []
         self.engines: list[RecordingEngine] = []
         self.archive = archive or Archive(self.facts.append)
         self.library = Library(self.facts.append, engine_factory=self._engine)
         self.conversation = Conversation(
-            self.archive, self.library, self.facts.append, sampling=SamplingOverrides(top_k=7)
+            self.archive,
+            self.library,
+            self.facts.append,
+            sampling=SamplingOverrides(top_k=7),
+            parallel_turns=parallel_turns,
         )
 
     def _engine(self, on_event: Callable[[p.Event | EngineExited], None]) -> RecordingEngine:
@@ -116,7 +120,7 @@ async def test_late_events_and_events_of_other_turns_are_dropped(bench: Bench) -
     await bench.archive.close()
 
 
-async def test_only_one_turn_is_sent_at_a_time(bench: Bench) -> None:
+async def test_no_more_turns_are_sent_than_the_settings_allow(bench: Bench) -> None:
     first, turn = await asked(bench)
     second = bench.archive.new()
     bench.conversation.send(second.id, "me too")
@@ -124,8 +128,7 @@ async def test_only_one_turn_is_sent_at_a_time(bench: Bench) -> None:
     assert len(bench.engine.turns()) == 1
     bench.finish(turn.turn)
     assert len(bench.engine.turns()) == 2
-    assert bench.conversation.active is not None
-    assert bench.conversation.active.session is second
+    assert bench.conversation.streaming == {second.id}
     bench.finish(bench.engine.turns()[-1].turn)
     assert [message.content for message in bench.engine.turns()[-1].messages if message.role == "user"] == [
         "why",
@@ -164,7 +167,7 @@ def think(bench: Bench, turn: str, *pieces: tuple[str, str]) -> None:
 async def test_thinking_and_answer_are_kept_apart(bench: Bench) -> None:
     session, turn = await asked(bench)
     think(bench, turn.turn, ("thinking", "It "), ("thinking", "sorts."), ("answer", "By "), ("answer", "column."))
-    active = bench.conversation.active
+    active = bench.conversation.turn_of(session.id)
     assert active is not None
     assert (active.text, active.thinking, active.tokens) == ("By column.", "It sorts.", 4)
     arrived = [(fact.channel, fact.text) for fact in bench.facts if isinstance(fact, TextArrived)]
@@ -368,8 +371,7 @@ async def test_after_deleting_a_streaming_session_the_next_turn_waits_for_the_en
     await bench.archive.delete(session.id)
     assert len(bench.engine.turns()) == 1
     bench.finish(turn.turn, "stopped")
-    assert bench.conversation.active is not None
-    assert bench.conversation.active.session is other
+    assert bench.conversation.streaming == {other.id}
     bench.conversation.finish_now()
     await bench.archive.close()
     assert not SessionStore().path(session.id).exists()

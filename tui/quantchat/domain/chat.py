@@ -33,13 +33,18 @@ def new_id(now: datetime | None = None) -> str:
 
 
 class RunCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Which model wrote an answer, and how."""
+    """Which model wrote an answer (of one that was continued: its end), and how.
+
+    Attributes:
+        decoding: How tokens were computed: `graph`, `eager` or `generate`.
+    """
 
     model: str
     path: str = ""
     quantization: str = ""
     kernel: str = ""
     device: str = ""
+    decoding: str = ""
     sampling: SamplingSettings | None = None
 
 
@@ -144,6 +149,14 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True):
         parent = self.messages[message_id].parent
         return [message for message in self.messages.values() if message.parent == parent]
 
+    def unfinished(self) -> Message | None:
+        """Return the last answer if it was cut off and can go on."""
+        last = self.messages.get(self.head or "")
+        if last is None or last.role != "assistant" or last.parent not in self.messages:
+            return None
+        cut = last.finish is not None and last.finish != "stop"
+        return last if cut and (last.text or last.thinking) else None
+
     def restore_queued(self) -> None:
         """Move prompts that never started into the draft, after what is there."""
         self.draft = "\n\n".join(part for part in (self.draft, *self.queued) if part)
@@ -157,7 +170,8 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True):
         """
         system = [ChatMessage("system", self.system_prompt)] if self.system_prompt else []
         branch = self.branch(head)
-        refused = {message.parent for message in branch if message.error and message.error.code == CONTEXT_FULL}
+        full = (m for m in branch if m.error and m.error.code == CONTEXT_FULL)
+        refused = {message.parent for message in full if not message.text}
         return system + [ChatMessage(m.role, m.text) for m in branch if m.text and m.id not in refused]
 
 

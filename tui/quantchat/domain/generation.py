@@ -93,6 +93,7 @@ class TurnStatistics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         seed: The seed that was used; None for greedy decoding.
         reused_tokens: Prompt tokens that came from the KV cache.
         drafted: Tokens that prompt lookup proposed, and `accepted`, how many of them were right.
+        resumed_tokens: New tokens that the prompt held, because the answer was cut after them and went on.
     """
 
     prompt_tokens: int = 0
@@ -103,6 +104,28 @@ class TurnStatistics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     reused_tokens: int = 0
     drafted: int = 0
     accepted: int = 0
+    resumed_tokens: int = 0
+
+    def after(self, begun: TurnStatistics | None) -> TurnStatistics:
+        """Add what the beginning of the same answer cost.
+
+        New tokens, decoding time and lookups add up; prompt, reuse, time to first token and seed are the last part's.
+        """
+        if begun is None:
+            return self
+        return msgspec.structs.replace(
+            self,
+            new_tokens=begun.new_tokens + self.new_tokens,
+            decode_seconds=begun.decode_seconds + self.decode_seconds,
+            drafted=begun.drafted + self.drafted,
+            accepted=begun.accepted + self.accepted,
+            resumed_tokens=begun.new_tokens,
+        )
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens of the context window that prompt and answer take."""
+        return self.prompt_tokens + self.new_tokens - self.resumed_tokens
 
     @property
     def tokens_per_second(self) -> float:

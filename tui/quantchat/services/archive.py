@@ -11,6 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from quantchat.domain.chat import Message, Session, SessionSummary
 from quantchat.errors import SessionLocked, StorageError
 from quantchat.services.facts import Fact, Listener, Notice, SessionChanged, SessionsChanged
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from quantchat.store.recovery import Recovered
 
     Ended = tuple[Journal, Message]
-    """The journal of an answer that ended, and the answer."""
+    """The journal of an answer that ended, and the answer as it was then."""
 
 RETRY_SECONDS = 3.0
 
@@ -174,7 +176,8 @@ class Archive:
         """Write a session with its complete answer, and only then drop the journal of that answer."""
         self._streaming.discard(session.id)
         if journal is not None:
-            self._kept.setdefault(session.id, []).append((journal, answer))
+            # A copy: the answer may go on before the disk has taken how it ended.
+            self._kept.setdefault(session.id, []).append((journal, msgspec.structs.replace(answer)))
         self._write(session)
 
     def _write(self, session: Session) -> None:

@@ -1,34 +1,27 @@
 """The turn state machine: sends prompts to the engine, keeps the answers, never loses a word.
 
-One engine answers one turn at a time. A prompt that is sent while it is busy, or while a model loads, waits in a queue
-that is shown, and is kept in the session file until it starts. What streams in is journaled at once and becomes part of
-the session when the turn ends, however it ends.
+Sessions are answered side by side, each by one turn at a time, and so many at once as the settings allow. A prompt that
+must wait, for its session, for others or for a model, stands in a queue that is shown, and is kept in the session file
+until it starts. What streams in is journaled at once and becomes part of the session when the turn ends, however it
+ends.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
-from quantchat.domain.chat import Message, RunCard, Session, new_id, utc_now
-from quantchat.domain.generation import (
-    FinishReason,
-    SamplingOverrides,
-    SamplingSettings,
-    TurnStatistics,
-    resolve_sampling,
-)
+from quantchat.domain.chat import ChatMessage, Message, RunCard, Session, new_id
+from quantchat.domain.generation import FinishReason, SamplingOverrides, SamplingSettings, resolve_sampling
 from quantchat.engine import protocol
 from quantchat.engine.protocol import EngineExited
-from quantchat.errors import ErrorReport, QuantchatError, StorageError, UsageError
+from quantchat.errors import QuantchatError, StorageError, UsageError
 from quantchat.services.archive import Archive
-from quantchat.services.facts import Listener, Notice, SessionChanged, SessionsChanged, TextArrived, TurnProgress
+from quantchat.services.facts import Listener, Notice, SessionChanged, SessionsChanged, WarmChanged
 from quantchat.services.library import Library, Phase, exit_report
-from quantchat.services.turns import Turn, Waiting
+from quantchat.services.streams import Streams
+from quantchat.services.turns import Backlog, Turn, Waiting
 
-if TYPE_CHECKING:
-    from quantchat.store.journal import Journal
+PARALLEL_TURNS = 4
 
 
 class Conversation:
@@ -40,6 +33,7 @@ class Conversation:
         listener: Told about every change.
         sampling: The user's own defaults; a session's overrides win over them, the model's recommendation does not.
         want_model: Called when a prompt waits and no model is there; loads the one that was used last, if any.
+        parallel_turns: So many sessions are answered at once.
     """
 
     def __init__(
@@ -50,16 +44,18 @@ class Conversation:
         *,
         sampling: SamplingOverrides | None = None,
         want_model: Callable[[], bool] = lambda: False,
+        parallel_turns: int = PARALLEL_TURNS,
     ) -> None:
         self._archive = archive
         self._library = library
         self._listen = listener
         self._sampling = sampling or SamplingOverrides()
         self._want_model = want_model
-        self._waiting: deque[Waiting] = deque()
-        self._journal: Journal | None = None
-        self._draining: str | None = None
-        self.active: Turn | None = None
+        self._parallel_turns = parallel_turns
+        self._backlog = Backlog()
+        self._streams = Streams(archive, listener)
+        self._draining: dict[str, str] = {}
+        self._warm: dict[str, protocol.WarmSession] = {}
         library.on_turn_event = self.on_event
 
     # What the screen asks for
@@ -79,10 +75,8 @@ class Conversation:
         except StorageError:
             session.queued.pop()
             raise
-        self._waiting.append(Waiting(session_id, text))
-        self._changed(session)
+        self._enqueue(session, Waiting(session_id, text))
         self._listen(SessionsChanged())
-        self.pump()
 
     def regenerate(self, session_id: str) -> None:
         """Write another version of the last answer; the earlier one stays as its sibling.
@@ -95,27 +89,41 @@ class Conversation:
         question = next((m for m in reversed(session.branch()) if m.role == "user"), None)
         if question is None:
             raise UsageError("There is no question to answer yet", remedy="Type one and press Enter")
-        if self.is_busy(session_id):
-            raise UsageError("This session is still answering", remedy="Press Esc to stop it first")
+        self._require_idle(session_id)
         self._require_model()
         self._archive.save(session)
-        self._waiting.append(Waiting(session_id, None, parent=question.id))
+        self._enqueue(session, Waiting(session_id, parent=question.id))
+
+    def resume(self, session_id: str) -> None:
+        """Let the last answer go on where it was cut, in the same message.
+
+        Raises:
+            UsageError: if there is no such answer, or no model.
+            StorageError: if the session cannot be written.
+        """
+        session = self._archive.open(session_id)
+        self._require_idle(session_id)
+        answer = session.unfinished()
+        if answer is None:
+            raise _nothing_to_resume(session)
+        self._require_model()
+        self._archive.save(session)
+        self._enqueue(session, Waiting(session_id, resumed=answer.id))
+
+    def _enqueue(self, session: Session, waiting: Waiting) -> None:
+        self._backlog.add(waiting)
         self._changed(session)
         self.pump()
 
     def stop(self, session_id: str) -> bool:
         """Stop the session's answer, else take back its last waiting prompt into the draft; say if there was any."""
-        turn = self.active
-        if turn is not None and turn.session.id == session_id:
-            if turn.stage != "stopping":
-                turn.stage = "stopping"
-                self._tell_engine(protocol.Stop(turn=turn.id))
-                self._changed(turn.session)
+        turn = self._streams.of(session_id)
+        if turn is not None:
+            self._stop(turn)
             return True
-        waiting = next((w for w in reversed(self._waiting) if w.session == session_id), None)
+        waiting = self._backlog.take_back(session_id)
         if waiting is None:
             return False
-        self._waiting.remove(waiting)
         session = self._archive.open(session_id)
         if waiting.prompt is not None:
             session.queued.remove(waiting.prompt)
@@ -124,34 +132,74 @@ class Conversation:
         self._changed(session)
         return True
 
+    def stop_running(self) -> None:
+        """Stop every answer; what waits goes on waiting."""
+        for turn in self._streams:
+            self._stop(turn)
+
+    def stop_all(self) -> bool:
+        """Stop every answer and make drafts of what waits; say if there was anything."""
+        anything = self.busy or len(self._backlog) > 0
+        self.return_waiting()
+        self.stop_running()
+        return anything
+
+    def _stop(self, turn: Turn) -> None:
+        if turn.stage != "stopping":
+            turn.stage = "stopping"
+            self._tell_engine(protocol.Stop(turn=turn.id))
+            self._changed(turn.session)
+
+    def forget(self, session_id: str) -> None:
+        """Drop the turns of a session that is being deleted, and what the engine keeps of it."""
+        self._backlog.drop(session_id)
+        turn = self._streams.of(session_id)
+        if turn is None:
+            self._tell_engine(protocol.Forget(session=session_id))
+            return
+        # The engine keeps the cache of a turn that ends, so that it is told to forget after that.
+        self._draining[turn.id] = session_id
+        self._tell_engine(protocol.Stop(turn=turn.id))
+        self._streams.end(turn, "stopped", turn.statistics())
+
+    def finish_now(self) -> None:
+        """End the running turns here and now because the program ends; texts are kept, what waits becomes drafts."""
+        self.return_waiting()
+        self._end_all("stopped")
+
+    # What is going on
+
+    @property
+    def busy(self) -> bool:
+        """Whether any session is being answered."""
+        return len(self._streams) > 0
+
+    @property
+    def streaming(self) -> frozenset[str]:
+        """The sessions that are being answered."""
+        return frozenset(turn.session.id for turn in self._streams)
+
+    def turn_of(self, session_id: str) -> Turn | None:
+        """Return the running turn of a session."""
+        return self._streams.of(session_id)
+
     def is_busy(self, session_id: str) -> bool:
         """Whether the session has a turn that runs or waits."""
-        running = self.active is not None and self.active.session.id == session_id
-        return running or any(waiting.session == session_id for waiting in self._waiting)
+        return session_id in self._streams or self._backlog.of(session_id) > 0
 
     def waiting_for(self, session_id: str) -> int:
         """Count the turns of a session that have not started."""
-        return sum(waiting.session == session_id for waiting in self._waiting)
+        return self._backlog.of(session_id)
 
     @property
     def waiting(self) -> int:
         """Count all turns that have not started."""
-        return len(self._waiting)
+        return len(self._backlog)
 
-    def forget(self, session_id: str) -> None:
-        """Drop the turns of a session that is being deleted."""
-        self._waiting = deque(waiting for waiting in self._waiting if waiting.session != session_id)
-        if self.active is not None and self.active.session.id == session_id:
-            # Until the engine has let go of the turn, it would refuse the next one as busy.
-            self._draining = self.active.id
-            self._tell_engine(protocol.Stop(turn=self.active.id))
-            self._end("stopped", None, None)
-
-    def finish_now(self) -> None:
-        """End the running turn here and now because the program ends; its text is kept, what waits becomes drafts."""
-        self.return_waiting()
-        if self.active is not None:
-            self._end("stopped", self.active.statistics(), None)
+    @property
+    def warm(self) -> Mapping[str, protocol.WarmSession]:
+        """The sessions whose KV caches the engine keeps for the loaded model."""
+        return self._warm if self._library.phase is Phase.LOADED else {}
 
     # Turns
 
@@ -160,41 +208,42 @@ class Conversation:
             return
         raise UsageError("No model is loaded", remedy="Choose one with Ctrl+L and Enter", code="no-model")
 
+    def _require_idle(self, session_id: str) -> None:
+        if self.is_busy(session_id):
+            raise UsageError("This session is still answering", remedy="Press Esc to stop it first")
+
     def pump(self) -> None:
-        """Start the next waiting turn if the engine is free and a model is loaded."""
-        while self._free() and self._waiting and self._library.phase is Phase.LOADED:
-            waiting = self._waiting.popleft()
+        """Start waiting turns while a model is loaded and there is room for more."""
+        while self._has_room() and (waiting := self._backlog.take(self._streams)) is not None:
             try:
                 self._start(waiting)
             except QuantchatError as error:
                 self._listen(Notice(report=error.report))
 
-    def _free(self) -> bool:
-        return self.active is None and self._draining is None
+    def _has_room(self) -> bool:
+        running = len(self._streams) + len(self._draining)
+        return running < self._parallel_turns and self._library.phase is Phase.LOADED
 
     def _start(self, waiting: Waiting) -> None:
         session = self._archive.open(waiting.session)
-        if waiting.prompt is not None:
-            session.queued.remove(waiting.prompt)
-            session.append("user", waiting.prompt)
-            prompt = session.prompt()
-            question = session.head
-        else:
-            prompt = session.prompt(waiting.parent)
-            question = waiting.parent
+        prompt, answer = _begin(session, waiting)
+        begun = answer if answer.finish is not None else None
         sampling = self._sampling_of(session)
-        answer = session.append("assistant", "", parent=question)
+        turn = Turn(id=new_id(), session=session, message=answer, begun=begun.statistics if begun else None)
+        self._streams.begin(turn)
+        resume = protocol.Partial(text=answer.text, thinking=answer.thinking) if begun else None
+        answer.finish = answer.error = None
         answer.run = self._run_card(sampling)
         session.model = self._library.model.path if self._library.model else session.model
-        self._journal = self._archive.journal(session, answer)
-        self.active = turn = Turn(id=new_id(), session=session, message=answer)
         self._archive.save(session)
         self._changed(session)
         self._listen(SessionsChanged())
         try:
-            self._library.send(protocol.Generate(turn=turn.id, messages=prompt, sampling=sampling))
+            self._library.send(
+                protocol.Generate(turn=turn.id, messages=prompt, sampling=sampling, session=session.id, resume=resume)
+            )
         except QuantchatError as error:
-            self._end("error", turn.statistics(), error.report)
+            self._streams.end(turn, "error", turn.statistics(), error.report)
 
     def _sampling_of(self, session: Session) -> SamplingSettings:
         report = self._library.loaded
@@ -209,6 +258,7 @@ class Conversation:
             quantization=model.quant.label() if model else "",
             kernel=report.kernel if report else "",
             device=report.device if report else "",
+            decoding=report.decoding if report else "",
             sampling=sampling,
         )
 
@@ -216,69 +266,53 @@ class Conversation:
         try:
             self._library.send(command)
         except QuantchatError:
-            # The engine is gone; its exit ends the turn.
+            # The engine is gone; its exit ends the turns.
             return
 
     # What the engine says
 
     def on_event(self, event: protocol.Event | EngineExited) -> None:
         """Take an event of the engine; events of turns that are over are dropped."""
-        turn = self.active
         match event:
             case EngineExited():
-                self._on_exit(turn, event)
-            case protocol.Finished() | protocol.Failed() if event.turn == self._draining:
-                self._draining = None
-                self.pump()
+                self._on_exit(event)
             case protocol.Loaded():
                 self.pump()
             case protocol.LoadFailed():
                 self.return_waiting()
-            case protocol.Delta() if turn is not None and event.turn == turn.id:
-                self._on_text(turn, event)
-            case protocol.Prefill() if turn is not None and event.turn == turn.id:
-                turn.prefill_done, turn.prompt_tokens = event.done, event.total
-                self._listen(TurnProgress(session=turn.session.id))
-            case protocol.Finished() if turn is not None and event.turn == turn.id:
-                self._end(event.reason, event.statistics, None)
-            case protocol.Failed() if turn is not None and event.turn == turn.id:
-                self._end("error", turn.statistics(), event.error)
+            case protocol.Warm():
+                self._keep_warm(event)
+            case protocol.Finished() | protocol.Failed() if event.turn in self._draining:
+                self._tell_engine(protocol.Forget(session=self._draining.pop(event.turn)))
+                self.pump()
+            case protocol.Finished() | protocol.Failed():
+                self._streams.on_event(event)
+                self.pump()
+            case protocol.Prefill() | protocol.Delta():
+                self._streams.on_event(event)
             case _:
                 return
 
-    def _on_exit(self, turn: Turn | None, event: EngineExited) -> None:
-        self._draining = None
-        if turn is not None:
-            reason: FinishReason = "stopped" if event.expected else "error"
-            self._end(reason, turn.statistics(), None if event.expected else exit_report(event))
-        if not event.expected:
+    def _on_exit(self, event: EngineExited) -> None:
+        self._draining.clear()
+        self._keep_warm(protocol.Warm())
+        if event.expected:
+            self._end_all("stopped")
+        else:
+            self._end_all("error", event)
             self.return_waiting()
 
-    def _on_text(self, turn: Turn, event: protocol.Delta) -> None:
-        turn.take(event.text, event.tokens, event.channel)
-        if event.text:
-            if self._journal is not None:
-                self._journal.append(event.text, event.channel)
-            session, message = turn.session.id, turn.message.id
-            self._listen(TextArrived(session=session, message=message, text=event.text, channel=event.channel))
+    def _end_all(self, reason: FinishReason, exited: EngineExited | None = None) -> None:
+        for turn in self._streams:
+            self._streams.end(turn, reason, turn.statistics(), exit_report(exited) if exited else None)
 
-    def _end(self, reason: FinishReason, statistics: TurnStatistics | None, error: ErrorReport | None) -> None:
-        turn, self.active = self.active, None
-        assert turn is not None
-        journal, self._journal = self._journal, None
-        message, session = turn.message, turn.session
-        message.text, message.thinking, message.finish = turn.text, turn.thinking, reason
-        message.statistics, message.error = statistics, error
-        session.updated = utc_now()
-        self._archive.finish(session, message, journal)
-        self._changed(session)
-        self._listen(SessionsChanged())
-        self.pump()
+    def _keep_warm(self, event: protocol.Warm) -> None:
+        self._warm = {warm.session: warm for warm in event.sessions}
+        self._listen(WarmChanged())
 
     def return_waiting(self) -> None:
         """Give waiting prompts back as drafts: the model that they waited for will not come."""
-        waiting, self._waiting = self._waiting, deque()
-        for session_id in dict.fromkeys(item.session for item in waiting):
+        for session_id in self._backlog.clear():
             session = self._archive.open(session_id)
             session.restore_queued()
             self._archive.save(session)
@@ -286,6 +320,26 @@ class Conversation:
 
     def _changed(self, session: Session) -> None:
         self._listen(SessionChanged(session=session.id))
+
+
+def _begin(session: Session, waiting: Waiting) -> tuple[list[ChatMessage], Message]:
+    """What a turn asks, and the message that takes its answer."""
+    if waiting.resumed is not None:
+        answer = session.messages[waiting.resumed]
+        return session.prompt(answer.parent), answer
+    if waiting.prompt is not None:
+        session.queued.remove(waiting.prompt)
+        question = session.append("user", waiting.prompt).id
+    else:
+        question = waiting.parent or ""
+    return session.prompt(question), session.append("assistant", "", parent=question)
+
+
+def _nothing_to_resume(session: Session) -> UsageError:
+    last = session.messages.get(session.head or "")
+    if last is not None and last.role == "assistant" and last.finish == "stop":
+        return UsageError("The last answer is complete", remedy="Ctrl+R writes another version of it")
+    return UsageError("There is no answer to continue", remedy="Ctrl+R answers the last question again")
 
 
 def label_of(message: Message) -> str:

@@ -48,7 +48,12 @@ class Desk:
             engine_factory=engine_factory,
         )
         self.conversation = Conversation(
-            self.archive, self.library, listener, sampling=settings.sampling, want_model=self._load_last
+            self.archive,
+            self.library,
+            listener,
+            sampling=settings.sampling,
+            want_model=self._load_last,
+            parallel_turns=settings.parallel_turns,
         )
         self.memory = MemoryWatch()
 
@@ -78,11 +83,9 @@ class Desk:
         return next((model for model in self.library.models if model.path == path), None)
 
     def load(self, model: ModelInfo) -> None:
-        """Load a model; the answer that streams now is stopped and kept, waiting prompts go to the new model."""
+        """Load a model; the answers that stream now are stopped and kept, waiting prompts go to the new model."""
         self.remember(last_model=model.path)
-        turn = self.conversation.active
-        if turn is not None:
-            self.conversation.stop(turn.session.id)
+        self.conversation.stop_running()
         self.run(self._load(model))
 
     async def _load(self, model: ModelInfo) -> None:
@@ -94,10 +97,7 @@ class Desk:
 
     def unload(self) -> None:
         """Unload the model, or break off its load; prompts that wait for it become drafts again."""
-        turn = self.conversation.active
-        if turn is not None:
-            self.conversation.stop(turn.session.id)
-        self.conversation.return_waiting()
+        self.conversation.stop_all()
         self.run(self.library.unload())
 
     def run(self, work: Coroutine[object, object, None]) -> None:

@@ -48,6 +48,10 @@ class TurnProgress(Fact, frozen=True, kw_only=True):
     session: str
 
 
+class WarmChanged(Fact, frozen=True, kw_only=True):
+    """The engine keeps the KV caches of other sessions than before."""
+
+
 class Notice(Fact, frozen=True, kw_only=True):
     """Something the user should read; `dialog` when it is too long for a toast."""
 

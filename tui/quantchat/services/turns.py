@@ -1,8 +1,10 @@
-"""One request to the engine and its answer, while it is under way."""
+"""One request to the engine and its answer, before it starts and while it is under way."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,28 +17,87 @@ Stage = Literal["prefill", "decoding", "stopping"]
 
 @dataclass(frozen=True)
 class Waiting:
-    """A turn that has not started: a prompt, or (`prompt` None) another answer to the message `parent`."""
+    """A turn that has not started: a prompt, another answer to the message `parent`, or the rest of `resumed`."""
 
     session: str
-    prompt: str | None
+    prompt: str | None = None
     parent: str | None = None
+    resumed: str | None = None
+
+
+class Backlog:
+    """The turns that wait, first come first served; one whose session is being answered lets others pass."""
+
+    def __init__(self) -> None:
+        self._turns: deque[Waiting] = deque()
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def add(self, waiting: Waiting) -> None:
+        """Put a turn at the end."""
+        self._turns.append(waiting)
+
+    def take(self, busy: Container[str]) -> Waiting | None:
+        """Take the first turn whose session is not busy."""
+        found = next((waiting for waiting in self._turns if waiting.session not in busy), None)
+        if found is not None:
+            self._turns.remove(found)
+        return found
+
+    def take_back(self, session_id: str) -> Waiting | None:
+        """Take the last turn of a session."""
+        found = next((waiting for waiting in reversed(self._turns) if waiting.session == session_id), None)
+        if found is not None:
+            self._turns.reverse()
+            self._turns.remove(found)
+            self._turns.reverse()
+        return found
+
+    def of(self, session_id: str) -> int:
+        """Count the turns of a session."""
+        return sum(waiting.session == session_id for waiting in self._turns)
+
+    def drop(self, session_id: str) -> None:
+        """Drop the turns of a session."""
+        self._turns = deque(waiting for waiting in self._turns if waiting.session != session_id)
+
+    def clear(self) -> list[str]:
+        """Drop all turns; return the sessions that waited."""
+        sessions = list(dict.fromkeys(waiting.session for waiting in self._turns))
+        self._turns.clear()
+        return sessions
 
 
 @dataclass
 class Turn:
-    """A running turn. Times are monotonic seconds of this process."""
+    """A running turn. Times are monotonic seconds of this process.
+
+    Attributes:
+        tokens: New tokens of this turn; `text` also holds what an answer that goes on had before.
+        reused: Prompt tokens that came from the KV cache.
+        dropped: Messages that found no room in the context window.
+        begun: What the answer cost before, if it goes on.
+    """
 
     id: str
     session: Session
     message: Message
+    begun: TurnStatistics | None = None
     stage: Stage = "prefill"
     started: float = field(default_factory=time.monotonic)
     first_token: float | None = None
     tokens: int = 0
     prefill_done: int = 0
     prompt_tokens: int = 0
+    reused: int = 0
+    dropped: int = 0
     parts: list[str] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.parts.append(self.message.text)
+        self.thoughts.append(self.message.thinking)
 
     def take(self, text: str, tokens: int, channel: Channel = "answer") -> None:
         """Count streamed text."""
@@ -46,6 +107,10 @@ class Turn:
             self.stage = "decoding"
         self.tokens = tokens
         (self.thoughts if channel == "thinking" else self.parts).append(text)
+
+    def read(self, done: int, total: int, reused: int, dropped: int) -> None:
+        """Note how far the prompt has been read."""
+        self.prefill_done, self.prompt_tokens, self.reused, self.dropped = done, total, reused, dropped
 
     @property
     def text(self) -> str:
@@ -79,6 +144,7 @@ class Turn:
             new_tokens=self.tokens,
             prefill_seconds=first - self.started,
             decode_seconds=now - first,
+            reused_tokens=self.reused,
         )
 
 

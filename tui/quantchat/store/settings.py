@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ClipboardSetting = Literal["auto", "osc52", "tmux", "file"]
 LinkSetting = Literal["auto", "local", "ssh", "slow"]
+ParallelTurns = Annotated[int, msgspec.Meta(ge=1, le=16)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         keys: Command id to keys, such as `{"stop": "ctrl+x"}`; a table may hold those of one part of the screen.
         kernel: A kernel name of the policy table; None lets quantchat choose.
         device: `cpu`, `cuda:0`, ...; None takes the first GPU, else the CPU.
+        parallel_turns: So many sessions may be answered at once; further prompts wait.
         allow_pickle: Also read weights from pickle files, which can run code.
         clipboard: Where copied text goes: `osc52` to the terminal, `tmux` into its buffer, `file` into a file; `auto`
             chooses by the terminal.
@@ -46,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keys: dict[str, str | dict[str, str]] = {}
     kernel: str | None = None
     device: str | None = None
+    parallel_turns: ParallelTurns = 4
     allow_pickle: bool = False
     clipboard: ClipboardSetting = "auto"
     link: LinkSetting = "auto"

@@ -43,6 +43,22 @@ COMMANDS: tuple[Command, ...] = (
         "stop", "Stop", "Stop the answer and keep its text, or take back a waiting prompt", "stop", "escape", "stop"
     ),
     Command(
+        "stop-all",
+        "Stop all answers",
+        "Stop the answers of all sessions and take back what waits",
+        "stop_all",
+        "",
+        "stop-all",
+    ),
+    Command(
+        "continue",
+        "Continue the answer",
+        "Let the last answer go on where it was cut or stopped",
+        "continue",
+        "alt+r",
+        "continue",
+    ),
+    Command(
         "regenerate",
         "Regenerate",
         "Answer the last question again; both versions stay",

@@ -87,28 +87,36 @@ def _share(device: GpuDevice) -> str:
     return f"{gib(device.used or 0)}/{gib(device.total or 0)} GiB"
 
 
-def turn_text(turn: Turn | None, last: Session | None, report: LoadReport | None) -> str:
-    """Live tokens per second, time to first token and context used; of the last answer when none runs."""
+def turn_text(turn: Turn | None, last: Session | None, report: LoadReport | None, others: int = 0) -> str:
+    """Live tokens per second, time to first token and context used; of the last answer when none runs.
+
+    `others` is how many other sessions are being answered.
+    """
     window = report.context_window if report is not None else 0
     if turn is not None:
         first = turn.time_to_first_token
-        return _figures(turn.tokens_per_second, first, turn.prompt_tokens + turn.tokens, window)
+        return _figures(turn.tokens_per_second, first, turn.prompt_tokens + turn.tokens, window, others)
     answers = [m for m in (last.branch() if last else []) if m.statistics is not None]
     if not answers or answers[-1].statistics is None:
-        return f"ctx 0/{window}" if window else ""
+        return "  ".join([*_running(others), *([f"ctx 0/{window}"] if window else [])])
     cost = answers[-1].statistics
-    return _figures(cost.tokens_per_second, cost.prefill_seconds, cost.prompt_tokens + cost.new_tokens, window)
+    return _figures(cost.tokens_per_second, cost.prefill_seconds, cost.context_tokens, window, others)
 
 
-def _figures(speed: float, first: float | None, used: int, window: int) -> str:
+def _figures(speed: float, first: float | None, used: int, window: int, others: int) -> str:
     parts = []
     if speed:
         parts.append(f"{speed:.1f} tok/s")
+    parts += _running(others)
     if first is not None:
         parts.append(f"TTFT {first:.2f} s")
     if used:
         parts.append(f"ctx {used}/{window}" if window else f"ctx {used}")
     return "  ".join(parts)
+
+
+def _running(others: int) -> list[str]:
+    return [f"+{others} answering"] if others else []
 
 
 def status_line(memories: Sequence[str], model: str, figures: str, width: int) -> Content:
@@ -153,16 +161,22 @@ def load_line(status: LoadStatus) -> Content:
     return Content.styled("  ".join(parts), "$warning")
 
 
-def turn_line(turn: Turn | None, waiting: int, elsewhere: bool) -> Content:
-    """What this session is waiting for, and how to stop it."""
-    if turn is not None and not elsewhere:
-        words = {"prefill": "Reading the prompt", "decoding": "Answering", "stopping": "Stopping"}[turn.stage]
-        if turn.stage == "prefill" and turn.prompt_tokens:
-            words += f" ({turn.prefill_done} of {turn.prompt_tokens} tokens)"
+def turn_line(turn: Turn | None, waiting: int, others: int) -> Content:
+    """What this session is waiting for, and how to stop it; `others` are being answered as well."""
+    if turn is not None:
+        words = {"prefill": _reading(turn), "decoding": "Answering", "stopping": "Stopping"}[turn.stage]
         hint = "" if turn.stage == "stopping" else "  Esc stops"
         more = f"  {waiting} more waiting" if waiting else ""
         return Content.assemble((f" {words}", "$accent"), (hint + more, "dim"))
     if waiting:
-        behind = " behind another session" if elsewhere else ""
+        behind = f" behind {others} other sessions" if others > 1 else " behind another session" if others else ""
         return Content.assemble((f" {waiting} waiting{behind}", "$warning"), ("  Esc takes the last one back", "dim"))
     return Content()
+
+
+def _reading(turn: Turn) -> str:
+    """How far the prompt has been read, and how much of it was there already."""
+    if not turn.prompt_tokens:
+        return "Reading the prompt"
+    reused = f" ({turn.reused:,} reused)" if turn.reused else ""
+    return f"Reading {turn.prefill_done:,} of {turn.prompt_tokens:,} tokens{reused}"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import lru_cache
 
 from quantchat.domain.chat import Message, Session, SessionSummary
+from quantchat.domain.generation import TurnStatistics
 from quantchat.domain.memory import Fit, format_bytes
 from quantchat.domain.models import ModelInfo
 from quantchat.domain.text import clean
-from quantchat.engine.protocol import LoadReport
+from quantchat.engine.protocol import LoadReport, WarmSession
 from quantchat.services.conversation import label_of
 from quantchat.services.turns import Turn
 from quantchat.ui.status import kernel_name
@@ -24,6 +27,7 @@ FIT_MARKS: dict[Fit, tuple[str, str]] = {
     "broken": ("!", "$error"),
 }
 LOADED_MARK = ("●", "$accent")
+WARM_WORDS = {"device": "warm", "host": "parked"}
 
 FINISHES = {
     "length": "cut at the token limit",
@@ -54,21 +58,29 @@ def model_rows(
     return rows
 
 
-def session_rows(sessions: Iterable[SessionSummary], shown: str, streaming: str | None, unread: set[str]) -> list[Row]:
-    """One row per session; `*` marks the one that streams, `+` an answer that ended unseen."""
+@dataclass(frozen=True)
+class SessionStates:
+    """What is going on in sessions: those that are being answered, were answered unseen, are kept warm."""
+
+    streaming: Set[str] = frozenset()
+    unread: Set[str] = frozenset()
+    warm: Mapping[str, WarmSession] = field(default_factory=dict)
+
+
+def session_rows(sessions: Iterable[SessionSummary], shown: str, states: SessionStates) -> list[Row]:
+    """One row per session; `*` marks those that stream, `+` an answer that ended unseen."""
     rows = []
     for summary in sessions:
         mark, style = " ", ""
-        if summary.id == streaming:
+        if summary.id in states.streaming:
             mark, style = "*", "$accent"
-        elif summary.id in unread:
+        elif summary.id in states.unread:
             mark, style = "+", "$success"
-        when = summary.updated.astimezone()
         rows.append(
             Row(
                 summary.id,
                 clean(summary.title, newlines=False),
-                f"{when:%b %d %H:%M}",
+                _detail(summary.updated.astimezone(), states.warm.get(summary.id)),
                 mark,
                 style,
                 strong=summary.id == shown,
@@ -78,13 +90,22 @@ def session_rows(sessions: Iterable[SessionSummary], shown: str, streaming: str 
     return rows
 
 
+def _detail(when: datetime, warm: WarmSession | None) -> str:
+    """When a session was used; of one whose KV cache is kept no more than there is room for beside that."""
+    if warm is None:
+        return f"{when:%b %d %H:%M}"
+    today = when.date() == datetime.now(when.tzinfo).date()
+    return f"{WARM_WORDS[warm.place]} {when:%H:%M}" if today else f"{WARM_WORDS[warm.place]} {when:%b %d}"
+
+
 def message_views(session: Session, turn: Turn | None, busy: bool) -> list[MessageView]:
     """The branch that is shown, with the running answer's text so far and the prompts that wait."""
     views: list[MessageView] = []
     branch, versions = session.branch(), _versions(session)
+    cut = None if busy else session.unfinished()
     for message in branch:
         streaming = turn if turn is not None and turn.message.id == message.id else None
-        views.append(message_view(message, versions[message.parent], streaming))
+        views.append(message_view(message, versions[message.parent], streaming, can_go_on=message is cut))
         if message.error is not None:
             views.append(
                 MessageView(
@@ -107,7 +128,9 @@ def _versions(session: Session) -> dict[str | None, list[str]]:
     return versions
 
 
-def message_view(message: Message, versions: Sequence[str], turn: Turn | None) -> MessageView:
+def message_view(
+    message: Message, versions: Sequence[str], turn: Turn | None, *, can_go_on: bool = False
+) -> MessageView:
     """One message, one of several `versions`; `turn` is what writes it just now."""
     label = label_of(message)
     if message.role == "assistant" and len(versions) > 1:
@@ -123,7 +146,7 @@ def message_view(message: Message, versions: Sequence[str], turn: Turn | None) -
         role="user" if message.role == "user" else "assistant",
         text=text,
         label=label,
-        footer="" if turn is not None else footer_of(message),
+        footer="" if turn is not None else footer_of(message, can_go_on=can_go_on),
         tone=tone,
         streaming=turn is not None,
         thinking=thinking,
@@ -144,12 +167,24 @@ def _split(text: str) -> tuple[str, str]:
     return split_thinking(text)
 
 
-def footer_of(message: Message) -> str:
-    """Why an answer ended, if not by itself, and what it cost."""
+def footer_of(message: Message, *, can_go_on: bool = False) -> str:
+    """Why an answer ended, if not by itself, what it cost, and by which way it was computed."""
     parts = [FINISHES[message.finish]] if message.finish in FINISHES else []
-    cost = message.statistics
+    parts += ["/continue goes on"] if can_go_on else []
+    cost, run = message.statistics, message.run
     if cost is not None and cost.new_tokens:
-        parts.append(f"{cost.new_tokens} tokens")
-        if cost.tokens_per_second:
-            parts.append(f"{cost.tokens_per_second:.1f} tok/s")
+        parts += _figures(cost)
+        if run is not None and run.kernel:
+            parts.append(f"{kernel_name(run.kernel)} {run.decoding}".rstrip())
     return " · ".join(parts)
+
+
+def _figures(cost: TurnStatistics) -> list[str]:
+    figures = [f"{cost.new_tokens:,} tokens"]
+    if cost.tokens_per_second:
+        figures.append(f"{cost.tokens_per_second:.1f} tok/s")
+    if cost.prefill_seconds:
+        figures.append(f"TTFT {cost.prefill_seconds:.2f} s")
+    if cost.reused_tokens:
+        figures.append(f"{cost.reused_tokens:,} of {cost.prompt_tokens:,} reused")
+    return figures

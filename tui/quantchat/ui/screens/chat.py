@@ -27,7 +27,7 @@ from quantchat.ui.keys import bindings
 from quantchat.ui.screens.actions import ChatActions
 from quantchat.ui.screens.actions.drafts import Drafts
 from quantchat.ui.transcript.messages import MessageView
-from quantchat.ui.views import message_views, model_rows, session_rows
+from quantchat.ui.views import SessionStates, message_views, model_rows, session_rows
 from quantchat.ui.widgets.completion import CompletionList
 from quantchat.ui.widgets.line import Line
 from quantchat.ui.widgets.prompt import Prompt
@@ -106,7 +106,9 @@ class ChatScreen(ChatActions, Screen[None]):
             case facts.ModelsChanged():
                 self.later("models", "status")
             case facts.EngineChanged():
-                self.later("models", "header", "activity", "status")
+                self.later("models", "sessions", "header", "activity", "status")
+            case facts.WarmChanged():
+                self.later("sessions")
             case facts.TurnProgress():
                 self.later("activity")
             case _:
@@ -161,8 +163,12 @@ class ChatScreen(ChatActions, Screen[None]):
     @property
     def own_turn(self) -> Turn | None:
         """The running turn if it is of the session that is shown."""
-        turn = self.desk.conversation.active
-        return turn if turn is not None and turn.session.id == self.session.id else None
+        return self.desk.conversation.turn_of(self.session.id)
+
+    @property
+    def others(self) -> int:
+        """How many other sessions are being answered."""
+        return len(self.desk.conversation.streaming - {self.session.id})
 
     def judge(self, model: ModelInfo) -> Fit | None:
         view = self.desk.memory.latest
@@ -176,8 +182,9 @@ class ChatScreen(ChatActions, Screen[None]):
         models.show(rows, follow=self.desk.state.last_model)
 
     def _draw_sessions(self) -> None:
-        turn = self.desk.conversation.active
-        rows = session_rows(self.summaries, self.session.id, turn.session.id if turn else None, self._unread)
+        conversation = self.desk.conversation
+        states = SessionStates(conversation.streaming, self._unread, conversation.warm)
+        rows = session_rows(self.summaries, self.session.id, states)
         self.query_one("#sessions", RowList).show(rows, follow=self.session.id)
 
     def _draw_header(self) -> None:
@@ -194,16 +201,14 @@ class ChatScreen(ChatActions, Screen[None]):
         if loading is not None:
             line = status.load_line(loading)
         else:
-            turn = conversation.active
-            elsewhere = turn is not None and turn.session.id != self.session.id
-            line = status.turn_line(turn, waiting, elsewhere)
+            line = status.turn_line(self.own_turn, waiting, self.others)
         self.query_one("#activity", Line).show(line)
 
     def _draw_status(self) -> None:
         library = self.desk.library
         report = library.loaded
         model = f"{status.kernel_name(report.kernel)} {report.device}" if report else ""
-        figures = status.turn_text(self.own_turn, self.session, report)
+        figures = status.turn_text(self.own_turn, self.session, report, self.others)
         memory = status.memory_texts(self.desk.memory.latest)
         self.query_one("#status", Line).show(status.status_line(memory, model, figures, self.size.width))
 

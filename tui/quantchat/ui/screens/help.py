@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Rows = list[tuple[str, ...]]
 """Keys or a name, what they do, and further words by which they are found."""
+WARM = ("warm parked", "the session's KV cache is kept, on the device or in host memory: its next answer starts sooner")
 _LEFT = 22
 _NARROW = 56
 """Below this the meaning of a key stands under it."""
@@ -50,7 +51,11 @@ def sections(keys: Mapping[str, str]) -> Iterator[tuple[str, Rows]]:
     yield "In lists", fixed(LIST_KEYS) + of("list")
     yield (
         "Marks",
-        [("✓ ~ ✗ !", "a model fits, is tight, is too big, is broken"), ("● * +", "loaded, streaming, answered unseen")],
+        [
+            ("✓ ~ ✗ !", "a model fits, is tight, is too big, is broken"),
+            ("● * +", "loaded, streaming, answered unseen"),
+            WARM,
+        ],
     )
     yield (
         "Files",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from textual.actions import SkipAction
 
 from quantchat.errors import QuantchatError
@@ -38,8 +40,18 @@ class TurnActions(ScreenPart):
         else:
             await self.action_stop()
 
+    def action_stop_all(self) -> None:
+        if not self.desk.conversation.stop_all():
+            self._screen.app.notify("No session is being answered")
+
     def action_regenerate(self) -> None:
+        self._try_turn(self.desk.conversation.regenerate)
+
+    def action_continue(self) -> None:
+        self._try_turn(self.desk.conversation.resume)
+
+    def _try_turn(self, begin: Callable[[str], None]) -> None:
         try:
-            self.desk.conversation.regenerate(self.session.id)
+            begin(self.session.id)
         except QuantchatError as error:
             self._screen.app.notify(str(error), severity="warning", markup=False)
