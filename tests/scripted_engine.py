@@ -54,6 +54,7 @@ from quantchat.engine.protocol import (
     LoadFailed,
     LoadProgress,
     LoadReport,
+    MeasureBandwidth,
     Memory,
     Ping,
     Pong,
@@ -89,6 +90,7 @@ from scripted_answers import (
 __all__ = ["CRASH", "tokens_of"]
 
 CRASH = 70
+Job = Quantize | Dequantize | Evaluate | MeasureBandwidth
 PREFILL_CHUNK = 64
 PROGRESS_STEPS = 5
 
@@ -101,7 +103,7 @@ class ScriptedEngine:
         self._commands = commands
         self._events = events
         self._write_lock = threading.Lock()
-        self._work: queue.SimpleQueue[Load | Unload | Generate | Quantize | Dequantize | Evaluate] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Load | Unload | Generate | Job] = queue.SimpleQueue()
         self._answering: set[str] = set()
         self._turns: list[threading.Thread] = []
         self._stopped: dict[str, threading.Event] = {}
@@ -173,7 +175,7 @@ class ScriptedEngine:
         model = self._model.model.context_window if self._model is not None else None
         return self._script.window or model or WINDOW
 
-    def _enqueue(self, command: Load | Unload | Quantize | Dequantize | Evaluate) -> None:
+    def _enqueue(self, command: Load | Unload | Job) -> None:
         if isinstance(command, Load | Unload):
             for stopped in list(self._stopped.values()):
                 stopped.set()
@@ -203,7 +205,7 @@ class ScriptedEngine:
                     turn = threading.Thread(target=self._answer, args=[generate], daemon=True)
                     self._turns.append(turn)
                     turn.start()
-                case Quantize() | Dequantize() | Evaluate() as job:
+                case Quantize() | Dequantize() | Evaluate() | MeasureBandwidth() as job:
                     outcome = self._run_job(job)
                     self._stopped.pop(job.job)
                     self.emit(outcome)
@@ -346,7 +348,7 @@ class ScriptedEngine:
             self._crash()
         return made, answer.reason
 
-    def _run_job(self, command: Quantize | Dequantize | Evaluate) -> JobFinished | JobFailed:
+    def _run_job(self, command: Job) -> JobFinished | JobFailed:
         stopped = self._stopped[command.job]
         for step in range(1, PROGRESS_STEPS + 1):
             if stopped.wait(self._script.load.seconds / PROGRESS_STEPS):
@@ -354,6 +356,8 @@ class ScriptedEngine:
             self.emit(JobProgress(job=command.job, stage="working", done=step, total=PROGRESS_STEPS))
         if isinstance(command, Evaluate):
             return JobFinished(job=command.job, figures={"perplexity": 20.0})
+        if isinstance(command, MeasureBandwidth):
+            return JobFinished(job=command.job, figures={"copy_bytes_per_second": 1e10, "token_bytes": 1e8})
         return JobFinished(job=command.job, output=command.output)
 
     def _crash(self) -> None:

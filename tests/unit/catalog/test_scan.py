@@ -194,6 +194,7 @@ def test_models_are_found_by_name_path_and_part(
     [
         ("llama", "They are: Llama-3-8B-AWQ, Llama-3-8B-GPTQ."),
         ("mixtral", "Models here: Llama-3-8B-AWQ, Llama-3-8B-GPTQ, Qwen2-7B, Qwen2-7B-Instruct."),
+        ("Qwen3-7B", "Models here: Qwen2-7B, Llama-3-8B-AWQ, "),
         ("", "Models here: "),
         ("~nobody/\0", "Models here: "),
         ("/absent/folder", "Models here: "),

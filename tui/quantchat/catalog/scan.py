@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from quantchat.errors import ErrorReport, ModelError
 
 DEPTH = 4
 """Folders below a root; LM Studio nests publisher and model, the deepest habit known."""
+ALIKE = 0.6
 _MARKERS = frozenset(MARKERS)
 
 
@@ -160,8 +162,19 @@ def _by_path(text: str, models: Sequence[ModelInfo]) -> ModelInfo | None:
 def _no_single(name: str, candidates: Sequence[ModelInfo], models: Sequence[ModelInfo]) -> ModelError:
     shown = clean(name)
     if not candidates:
-        known = ", ".join(model.name for model in models[:10]) or "none were found on this machine"
+        known = ", ".join(_nearest_first(name, models)[:10]) or "none were found on this machine"
         return ModelError(f"No model is called {shown}", f"Models here: {known}.", "Give a name or a path of these.")
     same = len({model.name for model in candidates}) < len(candidates)
     listed = ", ".join(model.path if same else model.name for model in candidates[:10])
     return ModelError(f"Several models fit {shown}", f"They are: {listed}.", "Give more of the name, or the path.")
+
+
+def _nearest_first(name: str, models: Sequence[ModelInfo]) -> list[str]:
+    """The models' names, those in front that a slip of the finger could have turned into `name`."""
+    wanted = name.casefold()
+
+    def far(known: str) -> bool:
+        parts = (known.casefold(), *known.casefold().split("/"))
+        return all(SequenceMatcher(None, wanted, part).ratio() < ALIKE for part in parts)
+
+    return sorted(dict.fromkeys(model.name for model in models), key=far)

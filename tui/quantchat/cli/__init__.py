@@ -6,12 +6,17 @@ import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from quantchat import __version__
 from quantchat.domain.text import clean
-from quantchat.errors import QuantchatError
+from quantchat.errors import ErrorReport, QuantchatError
+
+if TYPE_CHECKING:
+    from quantchat.catalog.scan import ScanResult
+    from quantchat.engine.protocol import Decoding
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -115,17 +120,10 @@ def models(context: click.Context, models_dirs: tuple[Path, ...], as_json: bool)
     """List the models on this machine."""
     import msgspec
 
-    from quantchat.catalog.roots import default_roots
-    from quantchat.catalog.scan import scan
     from quantchat.domain.memory import format_bytes
-    from quantchat.store.settings import load_settings
 
     with explained():
-        settings, problems = load_settings()
-        own = [Path(folder).expanduser() for folder in settings.models_dirs]
-        # `quantchat --models-dir D models` means the same as `quantchat models --models-dir D`.
-        before = context.parent.params["models_dirs"] if context.parent is not None else ()
-        found = scan(default_roots([*before, *models_dirs, *own]))
+        found, problems = _scan(context, models_dirs)
     if as_json:
         click.echo(msgspec.json.encode(found.models))
     for model in () if as_json else found.models:
@@ -135,3 +133,54 @@ def models(context: click.Context, models_dirs: tuple[Path, ...], as_json: bool)
         say(problem.sentence(), err=True)
     if not found.models:
         click.echo("No models found. `quantchat demo` makes a small one.", err=True)
+
+
+@main.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--kernel", "kernels", metavar="NAME", multiple=True, help="Run with this kernel; two are compared.")
+@click.option("--device", metavar="NAME", help="Run on this device, such as cpu or cuda:0.")
+@click.option("--decoding", type=click.Choice(["auto", "eager", "generate"]), default="auto", help="How to decode.")
+@click.option("--models-dir", "models_dirs", type=FOLDER, multiple=True, help="Scan this folder too; may be repeated.")
+@click.option("--quick", is_flag=True, help="Shorter prompts, each once.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def bench(
+    context: click.Context,
+    models: tuple[str, ...],
+    kernels: tuple[str, ...],
+    device: str | None,
+    decoding: Decoding,
+    models_dirs: tuple[Path, ...],
+    quick: bool,
+    as_json: bool,
+) -> None:
+    """Measure models: load, prefill, decoding, time to first token, several sessions, memory.
+
+    MODEL is a path or a name from `quantchat models`. Several models, or several kernels, are compared.
+    """
+    from quantchat.catalog.scan import find_model
+    from quantchat.cli.bench import bench_targets
+    from quantchat.services.bench import Target
+
+    with explained():
+        found, _ = _scan(context, models_dirs)
+        chosen = [find_model(name, found.models) for name in models]
+        targets = [
+            Target(model=model, kernel=kernel, device=device, decoding=decoding)
+            for model in chosen
+            for kernel in kernels or (None,)
+        ]
+        bench_targets(targets, quick=quick, as_json=as_json)
+
+
+def _scan(context: click.Context, models_dirs: Sequence[Path]) -> tuple[ScanResult, list[ErrorReport]]:
+    """Find the models of this machine; also what is wrong with the settings."""
+    from quantchat.catalog.roots import default_roots
+    from quantchat.catalog.scan import scan
+    from quantchat.store.settings import load_settings
+
+    settings, problems = load_settings()
+    own = [Path(folder).expanduser() for folder in settings.models_dirs]
+    # `quantchat --models-dir D models` means the same as `quantchat models --models-dir D`.
+    before = context.parent.params["models_dirs"] if context.parent is not None else ()
+    return scan(default_roots([*before, *models_dirs, *own])), list(problems)

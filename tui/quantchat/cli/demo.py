@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from quantchat.cli.stoppable import run_stoppable
 from quantchat.domain.memory import format_bytes
 from quantchat.errors import Cancelled
 from quantchat.services.demo import Demo
 from quantchat.services.demo import Progress as Step
+
+STOPPED = Cancelled("Stopped", "Nothing half made was left", "Run `quantchat demo` again to go on")
 
 
 class Amount(ProgressColumn):
@@ -55,15 +56,4 @@ def prepare_demo() -> Path:
     """
     columns = (TextColumn("{task.description}"), BarColumn(24), Amount(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        return asyncio.run(_prepare(Bars(progress)))
-
-
-async def _prepare(bars: Bars) -> Path:
-    work = asyncio.ensure_future(Demo().prepare(bars.show))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, work.cancel)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        raise Cancelled("Stopped", "Nothing half made was left", "Run `quantchat demo` again to go on") from None
+        return run_stoppable(Demo().prepare(Bars(progress).show), STOPPED)

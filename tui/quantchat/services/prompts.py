@@ -10,7 +10,7 @@ from quantchat.domain.chat import ChatMessage
 WORDS = (  # noqa: SIM905
     "the a of and in to it was he that with on for at by from as keeper lighthouse shore ship night lamp wind water "
     "rope stone window morning letter captain harbour signal weather paper number memory quietly slowly again never "
-    "always between under above before after because however although something nothing everything together remember compare"
+    "always between under above before after because however although something nothing everything together remember"
 ).split()
 STORY = "Go on with this story, in many words."
 SAMPLE = (4, 36)
