@@ -91,6 +91,7 @@ async def running(
     size: tuple[int, int] = (120, 40),
     resume: bool = False,
     theme: str | None = None,
+    config: str = "",
 ) -> AsyncIterator[Rig]:
     """Run the application on a home below `folder` with two small model folders."""
     models = folder / "models"
@@ -98,6 +99,9 @@ async def running(
         make_gptq(models / "alpha-GPTQ")
         make_gptq(models / "beta-GPTQ")
     (folder / "script.json").write_text(json.dumps(script or {}))
+    if config:
+        (folder / "home" / "config").mkdir(parents=True)
+        (folder / "home" / "config" / "config.toml").write_text(config)
     monkeypatch.setenv("QUANTCHAT_HOME", str(folder / "home"))
     monkeypatch.setenv("COLORTERM", "truecolor")
     monkeypatch.delenv("NO_COLOR", raising=False)

@@ -55,7 +55,7 @@ async def test_a_prompt_sent_while_busy_waits_in_sight_and_then_runs(tmp_path: P
 
 
 async def test_a_waiting_prompt_can_be_taken_back(tmp_path: Path, monkeypatch: Patch) -> None:
-    async with running(tmp_path, monkeypatch, SLOW) as rig:
+    async with running(tmp_path, monkeypatch, SLOW, config="parallel_turns = 1\n") as rig:
         await rig.begin_slow()
         await rig.pilot.press("ctrl+n")
         await rig.ask("from another session")
@@ -63,7 +63,7 @@ async def test_a_waiting_prompt_can_be_taken_back(tmp_path: Path, monkeypatch: P
         await rig.pilot.press("escape")
         await rig.until(lambda: rig.chat.prompt.text == "from another session")
         assert rig.chat.session.queued == []
-        assert rig.app.desk.conversation.active is not None
+        assert rig.app.desk.conversation.busy
 
 
 async def test_switching_away_leaves_an_answer_streaming(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -72,7 +72,7 @@ async def test_switching_away_leaves_an_answer_streaming(tmp_path: Path, monkeyp
         first = rig.chat.session
         await rig.pilot.press("ctrl+n")
         await rig.until(lambda: rig.chat.session is not first)
-        turn = rig.app.desk.conversation.active
+        turn = rig.app.desk.conversation.turn_of(first.id)
         assert turn is not None
         seen = turn.tokens
         await rig.until(lambda: turn.tokens > seen)

@@ -8,104 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from quantchat.domain.chat import Session
-from quantchat.domain.generation import SamplingOverrides, TurnStatistics
-from quantchat.domain.models import ModelInfo
+from quantchat.domain.generation import SamplingOverrides
 from quantchat.engine import protocol as p
 from quantchat.engine.client import EngineExited
 from quantchat.errors import ErrorReport, SessionLocked, StorageError, UsageError
 from quantchat.services.archive import Archive
-from quantchat.services.conversation import Conversation
-from quantchat.services.facts import Fact, Notice, TextArrived
-from quantchat.services.library import Library
+from quantchat.services.facts import Notice, TextArrived
 from quantchat.store.journal import replay
 from quantchat.store.sessions import SessionStore
-
-MODEL = ModelInfo(path="/models/tiny", name="tiny")
-REPORT = p.LoadReport(
-    path=MODEL.path,
-    name="tiny",
-    architecture="LlamaForCausalLM",
-    device="cpu",
-    dtype="bfloat16",
-    kernel="gptq_torch_aten",
-    recommended=SamplingOverrides(temperature=0.2),
-)
-
-
-class RecordingEngine:
-    """Takes commands and says nothing by itself."""
-
-    def __init__(self, on_event: Callable[[p.Event | EngineExited], None]) -> None:
-        self.say = on_event
-        self.sent: list[p.Command] = []
-        self.pid = 1
-        self.running = False
-
-    async def start(self) -> None:
-        self.running = True
-
-    def send(self, command: p.Command) -> None:
-        self.sent.append(command)
-
-    async def close(self, grace: float = 2.0) -> None:
-        if self.running:
-            self.running = False
-            self.say(EngineExited(code=0, signal=None, log_tail="", expected=True))
-
-    def kill(self) -> None:
-        self.running = False
-
-    def turns(self) -> list[p.Generate]:
-        return [command for command in self.sent if isinstance(command, p.Generate)]
-
-
-class Bench:
-    """Archive, library and conversation with a loaded model."""
-
-    def __init__(self, archive: Archive | None = None, *, parallel_turns: int = 1) -> None:
-        self.facts: list[Fact] = []
-        self.engines: list[RecordingEngine] = []
-        self.archive = archive or Archive(self.facts.append)
-        self.library = Library(self.facts.append, engine_factory=self._engine)
-        self.conversation = Conversation(
-            self.archive,
-            self.library,
-            self.facts.append,
-            sampling=SamplingOverrides(top_k=7),
-            parallel_turns=parallel_turns,
-        )
-
-    def _engine(self, on_event: Callable[[p.Event | EngineExited], None]) -> RecordingEngine:
-        self.engines.append(RecordingEngine(on_event))
-        return self.engines[-1]
-
-    @property
-    def engine(self) -> RecordingEngine:
-        return self.engines[-1]
-
-    async def load(self) -> None:
-        await self.library.load(MODEL)
-        command = self.engine.sent[-1]
-        assert isinstance(command, p.Load)
-        self.engine.say(p.Loaded(request=command.request, report=REPORT))
-        self.conversation.pump()
-
-    def finish(self, turn: str, reason: str = "stop") -> None:
-        self.engine.say(p.Finished(turn=turn, reason=reason, statistics=TurnStatistics(new_tokens=2)))  # type: ignore[arg-type]
+from unit.services.turn_bench import MODEL, REPORT, Bench, asked
 
 
 @pytest.fixture
 async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setenv("QUANTCHAT_HOME", str(tmp_path))
     return Bench()
-
-
-async def asked(bench: Bench, text: str = "why") -> tuple[Session, p.Generate]:
-    await bench.load()
-    session = bench.archive.new()
-    bench.conversation.send(session.id, text)
-    return session, bench.engine.turns()[-1]
 
 
 async def test_late_events_and_events_of_other_turns_are_dropped(bench: Bench) -> None:
