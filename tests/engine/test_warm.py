@@ -119,16 +119,22 @@ def test_putting_a_session_again_replaces_its_cache(model, size) -> None:
     assert [entry.tokens for entry in warm.listing()] == [20]
 
 
-def test_a_cache_that_finds_no_memory_is_dropped_and_nothing_else_happens(model, size, monkeypatch) -> None:
-    def full(_: SessionCache) -> None:
-        raise torch.OutOfMemoryError("no memory")
+def no_memory(_: SessionCache) -> None:
+    raise torch.OutOfMemoryError("no memory")
 
-    warm, another = filled(model, size, 3 * size, count=2), cache_of(model, 300)
-    monkeypatch.setattr(SessionCache, "to_device", full)
+
+def test_a_cache_that_finds_no_memory_on_the_device_is_dropped(model, size, monkeypatch) -> None:
+    warm = filled(model, size, 3 * size, count=2)
+    monkeypatch.setattr(SessionCache, "to_device", no_memory)
     assert warm.take("a") is None
-    monkeypatch.setattr(SessionCache, "to_host", full)
-    warm.put("c", another)
-    assert places(warm) == [("c", "device")]
+    assert places(warm) == [("b", "host")]
+
+
+def test_a_cache_that_finds_no_memory_on_the_host_is_dropped(model, size, monkeypatch) -> None:
+    warm = filled(model, size, 3 * size, count=1)
+    monkeypatch.setattr(SessionCache, "to_host", no_memory)
+    warm.put("b", cache_of(model, 300))
+    assert places(warm) == [("b", "device")]
 
 
 STEPS = st.lists(
