@@ -23,7 +23,12 @@ def load():
 
     quiet.set_environment()
     quiet.silence()
-    return lambda path, kernel=None: loader.load(read_model(path), "cpu", kernel, lambda *_: None)
+
+    def load(path, kernel=None, **options):
+        command = p.Load(request="", model=read_model(path), device="cpu", kernel=kernel, **options)
+        return loader.load(command, lambda _: None)
+
+    return load
 
 
 def logits(loaded):

@@ -1,28 +1,37 @@
-"""Which kernel multiplies by packed weights: the policy as a table, best first. Imports no torch.
-
-The limits (bits, group sizes, symmetry, formats, devices) are those of the kernel classes of GPTQModel 7.7; the order
-is by measured speed, so on the CPU the int8 kernel, which GPTQModel never picks by itself, comes first for 8 bits.
-"""
+"""Which kernel multiplies by packed weights, and why not another. Imports no torch; the rows are in `kernel_table`."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from quantchat.domain.models import QuantSpec
+from quantchat.engine.kernel_table import CPU_EXTENSION, NAMES, TABLE, Capability, DeviceKind, Kernel
 from quantchat.engine.protocol import KernelRefusal
 from quantchat.errors import KernelError
 
 DENSE = "dense"
 QUANTIZED_METHODS = ("gptq", "awq")
-POWERS = (16, 32, 64, 128, 256, 512)
-MARLIN_GROUPS = (-1, 32, 64, 128)
-CPU_EXTENSION = "int4_qzero_group_scaled_cpu"
+WORD = 32
+"""Bits of the integers that hold packed weights."""
+TILE = (64, 128)
+PLANAR_BITS = (5, 6, 7)
+"""Widths whose bits are stored in planes of whole words."""
+
+BUILD_TOOLS = "Install a C++ compiler (Debian and Ubuntu: apt install g++) and ninja (pip install ninja)."
+TRITON_TOOLS = "Install a C compiler (Debian and Ubuntu: apt install gcc)."
+CUDA_TOOLS = "Install the CUDA toolkit (12.8 or later, of torch's own version) and put nvcc on PATH, or set CUDA_HOME."
+DOWNLOADS = (
+    "Let it download them once: start quantchat with GPTQMODEL_OFFLINE=0; "
+    "or point GPTQMODEL_CUTLASS_DIR at a checkout of CUTLASS."
+)
+
+Matrix = tuple[int, int]
+"""Input and output features of a quantized matrix."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,16 +39,16 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         device: Kind of the device to load to.
-        capability: Compute capability of the GPU, such as (9, 0).
+        capability: Compute capability of the GPU, such as (9, 0); of several the lowest.
         avx512_bf16: The CPU has AVX-512 with bf16.
         compiler: A C++ compiler and ninja are there.
         nvcc: The CUDA compiler is there.
-        offline: Sources must not be downloaded (`GPTQMODEL_OFFLINE`).
+        offline: Sources must not be downloaded (`GPTQMODEL_OFFLINE`), and the user gave none.
         built: Extensions that are compiled already.
     """
 
-    device: Literal["cpu", "cuda"] = "cpu"
-    capability: tuple[int, int] = (0, 0)
+    device: DeviceKind = "cpu"
+    capability: Capability = (0, 0)
     avx512_bf16: bool = False
     compiler: bool = False
     nvcc: bool = False
@@ -47,91 +56,12 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     built: frozenset[str] = frozenset()
 
 
-class Kernel(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the policy.
-
-    Attributes:
-        name: GPTQModel's backend name.
-        transformers_name: What transformers' config calls it; None: only `GPTQModel.load` reaches it.
-        capability: Lowest compute capability.
-        only_capability: The kernel exists for this major version alone.
-        extension: GPTQModel's name for what is compiled at first use; None if nothing is.
-        slow: Works, at a tenth of the speed or less.
-    """
-
-    name: str
-    device: Literal["cpu", "cuda"]
-    method: str
-    bits: tuple[int, ...]
-    group_sizes: tuple[int, ...]
-    formats: tuple[str, ...] = ("gptq", "gptq_v2")
-    sym: tuple[bool, ...] = (True, False)
-    desc_act: tuple[bool, ...] = (True, False)
-    transformers_name: str | None = None
-    capability: tuple[int, int] = (0, 0)
-    only_capability: int | None = None
-    extension: str | None = None
-    downloads: bool = False
-    triton: bool = False
-    slow: bool = False
-
-
-GEMM = ("gemm",)
-FAST_BITS = (4, 8)
-ANY_BITS = (2, 3, 4, 5, 6, 7, 8)
-TORCH_GROUPS = (-1, *POWERS, 1024)
-TURING = (7, 5)
-
-TABLE: tuple[Kernel, ...] = (
-    Kernel(name="gptq_torch_cpu_avx512", device="cpu", method="gptq", bits=(4,), group_sizes=POWERS,
-           transformers_name="gptq_torch_cpu_avx512", extension=CPU_EXTENSION),
-    Kernel(name="gptq_torch_aten", device="cpu", method="gptq", bits=(4,), group_sizes=(32, 64, 128, 256),
-           transformers_name="gptq_torch_aten"),
-    Kernel(name="gptq_torch_int8", device="cpu", method="gptq", bits=(8,), group_sizes=(-1, 16, 32, 64, 128),
-           transformers_name="gptq_torch_int8"),
-    Kernel(name="gptq_torch", device="cpu", method="gptq", bits=ANY_BITS, group_sizes=TORCH_GROUPS,
-           transformers_name="gptq_torch", slow=True),
-    Kernel(name="awq_torch_cpu_avx512", device="cpu", method="awq", formats=GEMM, bits=(4,), group_sizes=POWERS,
-           transformers_name="auto", extension=CPU_EXTENSION),
-    Kernel(name="awq_torch_aten", device="cpu", method="awq", formats=GEMM, bits=(4,), group_sizes=(32, 64, 128, 256)),
-    Kernel(name="awq_torch", device="cpu", method="awq", formats=GEMM, bits=ANY_BITS, group_sizes=TORCH_GROUPS[:-3],
-           transformers_name="torch_awq", slow=True),
-    Kernel(name="gptq_machete", device="cuda", method="gptq", formats=("gptq",), bits=FAST_BITS,
-           group_sizes=(-1, 64, 128), transformers_name="gptq_machete", only_capability=9, extension="machete",
-           downloads=True),
-    Kernel(name="gptq_marlin", device="cuda", method="gptq", formats=("gptq", "gptq_v2", "marlin"), bits=FAST_BITS,
-           group_sizes=MARLIN_GROUPS, sym=(True,), transformers_name="gptq_marlin", capability=TURING,
-           extension="marlin_fp16"),
-    Kernel(name="gptq_exllama_v2", device="cuda", method="gptq", bits=(4,), group_sizes=MARLIN_GROUPS,
-           transformers_name="gptq_exllama_v2", extension="exllamav2"),
-    Kernel(name="gptq_triton", device="cuda", method="gptq", bits=(2, 4, 8), group_sizes=TORCH_GROUPS,
-           transformers_name="gptq_triton", capability=(7, 0), triton=True),
-    Kernel(name="gptq_torch", device="cuda", method="gptq", bits=ANY_BITS, group_sizes=TORCH_GROUPS,
-           transformers_name="gptq_torch", slow=True),
-    Kernel(name="awq_machete", device="cuda", method="awq", formats=GEMM, bits=FAST_BITS, group_sizes=MARLIN_GROUPS,
-           desc_act=(False,), transformers_name="machete", only_capability=9, extension="machete", downloads=True),
-    Kernel(name="awq_marlin", device="cuda", method="awq", formats=("gemm", "marlin"), bits=FAST_BITS,
-           group_sizes=MARLIN_GROUPS, transformers_name="marlin", capability=TURING, extension="marlin_fp16"),
-    Kernel(name="awq_exllama_v2", device="cuda", method="awq", formats=GEMM, bits=(4,), group_sizes=MARLIN_GROUPS,
-           transformers_name="exllama_v2", extension="exllamav2_awq"),
-    Kernel(name="awq_gemm", device="cuda", method="awq", formats=GEMM, bits=(4,), group_sizes=(-1, 16, 32, 64, 128),
-           transformers_name="gemm", extension="awq"),
-    Kernel(name="awq_gemm_triton", device="cuda", method="awq", formats=GEMM, bits=(4,), group_sizes=MARLIN_GROUPS,
-           transformers_name="gemm_triton", capability=(7, 0), triton=True),
-    Kernel(name="awq_torch", device="cuda", method="awq", formats=GEMM, bits=ANY_BITS, group_sizes=TORCH_GROUPS[:-3],
-           transformers_name="torch_awq", slow=True),
-    Kernel(name="awq_gemv", device="cuda", method="awq", formats=("gemv",), bits=(4,), group_sizes=(-1, 64, 128),
-           transformers_name="gemv", extension="awq"),
-    Kernel(name="awq_gemv_fast", device="cuda", method="awq", formats=("gemv_fast", "llm-awq"), bits=(4,),
-           group_sizes=(-1, 16, 32, 64, 128), transformers_name="gemv_fast", extension="awq"),
-)  # fmt: skip
-
-
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """The kernels that can run a model here, best first, and why the others cannot."""
+    """The kernels that can run a model here, best first, and why the others cannot; `order` has the names of all."""
 
-    candidates: tuple[Kernel, ...]
-    refusals: tuple[KernelRefusal, ...]
+    order: tuple[str, ...] = ()
+    candidates: tuple[Kernel, ...] = ()
+    refusals: tuple[KernelRefusal, ...] = ()
 
     def after(self, name: str) -> str | None:
         """Return the candidate that follows `name`; the first one if `name` is no candidate."""
@@ -146,104 +76,204 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             KernelError: if there is none, or the named one cannot run this model here.
         """
         for kernel in self.candidates:
-            if name in (None, kernel.name):
+            if name is None or name in (kernel.name, short_name(kernel.name)):
                 return kernel
-        raise KernelError(
-            f"The kernel {name} cannot run this model here" if name else "No kernel can run this model here",
-            "; ".join(
-                f"{refusal.kernel}: {refusal.reason}" for refusal in self.refusals if name in (None, refusal.kernel)
-            )
-            or "it is not in the table of this device and method",
-            "Leave the choice to quantchat"
-            if name
-            else "Use a GPU, or a 4-bit GPTQ or AWQ (gemm) version of the model",
+        raise self._refused(name) if name else self._none_left()
+
+    def _refused(self, name: str) -> KernelError:
+        said = [refusal for refusal in self.refusals if name in (refusal.kernel, short_name(refusal.kernel))]
+        able = ", ".join(kernel.name for kernel in self.candidates) or "none"
+        reason = sentence(said[0]) if said else "It is not a kernel of this device and method."
+        return KernelError(f"The kernel {name} cannot run this model here", f"{reason} Those that can: {able}.")
+
+    def _none_left(self) -> KernelError:
+        remedies = [refusal.remedy for refusal in self.refusals if refusal.remedy]
+        return KernelError(
+            "No kernel can run this model here",
+            " ".join(sentence(refusal) for refusal in self.refusals) or "There is no kernel for this method.",
+            " ".join(dict.fromkeys(remedies)) or "Use a GPU, or a 4-bit GPTQ or AWQ (gemm) version of the model.",
         )
 
     def ahead_of(self, name: str) -> tuple[KernelRefusal, ...]:
         """Return the refusals of kernels that rank before `name`."""
-        order = list(dict.fromkeys(kernel.name for kernel in TABLE))
-        return tuple(refusal for refusal in self.refusals if order.index(refusal.kernel) < order.index(name))
+        ahead = self.order[: self.order.index(name)]
+        return tuple(refusal for refusal in self.refusals if refusal.kernel in ahead)
 
 
-def plan(spec: QuantSpec, host: Host) -> Plan:
-    """Go through the table for one model on one machine."""
+def short_name(name: str) -> str:
+    """Return a kernel's name without its method, which may be given for models of any method."""
+    return name.partition("_")[2]
+
+
+def wished(name: str | None, method: str) -> str | None:
+    """Return a kernel's name if it says something about models of a method; a setting is there for all models."""
+    of_another = name in NAMES and not str(name).startswith(f"{method}_")
+    return None if of_another else name
+
+
+def sentence(refusal: KernelRefusal) -> str:
+    """Write a refusal as a sentence, without its remedy."""
+    return f"{refusal.kernel}: {refusal.reason.rstrip('.')}."
+
+
+def plan(spec: QuantSpec, host: Host, matrices: Collection[Matrix] = (), failed: Sequence[KernelRefusal] = ()) -> Plan:
+    """Go through the table for one model on one machine.
+
+    Args:
+        spec: How the weights are packed.
+        host: The machine.
+        matrices: Sizes of the quantized matrices, as far as they are known.
+        failed: Kernels that were tried before, and how they failed.
+    """
     rows = [kernel for kernel in TABLE if kernel.device == host.device and kernel.method == spec.method]
-    reasons = {kernel.name: refusal(kernel, spec, host) for kernel in rows}
+    tried = {refusal.kernel: refusal for refusal in failed}
+    reasons = {kernel.name: tried.get(kernel.name) or refusal(kernel, spec, host, matrices) for kernel in rows}
     return Plan(
+        order=tuple(reasons),
         candidates=tuple(kernel for kernel in rows if reasons[kernel.name] is None),
-        refusals=tuple(KernelRefusal(name, reason) for name, reason in reasons.items() if reason is not None),
+        refusals=tuple(reason for reason in reasons.values() if reason is not None),
     )
 
 
-def refusal(kernel: Kernel, spec: QuantSpec, host: Host) -> str | None:
+def refusal(kernel: Kernel, spec: QuantSpec, host: Host, matrices: Collection[Matrix] = ()) -> KernelRefusal | None:
     """Say why a kernel of this device and method cannot take a model, or None if it can."""
-    return next(_refusals(kernel, spec, host), None)
+    return next(_refusals(kernel, spec, host, matrices), None)
 
 
-def _refusals(kernel: Kernel, spec: QuantSpec, host: Host) -> Iterator[str]:
-    yield from _format_refusals(kernel, spec)
-    if host.capability < kernel.capability:
-        yield f"needs compute capability {kernel.capability[0]}.{kernel.capability[1]}"
-    if kernel.only_capability is not None and host.capability[0] != kernel.only_capability:
-        yield "made for Hopper GPUs alone"
-    if kernel.extension == CPU_EXTENSION and not host.avx512_bf16:
-        yield "this CPU has no AVX-512 with bf16"
-    if kernel.triton and not host.compiler:
-        yield "Triton needs a C compiler"
-    if kernel.extension is not None and kernel.extension not in host.built:
-        yield from _build_refusals(kernel, host)
+def _refusals(kernel: Kernel, spec: QuantSpec, host: Host, matrices: Collection[Matrix]) -> Iterator[KernelRefusal]:
+    for reason in (
+        *_format_reasons(kernel, spec),
+        *_shape_reasons(kernel, spec, matrices),
+        *_chip_reasons(kernel, host),
+    ):
+        yield KernelRefusal(kernel.name, reason)
+    for reason, remedy in _tool_reasons(kernel, host):
+        yield KernelRefusal(kernel.name, reason, remedy)
 
 
-def _format_refusals(kernel: Kernel, spec: QuantSpec) -> Iterator[str]:
+def _format_reasons(kernel: Kernel, spec: QuantSpec) -> Iterator[str]:
+    if spec.checkpoint_format is not None and spec.checkpoint_format not in kernel.formats:
+        yield f"does not read the {spec.checkpoint_format} packing"
     if spec.bits is not None and spec.bits not in kernel.bits:
         yield f"takes {_listed(kernel.bits)} bits, the model has {spec.bits}"
     if spec.group_size is not None and spec.group_size not in kernel.group_sizes:
-        yield f"has no groups of {spec.group_size}"
-    if spec.sym is not None and spec.sym not in kernel.sym and spec.method == "gptq":
-        yield "takes symmetric quantization only"
+        yield f"has no groups of {spec.group_size}" if spec.group_size > 0 else "does not take one group per column"
+    if spec.method == "gptq" and spec.sym is not None and spec.sym not in kernel.sym:
+        yield "takes symmetric quantization only, the model has zero points"
     if spec.desc_act and True not in kernel.desc_act:
         yield "does not take act-order"
-    if spec.checkpoint_format is not None and spec.checkpoint_format not in kernel.formats:
-        yield f"does not read the {spec.checkpoint_format} packing"
+    if spec.bits in kernel.plain_bits and (spec.desc_act or spec.sym is False):
+        yield f"takes {spec.bits} bits only with symmetric quantization and without act-order"
 
 
-def _build_refusals(kernel: Kernel, host: Host) -> Iterator[str]:
+def _shape_reasons(kernel: Kernel, spec: QuantSpec, matrices: Collection[Matrix]) -> Iterator[str]:
+    for columns, rows in sorted(matrices):
+        if columns % kernel.columns or rows % kernel.rows:
+            yield (
+                f"needs input features in multiples of {kernel.columns} and output features in multiples of "
+                f"{kernel.rows}; a matrix has {columns} and {rows}"
+            )
+        yield from _packing_reasons(kernel, spec, columns, rows)
+
+
+def _packing_reasons(kernel: Kernel, spec: QuantSpec, columns: int, rows: int) -> Iterator[str]:
+    bits, group = spec.bits or 4, spec.group_size or -1
+    word = WORD // bits
+    if group > 0 and columns % group and not kernel.pads:
+        yield f"needs whole groups; a matrix has {columns} input features, groups are of {group}"
+    if ("in" in kernel.packs and columns % word) or ("out" in kernel.packs and rows % word):
+        yield f"needs features in multiples of {word}; a matrix has {columns} and {rows}"
+    if spec.method == "gptq" and bits in PLANAR_BITS and (columns % WORD or rows % WORD):
+        yield f"needs features in multiples of {WORD} for {bits} bits; a matrix has {columns} and {rows}"
+    in_tiles = (
+        bits == 8 if kernel.tiles == "8 bits" else bool(kernel.tiles and spec.desc_act and group not in (-1, columns))
+    )
+    if in_tiles and not _whole_tiles(columns, rows):
+        yield f"takes {kernel.tiles} in whole tiles of 64 by 128 only; a matrix has {columns} and {rows}"
+
+
+def _whole_tiles(columns: int, rows: int) -> bool:
+    small, large = TILE
+    return (rows % small == 0 and columns % large == 0) or (rows % large == 0 and columns % small == 0)
+
+
+def _chip_reasons(kernel: Kernel, host: Host) -> Iterator[str]:
+    if host.capability < kernel.capability:
+        yield f"needs compute capability {_version(kernel.capability)}, this GPU has {_version(host.capability)}"
+    if kernel.only and host.capability not in kernel.only:
+        made_for = ", ".join(map(_version, kernel.only))
+        yield f"is made for compute capability {made_for} alone, this GPU has {_version(host.capability)}"
+    if kernel.extension == CPU_EXTENSION and not host.avx512_bf16:
+        yield "needs AVX-512 with bf16, which this CPU lacks"
+
+
+def _tool_reasons(kernel: Kernel, host: Host) -> Iterator[tuple[str, str]]:
+    if kernel.triton and not host.compiler:
+        yield "is compiled by Triton, and there is no C compiler", TRITON_TOOLS
+    if kernel.extension is None or kernel.extension in host.built:
+        return
     if kernel.downloads and host.offline:
-        yield "its sources would be downloaded, and GPTQMODEL_OFFLINE is set"
+        yield "its sources would be downloaded, which GPTQMODEL_OFFLINE forbids", DOWNLOADS
     if not host.compiler:
-        yield "is compiled at first use, and there is no C++ compiler (install g++ and ninja)"
+        yield "is compiled at first use, and there is no C++ compiler with ninja", BUILD_TOOLS
     if host.device == "cuda" and not host.nvcc:
-        yield "is compiled at first use, and there is no nvcc (install the CUDA toolkit)"
+        yield "is compiled at first use, and there is no nvcc", CUDA_TOOLS
 
 
 def _listed(values: tuple[int, ...]) -> str:
     return " or ".join(str(value) for value in values)
 
 
+def _version(capability: Capability) -> str:
+    return f"{capability[0]}.{capability[1]}"
+
+
+def slow_warning(kernel: Kernel, refusals: Sequence[KernelRefusal]) -> str:
+    """Say that a kernel is slow, why no faster one runs, and what would change that."""
+    why = " ".join(sentence(refusal) for refusal in refusals)
+    remedies = dict.fromkeys(refusal.remedy for refusal in refusals if refusal.remedy)
+    remedy = " ".join(remedies) or "A 4-bit GPTQ or AWQ version of the model with groups of 128 would be fast here."
+    return (
+        f"The kernel {kernel.name} unpacks the weights for every token and is ten or more times slower than the "
+        f"others. {why} {remedy}"
+    )
+
+
+def preferred_dtype(kernel: Kernel | None, host: Host) -> str:
+    """Return the dtype to load with.
+
+    On a GPU packed weights get float16: for bfloat16 Marlin is compiled a second time, at the first token. Without
+    them it is bfloat16, which GPUs below compute capability 8.0 do not have. On the CPU float16 is ten times slower.
+    """
+    if host.device == "cuda":
+        return "float16" if kernel is not None or host.capability < (8, 0) else "bfloat16"
+    return "bfloat16"
+
+
 def compilers() -> tuple[bool, bool]:
     """Say whether a C++ compiler with ninja, and nvcc, are there."""
     compiler = any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "c++", "clang++"))
-    home = os.environ.get("CUDA_HOME") or "/usr/local/cuda"
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
     nvcc = bool(shutil.which("nvcc")) or (Path(home) / "bin" / "nvcc").is_file()
     return compiler and shutil.which("ninja") is not None, nvcc
 
 
-def probe(device: str, built: Callable[[str], bool]) -> Host:
+def probe(devices: Sequence[str], built: Callable[[str], bool]) -> Host:
     """Look at this machine. `built` tells whether an extension is compiled already; imports torch late."""
     import torch
     from gptqmodel.utils.cpu_features import has_avx512_bf16
 
     compiler, nvcc = compilers()
-    cuda = device.startswith("cuda")
-    extensions = {
-        kernel.extension for kernel in TABLE if kernel.extension and kernel.device == ("cuda" if cuda else "cpu")
-    }
+    offline = os.environ.get("GPTQMODEL_OFFLINE", "0").lower() not in ("", "0", "false", "no", "off")
+    cuda = [torch.device(device) for device in devices if device.startswith("cuda")]
+    kind: DeviceKind = "cuda" if cuda else "cpu"
+    extensions = {kernel.extension for kernel in TABLE if kernel.extension and kernel.device == kind}
     return Host(
-        device="cuda" if cuda else "cpu",
-        capability=torch.cuda.get_device_capability(torch.device(device)) if cuda else (0, 0),
+        device=kind,
+        capability=min((torch.cuda.get_device_capability(device) for device in cuda), default=(0, 0)),
         avx512_bf16=bool(has_avx512_bf16()),
         compiler=compiler,
         nvcc=nvcc,
-        offline=os.environ.get("GPTQMODEL_OFFLINE", "0").lower() not in ("", "0", "false", "no", "off"),
+        offline=offline and not os.environ.get("GPTQMODEL_CUTLASS_DIR"),
         built=frozenset(name for name in extensions if built(name)),
     )

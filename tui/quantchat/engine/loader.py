@@ -1,45 +1,36 @@
-"""Loads a model with an explicit device, dtype and kernel, and checks that what came out is the model."""
+"""Loads a model with explicit devices, dtype and kernel, and checks that what came out is the model."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import msgspec
 import torch
-from gptqmodel import GPTQModel, extension
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, AwqConfig, GenerationConfig, GPTQConfig
+from gptqmodel import GPTQModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, AwqConfig, GPTQConfig
 
 from quantchat.domain.generation import SamplingOverrides
+from quantchat.domain.memory import kv_bytes_per_token
 from quantchat.domain.models import ModelInfo
-from quantchat.engine import checks, kernels, memory, prompt, threads
+from quantchat.engine import checks, kernels, memory, placement, prompt, tensors, threads
 from quantchat.engine.bars import transformers_bars
+from quantchat.engine.building import KernelFailed, blamed, build, is_built, translated
+from quantchat.engine.kernel_table import Kernel
+from quantchat.engine.kvcache import SessionCache
 from quantchat.engine.progress import Stages
-from quantchat.engine.protocol import KernelRefusal, LoadReport
+from quantchat.engine.protocol import Load, LoadProgress, LoadReport
 from quantchat.engine.quiet import no_warnings
-from quantchat.errors import KernelError, LoadError, ModelError, QuantchatError
+from quantchat.engine.recommended import take_generation_defaults
+from quantchat.engine.warm import default_budgets
+from quantchat.errors import KernelError
+
+__all__ = ["KernelFailed", "LoadedModel", "load"]
 
 MIXTURE_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-SLOW_WARNING = (
-    "The kernel {kernel} unpacks the weights for every token and is ten or more times slower than the others. "
-    "A 4-bit GPTQ or AWQ version of the model would be fast here."
-)
-
-WEIGHT_FAULTS = ("Missing required quantized weights", "set a tensor of shape")
-"""In the words of GPTQModel and accelerate: the files are wrong, and no other kernel would help."""
-
-
-class KernelFailed(KernelError):
-    """A kernel failed; `next_kernel` is the candidate after it, for a fresh engine process."""
-
-    def __init__(self, error: QuantchatError, next_kernel: str | None) -> None:
-        super().__init__(error.report.title, error.report.detail, error.report.remedy)
-        self.next_kernel = next_kernel
+PLANNED_CONTEXT = 4096
+ASKED_FOR = "the setting asks for it"
 
 
 @dataclass
@@ -47,9 +38,12 @@ class LoadedModel:
     """A model that passed its checks.
 
     Attributes:
+        device: Where prompts go; with several devices the first.
         window: Context window in tokens, 0 if unknown.
         eos_ids: Tokens that end an answer.
         stop_strings: Texts that end an answer because the fallback template ends turns with them.
+        decoding: `eager` for our own loop, `generate` where that did not prove right.
+        decoding_reason: Why not our own loop.
     """
 
     model: Any
@@ -60,6 +54,8 @@ class LoadedModel:
     eos_ids: frozenset[int]
     stop_strings: tuple[str, ...] = ()
     decode_threads: threads.DecodeThreads = field(default_factory=threads.DecodeThreads)
+    decoding: Literal["eager", "generate"] = "eager"
+    decoding_reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ class _Case:
 
 # Without these, transformers leaves random weights in place or refuses (seen with transformers 5.23).
 GPTQMODEL_CASES = (
-    _Case("old weight file names", lambda info, _: not _standard_names(Path(info.path))),
+    _Case("old weight file names", lambda info, _: not tensors.has_standard_names(Path(info.path))),
     _Case("mixture of experts", lambda _, config: any(getattr(config, key, 0) for key in MIXTURE_KEYS)),
     _Case("quantized output head", lambda info, _: info.quant.lm_head),
     _Case("bits per module", lambda info, _: info.quant.dynamic),
@@ -81,52 +77,82 @@ GPTQMODEL_CASES = (
 
 @dataclass
 class _Job:
-    info: ModelInfo
-    device: str
+    """A load under way."""
+
+    command: Load
     stages: Stages
     config: Any = None
-    names: frozenset[str] = frozenset()
-    kernel: kernels.Kernel | None = None
-    plan: kernels.Plan = field(default_factory=lambda: kernels.Plan(candidates=(), refusals=()))
+    tensors: Mapping[str, tensors.Tensor] = field(default_factory=dict)
+    placement: placement.Placement | None = None
+    host: kernels.Host = field(default_factory=kernels.Host)
+    kernel: Kernel | None = None
+    plan: kernels.Plan = field(default_factory=kernels.Plan)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self.command.model
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        assert self.placement is not None
+        return self.placement.devices
+
+    @property
+    def device(self) -> str:
+        return self.devices[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype = getattr(torch, kernels.preferred_dtype(self.kernel, self.host))
+        assert isinstance(dtype, torch.dtype)
+        return dtype
 
 
-def load(
-    info: ModelInfo, device: str | None, kernel: str | None, progress: Callable[[str, int, int, str], None]
-) -> LoadedModel:
+def load(command: Load, emit: Callable[[LoadProgress], None]) -> LoadedModel:
     """Load a model and warm it up.
-
-    Args:
-        info: The model as the catalog read it.
-        device: `cpu` or `cuda:<n>`; None takes the first GPU, else the CPU.
-        kernel: A name of the kernel table; None takes the first candidate.
-        progress: Called with stage, done, total (0: unknown) and unit.
 
     Raises:
         KernelFailed: if the kernel is at fault.
         LoadError: for everything else that is wrong with the model.
     """
-    device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
-    job = _Job(info, device, Stages(progress))
+    job = _Job(command, Stages(command.request, emit))
     with no_warnings():
-        _prepare(job, kernel)
+        _prepare(job)
         return _load(job)
 
 
-def _prepare(job: _Job, kernel: str | None) -> None:
+def _prepare(job: _Job) -> None:
     job.stages.enter("reading config")
     folder = Path(job.info.path)
-    with _translated("The model's configuration cannot be read"):
-        job.names = checks.tensor_names(folder)
+    with translated("The model's configuration cannot be read"):
+        job.tensors = tensors.read_tensors(folder)
         job.config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     _fill_quantization_config(job)
-    if job.info.quant.method not in kernels.QUANTIZED_METHODS:
-        return
-    job.plan = kernels.plan(job.info.quant, kernels.probe(job.device, _is_built))
+    _place(job)
+    job.host = kernels.probe(job.devices, is_built)
+    if job.info.quant.method in kernels.QUANTIZED_METHODS:
+        _choose_kernel(job)
+
+
+def _place(job: _Job) -> None:
+    command, window = job.command, min(job.info.context_window or PLANNED_CONTEXT, PLANNED_CONTEXT)
+    parts = placement.weigh(job.tensors)
+    kv_layer_bytes = window * kv_bytes_per_token(job.info) // max(len(parts.layers), 1)
+    job.placement = placement.place(parts, memory.rooms(command.device), kv_layer_bytes, command.placement)
+    if layers := job.placement.describe():
+        job.stages.enter("placing layers", note=layers)
+
+
+def _choose_kernel(job: _Job) -> None:
+    quant = job.info.quant
+    matrices = tensors.quantized_matrices(job.tensors, quant)
+    job.plan = kernels.plan(quant, job.host, matrices, job.command.failed)
+    wish = kernels.wished(job.command.kernel, quant.method)
     try:
-        job.kernel = job.plan.choose(kernel)
+        job.kernel = job.plan.choose(wish)
     except KernelError as error:
-        raise KernelFailed(error, job.plan.after(kernel or "") if kernel else None) from error
-    _build(job, job.kernel)
+        raise KernelFailed(error, job.plan.after(wish) if wish else None) from error
+    build(job.kernel, job.plan, job.stages)
 
 
 def _fill_quantization_config(job: _Job) -> None:
@@ -135,40 +161,23 @@ def _fill_quantization_config(job: _Job) -> None:
         job.config.quantization_config = dict(job.info.quant.raw)
 
 
-def _build(job: _Job, kernel: kernels.Kernel) -> None:
-    if kernel.extension is None:
-        return
-    job.stages.enter("building kernel")
-    if not extension.load(kernel.extension)[kernel.extension]:
-        error = KernelError(f"The kernel {kernel.name} could not be built", extension.error(kernel.extension)[-500:])
-        raise KernelFailed(error, job.plan.after(kernel.name))
-
-
-def _is_built(name: str) -> bool:
-    """Whether an extension is in the cache: a private corner of GPTQModel, so any surprise means no."""
-    try:
-        built = extension._extension_for_name(name)
-        return any(path.is_file() for path in built._candidate_binary_paths(built.build_root()))
-    except Exception:  # noqa: BLE001 - see above
-        return False
-
-
 def _load(job: _Job) -> LoadedModel:
-    job.stages.enter("reading weights")
-    with _translated("The tokenizer cannot be read"):
-        tokenizer = AutoTokenizer.from_pretrained(job.info.path, local_files_only=True, trust_remote_code=False)
-    with _blamed(job, None):
+    job.stages.enter("reading weights", kernel=job.kernel.name if job.kernel else "", note=_placed(job))
+    folder = Path(job.info.path)
+    with translated("The tokenizer cannot be read"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with blamed(job.kernel, job.plan, job.device):
         model, loading = _read_weights(job)
-    checks.check_weights(model, job.info, job.names, loading)
-    recommended, eos_ids = _take_generation_defaults(model, tokenizer, Path(job.info.path))
+    checks.check_weights(model, job.info, frozenset(job.tensors), loading)
+    recommended, eos_ids = take_generation_defaults(model, tokenizer, folder)
     model.eval()
-    job.stages.enter("warming up")
-    with _blamed(job, model):
-        checks.warm_up(model, tokenizer, job.device)
+    job.stages.enter("warming up", note=_placed(job))
+    with blamed(job.kernel, job.plan, job.device, model):
+        proof = checks.warm_up(model, tokenizer, job.device, lambda: SessionCache(model))
         decode_threads = threads.calibrate(model, job.device)
     job.stages.leave()
-    fallback = prompt.template_name(tokenizer) == prompt.FALLBACK
-    report = _report(job, model, prompt.template_name(tokenizer), recommended)
+    decoding, why = _decoding(job, proof)
+    report = _report(job, model, prompt.template_name(tokenizer), recommended, proof, (decoding, why))
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
@@ -177,8 +186,20 @@ def _load(job: _Job) -> LoadedModel:
         report=report,
         eos_ids=eos_ids,
         decode_threads=decode_threads,
-        stop_strings=(prompt.CHATML_END,) if fallback else (),
+        stop_strings=(prompt.CHATML_END,) if report.template == prompt.FALLBACK else (),
+        decoding=decoding,
+        decoding_reason=why,
     )
+
+
+def _placed(job: _Job) -> str:
+    return job.placement.describe() if job.placement else ""
+
+
+def _decoding(job: _Job, proof: checks.Proof) -> tuple[Literal["eager", "generate"], str]:
+    if job.command.decoding == "generate":
+        return "generate", ASKED_FOR
+    return ("generate", proof.fault) if proof.fault else ("eager", "")
 
 
 def _read_weights(job: _Job) -> tuple[Any, dict[str, Any] | None]:
@@ -188,18 +209,13 @@ def _read_weights(job: _Job) -> tuple[Any, dict[str, Any] | None]:
         return _through_transformers(job)
 
 
-def _needs_gptqmodel(job: _Job, kernel: kernels.Kernel) -> bool:
+def _needs_gptqmodel(job: _Job, kernel: Kernel) -> bool:
     return kernel.transformers_name is None or any(case.applies(job.info, job.config) for case in GPTQMODEL_CASES)
 
 
-def _standard_names(folder: Path) -> bool:
-    return (folder / checks.STANDARD_FILE).is_file() or (folder / checks.STANDARD_INDEX).is_file()
-
-
-def _through_gptqmodel(job: _Job, kernel: kernels.Kernel) -> Any:
-    wrapped = GPTQModel.load(
-        job.info.path, device=job.device, backend=kernel.name, dtype=_dtype(job), trust_remote_code=False
-    )
+def _through_gptqmodel(job: _Job, kernel: Kernel) -> Any:
+    where = {"device": job.device} if len(job.devices) == 1 else {"device_map": _device_map(job)}
+    wrapped = GPTQModel.load(job.info.path, backend=kernel.name, dtype=job.dtype, trust_remote_code=False, **where)
     return wrapped.model
 
 
@@ -207,8 +223,8 @@ def _through_transformers(job: _Job) -> tuple[Any, dict[str, Any]]:
     model, loading = AutoModelForCausalLM.from_pretrained(
         job.info.path,
         config=job.config,
-        device_map={"": job.device},
-        dtype=_dtype(job),
+        device_map=_device_map(job),
+        dtype=job.dtype,
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
@@ -218,6 +234,16 @@ def _through_transformers(job: _Job) -> tuple[Any, dict[str, Any]]:
         **_kernel_option(job),
     )
     return model, loading
+
+
+def _device_map(job: _Job) -> dict[str, str]:
+    assert job.placement is not None
+    known = job.placement.device_map()
+    if len(job.devices) == 1:
+        return known
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(job.config, trust_remote_code=False)
+    return placement.complete(known, [name for name, _ in skeleton.named_modules()], job.device)
 
 
 def _kernel_option(job: _Job) -> dict[str, Any]:
@@ -231,45 +257,19 @@ def _kernel_option(job: _Job) -> dict[str, Any]:
     return {"quantization_config": AwqConfig(**options, backend=job.kernel.transformers_name)}
 
 
-def _dtype(job: _Job) -> torch.dtype:
-    """Float16 for packed weights on a GPU, as Marlin is compiled twice for bf16; on the CPU it is ten times slower."""
-    return torch.float16 if job.kernel is not None and job.device.startswith("cuda") else torch.bfloat16
-
-
-def _take_generation_defaults(model: Any, tokenizer: Any, folder: Path) -> tuple[SamplingOverrides, frozenset[int]]:
-    """Read what the model recommends, then clear it in the model: a turn says everything itself."""
-    values = _read_json(folder / "generation_config.json")
-    ends = [values.get("eos_token_id"), model.generation_config.eos_token_id, tokenizer.eos_token_id]
-    if prompt.template_name(tokenizer) == prompt.FALLBACK:
-        ends.append(tokenizer.get_vocab().get(prompt.CHATML_END))
-    flat = [token for end in ends for token in (end if isinstance(end, list) else [end])]
-    model.generation_config = GenerationConfig()
-    return _recommended(values), frozenset(token for token in flat if isinstance(token, int))
-
-
-def _recommended(values: dict[str, Any]) -> SamplingOverrides:
-    wanted = {name: values[name] for name in ("temperature", "top_p", "top_k", "repetition_penalty") if name in values}
-    if values.get("do_sample") is False:
-        wanted = {"temperature": 0.0} | {k: v for k, v in wanted.items() if k == "repetition_penalty"}
-    try:
-        return msgspec.convert(wanted, SamplingOverrides)
-    except msgspec.ValidationError:
-        return SamplingOverrides()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def _report(job: _Job, model: Any, template: str, recommended: SamplingOverrides) -> LoadReport:
+def _report(
+    job: _Job,
+    model: Any,
+    template: str,
+    recommended: SamplingOverrides,
+    proof: checks.Proof,
+    decoding: tuple[str, str],
+) -> LoadReport:
     quantized = list(checks.quantized_modules(model).values())
     name = str(quantized[0].SUPPORTS_BACKENDS[0].value) if quantized else kernels.DENSE
     window = job.info.context_window or getattr(job.config.get_text_config(), "max_position_embeddings", 0)
-    refusals: tuple[KernelRefusal, ...] = job.plan.ahead_of(job.kernel.name) if job.kernel else ()
+    refusals = job.plan.ahead_of(job.kernel.name) if job.kernel else ()
+    budget = job.command.kv_budget
     return LoadReport(
         path=job.info.path,
         name=job.info.name,
@@ -279,47 +279,16 @@ def _report(job: _Job, model: Any, template: str, recommended: SamplingOverrides
         kernel=name,
         layers=checks.kernel_counts(model),
         refusals=refusals,
+        placement=_placed(job),
         weight_bytes=memory.weight_bytes(model),
-        device_bytes=memory.device_bytes(job.device),
+        device_bytes=memory.device_bytes(*job.devices),
         context_window=int(window or 0),
         template=template,
         recommended=recommended,
+        decoding=decoding[0],
+        decoding_reason=decoding[1],
+        kv_token_bytes=proof.kv_token_bytes,
+        kv_budget=default_budgets(job.device)[0] if budget is None else budget,
         seconds=job.stages.seconds,
-        warnings=(SLOW_WARNING.format(kernel=name),) if job.kernel and job.kernel.slow else (),
+        warnings=(kernels.slow_warning(job.kernel, refusals),) if job.kernel and job.kernel.slow else (),
     )
-
-
-@contextmanager
-def _translated(title: str) -> Iterator[None]:
-    """Explain what the libraries raise over a folder's files."""
-    try:
-        yield
-    except QuantchatError:
-        raise
-    except Exception as error:
-        raise LoadError(title, _first_lines(error), checks.DAMAGED_REMEDY) from error
-
-
-@contextmanager
-def _blamed(job: _Job, model: Any) -> Iterator[None]:
-    """Tell a failed kernel, which another one may replace, from a damaged model and full memory."""
-    started = time.perf_counter()
-    try:
-        yield
-    except ModelError:
-        raise
-    except LoadError as error:
-        if job.kernel is None or model is None or not checks.all_finite(model):
-            raise
-        raise KernelFailed(error, job.plan.after(job.kernel.name)) from error
-    except Exception as error:
-        if memory.is_out_of_memory(error):
-            raise memory.out_of_memory(job.device, LoadError) from error
-        if job.kernel is None or any(words in str(error) for words in WEIGHT_FAULTS):
-            raise LoadError("The model cannot be loaded", _first_lines(error), checks.DAMAGED_REMEDY) from error
-        title = f"The kernel {job.kernel.name} failed after {time.perf_counter() - started:.0f} s"
-        raise KernelFailed(KernelError(title, _first_lines(error)), job.plan.after(job.kernel.name)) from error
-
-
-def _first_lines(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error)[:500]}"

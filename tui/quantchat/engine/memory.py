@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
 import sys
 from typing import Any, TypeVar
 
+import msgspec
 import psutil
 import torch
 
-from quantchat.errors import QuantchatError
+from quantchat.domain.memory import format_bytes
+from quantchat.engine.placement import Room
+from quantchat.errors import LoadError, QuantchatError
 
 E = TypeVar("E", bound=QuantchatError)
 CPU_ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory")
+LOAD_REMEDY = (
+    "Take a smaller model, end other programs that hold memory there, or with several GPUs divide the layers by the "
+    "setting `placement`."
+)
+TURN_REMEDY = (
+    "The chat goes on: shorten the conversation or begin a new session, lower `kv_cache_gib` in the settings, "
+    "or take a smaller model."
+)
+
+_UNITS = {"bytes": 1, "kib": 1024, "mib": 1024**2, "gib": 1024**3, "tib": 1024**4}
+_AMOUNT = r"([\d.]+) (bytes|KiB|MiB|GiB|TiB)"
+_WANTED = re.compile(rf"(?:[Tt]ried to|Unable to) allocate {_AMOUNT}", re.IGNORECASE)
+_FREE = re.compile(rf"of which {_AMOUNT} is free", re.IGNORECASE)
+_GPU = re.compile(r"\bGPU (\d+) has a total capacity")
 
 
 def resident_bytes() -> int:
@@ -28,9 +46,34 @@ def cuda_bytes() -> int:
     return sum(torch.cuda.memory_reserved(index) for index in range(torch.cuda.device_count()))
 
 
-def device_bytes(device: str) -> int:
-    """Bytes held on a device; on the CPU the resident set size."""
-    return int(torch.cuda.memory_reserved(device)) if device.startswith("cuda") else resident_bytes()
+def device_bytes(*devices: str) -> int:
+    """Bytes held on devices; on the CPU the resident set size."""
+    if not devices[0].startswith("cuda"):
+        return resident_bytes()
+    return sum(int(torch.cuda.memory_reserved(device)) for device in devices)
+
+
+def rooms(device: str | None) -> list[Room]:
+    """Return the devices that a model may be placed on, and what is free there.
+
+    Args:
+        device: The only one to take; None takes all GPUs, else the CPU.
+
+    Raises:
+        LoadError: if there is no such device.
+    """
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    wanted = ["cuda:0"] if device == "cuda" else [device] if device else gpus or ["cpu"]
+    if unknown := set(wanted) - {*gpus, "cpu"}:
+        there = ", ".join([*gpus, "cpu"])
+        raise LoadError(f"There is no device {unknown.pop()}", f"There are: {there}.", "Change the setting `device`.")
+    return [Room(name, _free_bytes(name)) for name in wanted]
+
+
+def _free_bytes(device: str) -> int:
+    if device == "cpu":
+        return int(psutil.virtual_memory().available)
+    return int(torch.cuda.mem_get_info(device)[0])
 
 
 def weight_bytes(model: Any) -> int:
@@ -57,11 +100,49 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in CPU_ALLOCATOR_WORDS)
 
 
-def out_of_memory(device: str, kind: type[E]) -> E:
-    """Explain it."""
-    where = f"The GPU {device}" if device.startswith("cuda") else "This machine"
-    return kind(
-        f"{where} ran out of memory",
-        remedy="Shorten the conversation, unload other models or programs, or take a smaller model.",
-        code="out-of-memory",
+def out_of_memory(device: str, kind: type[E], error: BaseException | None = None) -> E:
+    """Explain it: where, how much was missing, and which setting helps.
+
+    Args:
+        device: Where the model is; the error's own words win, as one of several GPUs may be full.
+        kind: `LoadError` for a load, else an error of a turn: what helps differs.
+        error: What was raised.
+    """
+    shortage = parse_shortage(str(error or ""))
+    if shortage.gpu is not None and device.startswith("cuda"):
+        device = f"cuda:{shortage.gpu}"
+    where = f"The GPU {device}" if device.startswith("cuda") else "This machine (cpu)"
+    remedy = LOAD_REMEDY if issubclass(kind, LoadError) else TURN_REMEDY
+    return kind(f"{where} ran out of memory", shortage.sentence(), remedy, code="out-of-memory")
+
+
+class Shortage(msgspec.Struct, frozen=True, kw_only=True):
+    """What an allocator said when it refused; None where it did not say."""
+
+    wanted: int | None = None
+    free: int | None = None
+    gpu: int | None = None
+
+    def sentence(self) -> str:
+        """Say how much was missing."""
+        if self.wanted is None:
+            return ""
+        if self.free is None:
+            return f"It asked for {format_bytes(self.wanted)} more than there is."
+        missing = max(self.wanted - self.free, 0)
+        said = f"It asked for {format_bytes(self.wanted)}, {format_bytes(self.free)} were free"
+        return f"{said}: {format_bytes(missing)} are missing." if missing else f"{said}, but in pieces."
+
+
+def parse_shortage(text: str) -> Shortage:
+    """Read torch's words, such as `Tried to allocate 2.00 GiB. GPU 0 has ... of which 1.06 GiB is free`."""
+    wanted, free, gpu = _WANTED.search(text), _FREE.search(text), _GPU.search(text)
+    return Shortage(
+        wanted=_bytes(wanted) if wanted else None,
+        free=_bytes(free) if free else None,
+        gpu=int(gpu[1]) if gpu else None,
     )
+
+
+def _bytes(found: re.Match[str]) -> int:
+    return int(float(found[1]) * _UNITS[found[2].lower()])

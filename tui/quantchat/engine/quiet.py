@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +29,16 @@ def set_environment() -> None:
     """Set what the libraries read at import; the user's own values win. No TORCH_LOGS: an empty one breaks torch."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    _find_own_programs()
     if (os.cpu_count() or 1) <= FEWEST_WORKERS:
         os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(FEWEST_WORKERS))
+
+
+def _find_own_programs() -> None:
+    """Let ninja be found, which pip puts beside this interpreter: the environment need not be activated."""
+    folder, path = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)
+    if folder not in path.split(os.pathsep):
+        os.environ["PATH"] = f"{path}{os.pathsep}{folder}"
 
 
 def silence() -> None:

@@ -1,0 +1,97 @@
+"""What the headers of a model's weight files say: names, shapes and bytes. Reads no weights and imports no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from safetensors import SafetensorError, safe_open
+
+from quantchat.domain.models import QuantSpec
+from quantchat.errors import LoadError
+
+STANDARD_FILE = "model.safetensors"
+STANDARD_INDEX = "model.safetensors.index.json"
+DAMAGED_REMEDY = "Copy or download the model again."
+WORD_BITS = 32
+ELEMENT_BYTES = {
+    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+}  # fmt: skip
+"""All others take one byte."""
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """A tensor on disk."""
+
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+def has_standard_names(folder: Path) -> bool:
+    """Whether transformers finds the weight files."""
+    return (folder / STANDARD_FILE).is_file() or (folder / STANDARD_INDEX).is_file()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the weight files that make up the model, whatever their names."""
+    index = folder / STANDARD_INDEX
+    if index.is_file():
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return sorted({folder / shard for shard in shards})
+    standard = folder / STANDARD_FILE
+    return [standard] if standard.is_file() else sorted(folder.glob("*.safetensors"))
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Read what is said of all tensors; also proves that every file is there and whole.
+
+    Raises:
+        LoadError: if a file is missing, cut off or not safetensors, or there is none.
+    """
+    tensors: dict[str, Tensor] = {}
+    files = weight_files(folder)
+    if not files:
+        raise LoadError("The model has no safetensors weights", f"There is none in {folder}.", DAMAGED_REMEDY)
+    for file in files:
+        try:
+            tensors |= _read_file(file)
+        except (SafetensorError, OSError) as error:
+            raise LoadError(f"The weight file {file.name} is damaged or missing", str(error), DAMAGED_REMEDY) from error
+    return tensors
+
+
+def _read_file(file: Path) -> dict[str, Tensor]:
+    found = {}
+    with safe_open(str(file), framework="np") as opened:
+        for name in opened.keys():  # noqa: SIM118 - it is no mapping
+            part = opened.get_slice(name)
+            shape = tuple(part.get_shape())
+            found[name] = Tensor(shape, math.prod(shape) * ELEMENT_BYTES.get(part.get_dtype(), 1))
+    return found
+
+
+def quantized_matrices(tensors: Mapping[str, Tensor], spec: QuantSpec) -> frozenset[tuple[int, int]]:
+    """Return the sizes (input, output features) of the packed matrices; empty for packings that hide them."""
+    layout = _LAYOUTS.get(spec.checkpoint_format or "")
+    if layout is None or not spec.bits:
+        return frozenset()
+    packed = {tensor.shape for name, tensor in tensors.items() if name.endswith(".qweight")}
+    return frozenset(layout(shape, spec.bits) for shape in packed if len(shape) == 2)
+
+
+def _rows_packed(shape: tuple[int, ...], bits: int) -> tuple[int, int]:
+    return shape[0] * WORD_BITS // bits, shape[1]
+
+
+def _columns_packed(shape: tuple[int, ...], bits: int) -> tuple[int, int]:
+    return shape[0], shape[1] * WORD_BITS // bits
+
+
+def _turned(shape: tuple[int, ...], bits: int) -> tuple[int, int]:
+    return shape[1] * WORD_BITS // bits, shape[0]
+
+
+_LAYOUTS = {"gptq": _rows_packed, "gptq_v2": _rows_packed, "gemm": _columns_packed, "gemv": _turned}
