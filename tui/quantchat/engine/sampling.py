@@ -8,8 +8,11 @@ rest is arithmetic on few numbers.
 from __future__ import annotations
 
 import random
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from math import exp, inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -20,15 +23,18 @@ from quantchat.domain.generation import SamplingSettings
 from quantchat.engine.penalties import processors
 from quantchat.errors import GenerationError
 
-Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 
 GREEDY_BELOW = 1e-5
 """A temperature below leaves nothing but the most probable token, and numbers would overflow."""
 PROBE = 1024
 """Tokens that nearly always hold all of top-p without top-k; only where they do not, the whole vocabulary is sorted."""
-GROUP = 64
-"""Logits whose maximum is looked at first on the CPU."""
+SHORT = 256
+"""Up to so many candidates plain Python is faster than numpy, above all after a forward pass emptied the caches."""
+GROUP, GROUPED_FROM = 64, 65_536
+"""From this vocabulary on, a CPU first looks at the maxima of groups of logits."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,12 @@ class Distribution:
     """Tokens that may come next and the running sum of their weights, which do not add up to 1."""
 
     tokens: Ids
-    cumulative: Floats
+    cumulative: Doubles
 
     @property
-    def probabilities(self) -> Floats:
+    def probabilities(self) -> Doubles:
         """The probability of each token."""
-        shares: Floats = np.diff(self.cumulative, prepend=0.0) / self.cumulative[-1]
+        shares: Doubles = np.diff(self.cumulative, prepend=0.0) / self.cumulative[-1]
         return shares
 
     def at(self, share: float) -> int:
@@ -65,7 +71,9 @@ class Sampler:
     ) -> None:
         self._settings = settings
         self._greedy = settings.temperature < GREEDY_BELOW
+        self._short = 0 < settings.top_k <= SHORT and settings.typical_p == 1
         self._random = random.Random(seed)  # noqa: S311 - text must come out the same, not be unguessable
+        self._ids: torch.Tensor | None = None
         self._rules = processors(settings, tokenizer, prompt, torch.device(device))
 
     def sample(self, logits: torch.Tensor) -> int:
@@ -74,11 +82,13 @@ class Sampler:
         Raises:
             GenerationError: if the logits are not finite or the settings forbid every token.
         """
+        scores = self._processed(logits)
         if self._greedy:
-            values, tokens = _to_host(*_top(self._processed(logits), 1))
-            self._check(values)
-            return int(tokens[0])
-        return self.distribution(logits).at(self._random.random())
+            highest, token = _highest(scores)
+            self._check(highest)
+            return token
+        share = self._random.random()
+        return self._short_draw(scores, share) if self._short else self._distribution(scores).at(share)
 
     def accept(self, token: int) -> None:
         """Note that this token is now part of the answer."""
@@ -91,65 +101,89 @@ class Sampler:
         Raises:
             GenerationError: as `sample`.
         """
-        settings = self._settings
-        values, tokens, total = self._candidates(self._processed(logits))
-        weights = _weights(values, settings.temperature)
-        kept = len(weights)
-        if settings.top_p < 1:
-            kept = int(weights.cumsum().searchsorted(settings.top_p * (total or weights.sum()))) + 1
-        if settings.min_p > 0:
-            kept = min(kept, int((-weights).searchsorted(-settings.min_p * weights[0], side="right")))
-        weights, tokens = weights[:kept], tokens[:kept]
-        if settings.typical_p < 1:
-            typical = _typical(weights, settings.typical_p)
-            weights, tokens = weights[typical], tokens[typical]
-        return Distribution(tokens, weights.cumsum())
+        return self._distribution(self._processed(logits))
 
     def _processed(self, logits: torch.Tensor) -> torch.Tensor:
-        scores = logits.detach().to(torch.float32, copy=bool(self._rules))
+        scores = logits.to(torch.float32, copy=bool(self._rules))
         for rule in self._rules:
             rule.apply(scores)
         return scores
 
-    def _candidates(self, scores: torch.Tensor) -> tuple[Floats, Ids, float | None]:
-        """Return logits and ids that hold all that may be chosen, most probable first, and the weight of all tokens.
+    def _short_draw(self, scores: torch.Tensor, share: float) -> int:
+        """Draw as `Distribution.at` does, from few candidates."""
+        settings = self._settings
+        values, tokens = _top(scores, min(settings.top_k, scores.shape[0]))
+        self._check(highest := values[0])
+        weights = [exp((value - highest) / settings.temperature) for value in values]
+        cumulative = list(accumulate(weights))
+        kept = len(weights)
+        if settings.top_p < 1:
+            kept = min(kept, bisect_left(cumulative, settings.top_p * cumulative[-1]) + 1)
+        if settings.min_p > 0:
+            kept = min(kept, sum(weight >= settings.min_p for weight in weights))
+        place = bisect_right(cumulative, share * cumulative[kept - 1], 0, kept)
+        return tokens[place if place < kept else 0]
 
-        The weight is None where it is that of the candidates. Without any filter the order is that of the ids.
+    def _distribution(self, scores: torch.Tensor) -> Distribution:
+        settings = self._settings
+        values, tokens, total = self._candidates(scores)
+        weights = _weights(values, settings.temperature)
+        if settings.top_p < 1:
+            kept = (
+                int(
+                    weights.cumsum(dtype=np.float64).searchsorted(
+                        settings.top_p * (total or weights.sum(dtype=np.float64))
+                    )
+                )
+                + 1
+            )
+            weights, tokens = weights[:kept], tokens[:kept]
+        if settings.min_p > 0:
+            probable = weights >= settings.min_p
+            weights, tokens = weights[probable], tokens[probable]
+        if settings.typical_p < 1:
+            typical = _typical(weights, settings.typical_p)
+            weights, tokens = weights[typical], tokens[typical]
+        return Distribution(tokens, weights.cumsum(dtype=np.float64))
+
+    def _candidates(self, scores: torch.Tensor) -> tuple[Singles, Ids, float | None]:
+        """Return logits and ids that hold all that may be chosen, and the weight of all tokens where that is more.
+
+        The most probable one comes first where top-k or top-p is on.
         """
         settings, size = self._settings, scores.shape[0]
         if settings.top_k:
-            return *self._checked(*_top(scores, min(settings.top_k, size))), None
-        if settings.top_p == settings.typical_p == 1 and not settings.min_p:
-            return *self._checked(scores, torch.arange(size, device=scores.device)), None
-        if settings.typical_p == 1 and size > PROBE:
+            return *self._on_host(*scores.topk(min(settings.top_k, size))), None
+        if settings.top_p == 1:
+            return *self._on_host(scores, self._all_ids(size)), None
+        if size > PROBE:
             values, tokens, total = self._probe(scores)
-            if self._suffices(values, total):
+            if _weights(values, settings.temperature).sum() >= settings.top_p * total:
                 return values, tokens, total
-        return *self._checked(*scores.sort(descending=True)), None
+        return *self._on_host(*scores.sort(descending=True)), None
 
-    def _probe(self, scores: torch.Tensor) -> tuple[Floats, Ids, float]:
-        values, tokens = _top(scores, PROBE)
+    def _all_ids(self, size: int) -> torch.Tensor:
+        if self._ids is None:
+            self._ids = torch.arange(size)
+        return self._ids
+
+    def _probe(self, scores: torch.Tensor) -> tuple[Singles, Ids, float]:
+        values, tokens = scores.topk(PROBE)
         total = ((scores - values[0]) / self._settings.temperature).exp().sum()
         # The sum rides along: a transfer of its own would make the host wait a second time.
         found, ids = _to_host(torch.cat((values, total.reshape(1))), torch.nn.functional.pad(tokens, (0, 1)))
-        self._check(found[:-1])
+        self._check(float(found[0]))
         return found[:-1], ids[:-1], float(found[-1])
 
-    def _suffices(self, values: Floats, total: float) -> bool:
-        weights = _weights(values, self._settings.temperature)
-        top_p_inside = self._settings.top_p < 1 and weights.sum() >= self._settings.top_p * total
-        return bool(top_p_inside or weights[-1] < self._settings.min_p * weights[0])
-
-    def _checked(self, values: torch.Tensor, tokens: torch.Tensor) -> tuple[Floats, Ids]:
+    def _on_host(self, values: torch.Tensor, tokens: torch.Tensor) -> tuple[Singles, Ids]:
         found, ids = _to_host(values, tokens)
-        self._check(found)
+        self._check(float(found.max()))
         return found, ids
 
-    def _check(self, values: Floats) -> None:
-        highest = values.max()
-        if np.isfinite(highest):
+    def _check(self, highest: float) -> None:
+        if isfinite(highest):
             return
-        if highest == -np.inf and self._rules:
+        if highest == -inf and self._rules:
             raise GenerationError(
                 "The settings forbid every token",
                 "Logit bias and no-repeat n-gram leave nothing that the model could say",
@@ -164,51 +198,60 @@ class Sampler:
         )
 
 
-def _weights(values: Floats, temperature: float) -> Floats:
-    weights: Floats = np.exp((values - values.max()) / temperature)
+def _weights(values: Singles, temperature: float) -> Singles:
+    """Return probabilities up to a factor; that of the most probable token is 1."""
+    weights: Singles = np.exp((values - values.max()) / np.float32(temperature))
     return weights
 
 
-def _typical(weights: Floats, mass: float) -> Ids:
+def _typical(weights: Singles, mass: float) -> Ids:
     """Return the places of the tokens whose information is closest to the entropy (Meister et al. 2022)."""
     probabilities = weights / weights.sum()
     with np.errstate(divide="ignore", invalid="ignore"):
         information = -np.log(probabilities)
         distance = np.abs(information - np.nansum(probabilities * information))
     order: Ids = distance.argsort(kind="stable")
-    last = min(int(probabilities[order].cumsum().searchsorted(mass)), len(order) - 1)
+    last = min(int(probabilities[order].cumsum(dtype=np.float64).searchsorted(mass)), len(order) - 1)
     return order[: int(distance[order].searchsorted(distance[order[last]], side="right"))]
 
 
-def _top(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _highest(scores: torch.Tensor) -> tuple[float, int]:
+    if scores.device.type == "cpu":
+        # torch needs 2 to 20 times as long for it on a CPU.
+        row = scores.numpy()
+        return float(row[token := int(row.argmax())]), token
+    values, tokens = _to_host(*scores.max(0, keepdim=True))
+    return float(values[0]), int(tokens[0])
+
+
+def _top(scores: torch.Tensor, count: int) -> tuple[list[float], list[int]]:
     """Return the largest logits and their ids, largest first."""
-    if scores.device.type != "cpu":
-        values, tokens = scores.max(0, keepdim=True) if count == 1 else scores.topk(count)
-        return values, tokens
-    if count == 1:
-        # torch needs 20 to 90 times as long for it on a CPU.
-        token = torch.tensor([int(scores.numpy().argmax())])
-        return scores[token], token
-    return _top_of_groups(scores, count)
+    on_cpu = scores.device.type == "cpu"
+    if on_cpu and scores.shape[0] >= GROUPED_FROM:
+        return _top_of_groups(scores, count)
+    values, tokens = scores.topk(count)
+    if on_cpu:
+        return values.tolist(), tokens.tolist()
+    found, ids = _to_host(values, tokens)
+    return found.tolist(), ids.tolist()
 
 
-def _top_of_groups(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _top_of_groups(scores: torch.Tensor, count: int) -> tuple[list[float], list[int]]:
     """Look only into the groups with the largest maxima: the largest logits cannot be elsewhere."""
-    groups = scores.shape[0] // GROUP
-    if groups < 4 * count:
-        values, tokens = scores.topk(count)
-        return values, tokens
-    grouped = scores[: groups * GROUP].reshape(groups, GROUP)
+    groups, rest = divmod(scores.shape[0], GROUP)
+    grouped = (scores[:-rest] if rest else scores).view(groups, GROUP)
     best = grouped.amax(1).topk(count, sorted=False).indices
-    rest = scores[groups * GROUP :]
-    values, places = torch.cat((grouped.index_select(0, best).flatten(), rest)).topk(count)
-    starts = torch.nn.functional.pad(best, (0, 1), value=groups) * GROUP
-    return values, starts[places // GROUP] + places % GROUP
+    chosen = grouped.index_select(0, best).view(-1)
+    values, places = (torch.cat((chosen, scores[-rest:])) if rest else chosen).topk(count)
+    starts = [*best.tolist(), groups]
+    return values.tolist(), [starts[place // GROUP] * GROUP + place % GROUP for place in places.tolist()]
 
 
-def _to_host(values: torch.Tensor, tokens: torch.Tensor) -> tuple[Floats, Ids]:
+def _to_host(values: torch.Tensor, tokens: torch.Tensor) -> tuple[Singles, Ids]:
     if values.device.type == "cpu":
-        return values.numpy().astype(np.float64), tokens.numpy()
+        return values.numpy(), tokens.numpy()
+    if tokens.device != values.device:
+        return values.cpu().numpy(), tokens.numpy()
     # A float32 holds ids up to 2^24 exactly, so that one transfer carries both.
     both = torch.stack((values, tokens.to(values.dtype))).cpu().numpy()
-    return both[0].astype(np.float64), both[1].astype(np.int64)
+    return both[0], both[1].astype(np.int64)
