@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from engine import zoo
 from transformers import AutoModelForCausalLM, DynamicCache
 
+from engine import zoo
 from quantchat.engine import capture, graphs, static
 from quantchat.engine.graphs import FastPathLost, GraphDecoder
 from quantchat.engine.kvcache import SessionCache
@@ -155,6 +155,15 @@ def test_two_sessions_alternate(models, kind):
             assert decoder.attach(session) is None
             tokens += decode(decoder, [*ids, *tokens][-1], 3)
     assert found == [eager(model, ids, 15)[0] for ids in prompts]
+
+
+@pytest.mark.parametrize("kind", ACCEPTED)
+def test_a_session_that_was_only_visited_is_still_trusted(models, kind):
+    session = prefilled(models[kind], prompt(30))
+    decoder = build(models[kind])
+    decoder.attach(session)
+    decoder.detach()
+    assert session.reuse(prompt(30)) == 29
 
 
 def test_coming_back_copies_only_what_is_new(models):

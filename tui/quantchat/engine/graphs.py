@@ -88,6 +88,8 @@ class GraphDecoder:
         if isinstance(bucket, Refusal):
             return bucket
         bucket.load(session.cache, session.ids, session)
+        # Nothing was computed: its cache is still what its ids say.
+        session.append(())
         self._session, self._bucket, self._start = session, bucket, len(session.ids)
         return None
 
