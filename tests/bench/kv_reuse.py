@@ -30,7 +30,10 @@ SWITCH_BAR = 1.5
 NEW_TOKENS = 40
 GREEDY = SamplingSettings(temperature=0.0, max_new_tokens=12)
 PLACES = ("France", "Italy", "Spain", "Germany", "Japan", "Egypt", "Greece")
-QUESTION = "Now leave this text aside and answer in one short sentence: what is the name of the capital city of {}?"
+QUESTION = (
+    "{}: now leave this text aside and answer my question in one short sentence, please. What is the capital of {}?"
+)
+"""Begins with what differs: nothing of a question is in the cache when the next one is asked."""
 
 
 @dataclass
@@ -76,7 +79,8 @@ class Chat:
 
     def asking(self, number: int) -> list[ChatMessage]:
         """The history and a question of about 40 tokens."""
-        question = QUESTION.format(PLACES[number % len(PLACES)])
+        place = PLACES[number % len(PLACES)]
+        question = QUESTION.format(place, place)
         return [*self.messages, ChatMessage("user", question)]
 
 
