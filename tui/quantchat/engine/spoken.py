@@ -6,7 +6,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from quantchat.domain.chat import ChatMessage
 from quantchat.engine.protocol import Partial
@@ -90,9 +90,9 @@ def splice(tokenizer: Any, text: str, messages: Sequence[ChatMessage], sampled_i
     # From the last to the first: what stands before a place keeps its index.
     for content, start, end in reversed(list(_answers(text, messages))):
         first, last = bisect_right(ends, start), bisect_left(starts, end)
-        sampled = sampled_ids(content)
-        if sampled and first < last:
-            ids[first:last] = _same_text(tokenizer, ids[max(0, first - ANCHOR) : first], ids[first:last], sampled)
+        if first < last and (sampled := sampled_ids(content)):
+            place = _Place(tokenizer, ids, first, last, follows_space=text[:start].endswith(" "))
+            ids[:last] = place.filled(sampled)
     return ids
 
 
@@ -123,23 +123,39 @@ def _find(text: str, content: str, cursor: int) -> tuple[int, str]:
     return text.find(content.strip(), cursor), content.strip()
 
 
-def _same_text(tokenizer: Any, before: Ids, canonical: Ids, sampled: Ids) -> Ids:
-    """Return the sampled ids, less what the text does not show, if they read as the canonical ones do; else these."""
-    shown = _decode(tokenizer, [*before, *canonical])
-    for size in range(len(sampled), max(0, len(sampled) - SURPLUS), -1):
-        said = _decode(tokenizer, [*before, *sampled[:size]])
-        if said == shown or _hides_space(tokenizer, before, shown, said, sampled[:size]):
-            return sampled[:size]
-        if len(said) <= len(shown):
-            break
-    return canonical
+class _Place(NamedTuple):
+    """Where an answer stands in the ids of a conversation."""
 
+    tokenizer: Any
+    ids: list[int]
+    first: int
+    last: int
+    follows_space: bool
 
-def _hides_space(tokenizer: Any, before: Ids, shown: str, said: str, sampled: Ids) -> bool:
-    base = _decode(tokenizer, before)
-    words = shown[len(base) :]
-    return said == f"{base} {words}" and _decode(tokenizer, sampled) == words
+    def filled(self, sampled: Ids) -> list[int]:
+        """Return all ids up to the answer's end: with the sampled ones if they read the same, else as they are."""
+        words = self._same(sampled)
+        if words is None and self.follows_space and self.first and self._read(self.ids[self.first - 1 :][:1]) == "":
+            # The template's space is a token of its own, and what was sampled has it too.
+            return self._replace(first=self.first - 1, follows_space=False).filled(sampled)
+        return self.ids[: self.first] + (self.ids[self.first : self.last] if words is None else list(words))
 
+    def _same(self, sampled: Ids) -> Ids | None:
+        """Return the sampled ids, less what the text does not show at their end, if they read as the answer does."""
+        before = self.ids[max(0, self.first - ANCHOR) : self.first]
+        shown = self._read([*before, *self.ids[self.first : self.last]])
+        for size in range(len(sampled), max(0, len(sampled) - SURPLUS), -1):
+            said = self._read([*before, *sampled[:size]])
+            if said == shown or self._hides_space(before, shown, said, sampled[:size]):
+                return sampled[:size]
+            if len(said) <= len(shown):
+                break
+        return None
 
-def _decode(tokenizer: Any, ids: Ids) -> str:
-    return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    def _hides_space(self, before: Ids, shown: str, said: str, sampled: Ids) -> bool:
+        base = self._read(before)
+        words = shown[len(base) :]
+        return not self.follows_space and said == f"{base} {words}" and self._read(sampled) == words
+
+    def _read(self, ids: Ids) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
