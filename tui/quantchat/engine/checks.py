@@ -16,6 +16,7 @@ from gptqmodel.nn_modules.qlinear import BaseQuantLinear
 
 from quantchat.domain.models import ModelInfo
 from quantchat.engine import memory
+from quantchat.engine.kvproof import reuse_fault
 from quantchat.engine.tensors import DAMAGED_REMEDY
 from quantchat.errors import LoadError
 
@@ -146,15 +147,16 @@ def _prove_cache(model: Any, new_cache: Callable[[], SessionCache], ids: list[in
         cache = new_cache()
         for part in (ids[:-1], ids[-1:]):
             inputs = torch.tensor([part], device=expected.device)
-            output = model(input_ids=inputs, past_key_values=cache.cache, use_cache=True)
+            output = model(input_ids=inputs, use_cache=True, **cache.arguments)
             cache.append(part)
         found = output.logits[0, -1].float()
+        fault = _difference(found, expected) or reuse_fault(model, new_cache, ids, expected.device)
     except Exception as error:
         if memory.is_out_of_memory(error):
             raise
         logger.exception("the model does not take our cache")
         return Proof(fault=f"its KV cache failed in the warm-up: {type(error).__name__}: {str(error)[:200]}")
-    return Proof(fault=_difference(found, expected), kv_token_bytes=_growth(cache.cache, len(ids)))
+    return Proof(fault=fault, kv_token_bytes=_growth(cache.cache, len(ids)))
 
 
 def _difference(found: Any, expected: Any) -> str:
