@@ -23,6 +23,8 @@ AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 SPREAD = 2.5 / 16
 """Standard deviation of the integers as a share of their range: few are clamped, as in real checkpoints."""
 LOGITS_SPREAD = 3.0
+ROUTER_SPREAD = 4.0
+"""Experts are chosen clearly: where two are nearly equal, rounding takes another one and the logits jump."""
 SHARD_BYTES = 2 * 2**30
 
 
@@ -132,7 +134,7 @@ class Recipe:
             if self.experts:
                 yield f"{root}.self_attn.q_norm.weight", (self.head_size,), 0.1
                 yield f"{root}.self_attn.k_norm.weight", (self.head_size,), 0.1
-                yield f"{root}.mlp.gate.weight", (self.experts, self.hidden), 1 / math.sqrt(self.hidden)
+                yield f"{root}.mlp.gate.weight", (self.experts, self.hidden), ROUTER_SPREAD / math.sqrt(self.hidden)
 
 
 SEVEN_B = Recipe(
@@ -297,3 +299,15 @@ def tokens(recipe: Recipe, count: int, seed: int = 0) -> list[int]:
     """Draw token ids."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(2, recipe.vocabulary, (count,), generator=generator).tolist()
+
+
+def agreement(right: torch.Tensor, logits: torch.Tensor, tolerance: float) -> float:
+    """Share of positions whose logits, of shape [positions, vocabulary], are within a tolerance of their range."""
+    spread = right.max(dim=-1).values - right.min(dim=-1).values
+    apart = (right.float() - logits.float()).abs().max(dim=-1).values / spread
+    return float((apart <= tolerance).float().mean())
+
+
+def required_agreement(recipe: Recipe) -> float:
+    """A router's near tie falls to another expert now and then."""
+    return 0.9 if recipe.experts else 1.0
