@@ -25,13 +25,14 @@ class Words:
         return None
 
     def __init__(self) -> None:
-        self.rendered = 0
+        self.rendered = self.longest = 0
 
     def apply_chat_template(self, rows, **_) -> str:
         self.rendered += 1
         return "".join(f"< {row['role']} > {row['content']} " for row in rows) + "<answer>"
 
     def __call__(self, text: str, **_) -> dict[str, list[int]]:
+        self.longest = max(self.longest, len(text.split()))
         return {"input_ids": [hash(word) & 0xFFFF for word in text.split()]}
 
 
@@ -155,8 +156,19 @@ def test_turns_begin_with_questions_whatever_stands_between() -> None:
 
 def test_the_search_renders_few_candidates() -> None:
     tokenizer = Words()
-    fit(tokenizer, chat(*[10] * 2001), 1000, 100)
+    found = fit(tokenizer, chat(*[10] * 2001), 1000, 100)
+    assert 0.5 * 1000 < len(found.prompt.ids) < 0.75 * 1000
     assert tokenizer.rendered <= 16
+    assert tokenizer.longest < 2.5 * 1000
+    tokenizer = Words()
+    assert fit(tokenizer, chat(*[10] * 2003), 1000, 100, first=found.dropped).dropped == found.dropped
+    assert tokenizer.rendered == 1
+
+
+def test_a_long_conversation_of_few_tokens_is_seen_whole() -> None:
+    conversation = [ChatMessage("user", "m" * 5000), ChatMessage("assistant", "m" * 5000), *chat(10)]
+    assert fitted(conversation, 100).dropped == 0
+    assert fitted([*chat(60, 20), *conversation], 100).dropped == 2
 
 
 @st.composite

@@ -11,6 +11,9 @@ from quantchat.engine.prompt import Prompt, Spoken, render
 from quantchat.engine.protocol import Partial
 from quantchat.errors import GenerationError
 
+LONG = 8
+"""Characters per token of the window, from which a conversation is not rendered whole to see whether it fits."""
+
 
 class Fitted(NamedTuple):
     """A prompt that leaves room for its answer.
@@ -63,7 +66,8 @@ def fit(
 
     if not window:
         return Fitted(rendered(0), 0, reserve)
-    fitting = _Fitting(rendered, turn_starts(messages), window, reserve_for(reserve, window))
+    characters = sum(len(message.content) for message in messages)
+    fitting = _Fitting(rendered, turn_starts(messages), characters, window, reserve_for(reserve, window))
     dropped, prompt = fitting.choose(first)
     if len(prompt.ids) >= window:
         raise _too_long(prompt, window)
@@ -83,12 +87,27 @@ def turn_starts(messages: Sequence[ChatMessage]) -> list[int]:
 
 
 class _Fitting:
-    """The search for the most turns that fit; renders no candidate twice."""
+    """The search for the most turns that fit. Renders no candidate twice, and none that is far too long.
 
-    def __init__(self, rendered: Callable[[int], Prompt], starts: Sequence[int], window: int, reserve: int) -> None:
+    Args:
+        rendered: Gives the prompt without so many messages.
+        starts: The counts of messages that may leave.
+        characters: Of the whole conversation.
+    """
+
+    def __init__(
+        self,
+        rendered: Callable[[int], Prompt],
+        starts: Sequence[int],
+        characters: int,
+        window: int,
+        reserve: int,
+    ) -> None:
         self._rendered, self._starts = rendered, starts
         self._window, self._reserve = window, reserve
         self._prompts: dict[int, Prompt] = {}
+        self._lowest = 0
+        self._long = characters > LONG * window
 
     def choose(self, first: int) -> tuple[int, Prompt]:
         """Return how many messages leave, and the prompt without them."""
@@ -96,19 +115,30 @@ class _Fitting:
         return dropped, self._prompt(dropped)
 
     def _drop(self, first: int) -> int:
-        if self._free(0) >= 0:
+        if not self._long and self._free(0) >= 0:
             return 0
-        if first in self._starts and 0 <= self._free(first) <= self._room(first) // 2:
+        if first in self._starts[1:] and 0 <= self._free(first) <= self._room(first) // 2:
             return first
+        if self._long and self._grow():
+            return 0
         least = self._least(lambda dropped: self._free(dropped) >= self._room(dropped) // 4)
         if self._free(least) >= self._room(least) // 4:
             return least
         return self._least(lambda dropped: self._free(dropped) >= 0)
 
+    def _grow(self) -> bool:
+        """Take twice as many turns each time; say whether all fit, else remember how many are too many."""
+        last = len(self._starts) - 1
+        for turns in (1 << power for power in range(last.bit_length() + 1)):
+            self._lowest = max(0, last + 1 - turns)
+            if self._free(self._starts[self._lowest]) < 0:
+                return False
+        return True
+
     def _least(self, suits: Callable[[int], bool]) -> int:
         """The fewest messages without which it suits; all but the last question where nothing does."""
-        place = bisect_left(self._starts, True, hi=len(self._starts) - 1, key=suits)
-        return self._starts[place]
+        last = len(self._starts) - 1
+        return self._starts[bisect_left(self._starts, True, lo=min(self._lowest, last), hi=last, key=suits)]
 
     def _prompt(self, dropped: int) -> Prompt:
         if dropped not in self._prompts:
