@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
+def known_kernel(_context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
+    """Refuse a kernel that is in no row of the table, and list those that are."""
+    if name is None:
+        return None
+    from quantchat.engine.kernel_table import NAMES
+
+    short = dict.fromkeys(kernel.partition("_")[2] for kernel in NAMES)
+    if name in (*NAMES, *short):
+        return name
+    raise click.BadParameter(f"{name!r} is no kernel. There are {', '.join(short)}; also with gptq_ or awq_ before.")
+
+
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="quantchat")
 @click.option("--model", metavar="NAME", help="Load this model at the start: a name, part of one, or a folder.")
@@ -28,6 +40,8 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--continue", "resume", is_flag=True, help="Open the session that was shown last.")
 @click.option("--models-dir", "models_dirs", type=FOLDER, multiple=True, help="Scan this folder too; may be repeated.")
 @click.option("--theme", metavar="NAME", help="Use this theme.")
+@click.option("--kernel", metavar="NAME", callback=known_kernel, help="Load with this kernel, such as marlin.")
+@click.option("--device", metavar="NAME", help="Load on this device, such as cpu or cuda:1.")
 @click.option("--slow-link", is_flag=True, help="Send as little as can be: five updates per second, 16 colours.")
 @click.pass_context
 def main(
@@ -37,6 +51,8 @@ def main(
     resume: bool,
     models_dirs: tuple[Path, ...],
     theme: str | None,
+    kernel: str | None,
+    device: str | None,
     slow_link: bool,
 ) -> None:
     """Chat with GPTQ and AWQ models in the terminal."""
@@ -47,6 +63,8 @@ def main(
             resume=resume,
             models_dirs=models_dirs,
             theme=theme,
+            kernel=kernel,
+            device=device,
             slow_link=slow_link,
         )
 
@@ -58,6 +76,8 @@ def open_screen(
     resume: bool = False,
     models_dirs: Sequence[Path] = (),
     theme: str | None = None,
+    kernel: str | None = None,
+    device: str | None = None,
     slow_link: bool = False,
 ) -> None:
     """Run the full-screen program until the user leaves it."""
@@ -75,6 +95,8 @@ def open_screen(
             session=session,
             resume=resume,
             theme=theme,
+            kernel=kernel,
+            device=device,
             slow_link=slow_link,
         )
     app.run()

@@ -10,11 +10,14 @@ from pathlib import Path
 import msgspec
 
 from quantchat.domain.models import ModelInfo
+from quantchat.domain.presets import known_presets
 from quantchat.errors import ErrorReport, QuantchatError, StorageError
 from quantchat.services.archive import Archive
 from quantchat.services.conversation import Conversation
 from quantchat.services.facts import Listener, Notice
-from quantchat.services.library import EngineFactory, Library
+from quantchat.services.idle import IdleUnload
+from quantchat.services.library import EngineFactory, Library, Phase
+from quantchat.services.loads import LoadOptions, options_of
 from quantchat.services.memory import MemoryWatch
 from quantchat.store.settings import Settings
 from quantchat.store.state import UiState, load_state, save_state
@@ -32,9 +35,11 @@ class Desk:
         listener: Listener,
         *,
         models_dirs: Sequence[Path] = (),
+        options: LoadOptions | None = None,
         engine_factory: EngineFactory | None = None,
     ) -> None:
         self.settings = settings
+        self.presets = known_presets(settings.presets)
         self.state: UiState = load_state()
         self._listen = listener
         self._state_lock = asyncio.Lock()
@@ -43,8 +48,7 @@ class Desk:
         self.library = Library(
             listener,
             models_dirs=[*models_dirs, *(Path(folder).expanduser() for folder in settings.models_dirs)],
-            kernel=settings.kernel,
-            device=settings.device,
+            options=options or options_of(settings),
             engine_factory=engine_factory,
         )
         self.conversation = Conversation(
@@ -56,6 +60,12 @@ class Desk:
             parallel_turns=settings.parallel_turns,
         )
         self.memory = MemoryWatch()
+        self.idle = IdleUnload(
+            settings.idle_unload_minutes,
+            in_use=lambda: self.conversation.busy or self.conversation.waiting > 0,
+            loaded=lambda: self.library.phase is Phase.LOADED,
+            unload=lambda note: self.run(self.library.unload(note)),
+        )
 
     def _load_last(self) -> bool:
         """Begin to load the model that was used last; say whether there is one."""
@@ -99,6 +109,13 @@ class Desk:
         """Unload the model, or break off its load; prompts that wait for it become drafts again."""
         self.conversation.stop_all()
         self.run(self.library.unload())
+
+    def load_previous(self) -> bool:
+        """Load the model that was loaded before; say whether there was one."""
+        model = self.library.previous
+        if model is not None:
+            self.load(model)
+        return model is not None
 
     def run(self, work: Coroutine[object, object, None]) -> None:
         """Run a coroutine of a service to its end, holding a reference; its errors become notices."""

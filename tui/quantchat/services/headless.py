@@ -17,6 +17,7 @@ from quantchat.engine import protocol as p
 from quantchat.errors import EngineGone, GenerationError, JobError, LoadError
 from quantchat.services.facts import EngineChanged, Fact, Notice
 from quantchat.services.library import EngineFactory, Library, LoadStatus
+from quantchat.services.loads import LoadOptions
 
 GRACE = 0.5
 """Seconds that the engine gets to leave by itself; nobody waits for anything it could still say."""
@@ -50,9 +51,8 @@ class Headless:
         decoding: p.Decoding = "auto",
         engine_factory: EngineFactory | None = None,
     ) -> None:
-        self._library = Library(
-            self._hear, device=device, kernel=kernel, decoding=decoding, engine_factory=engine_factory
-        )
+        options = LoadOptions(device=device, kernel=kernel, decoding=decoding)
+        self._library = Library(self._hear, options=options, engine_factory=engine_factory)
         self._library.on_turn_event = self._receive
         self._waiting: dict[str, asyncio.Future[p.Event]] = {}
         self._text: dict[str, list[str]] = {}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
@@ -17,8 +16,14 @@ from quantchat.engine import protocol
 from quantchat.engine.protocol import EngineExited
 from quantchat.errors import EngineError, ErrorReport, QuantchatError
 from quantchat.services.background import in_background
+from quantchat.services.engine import Engine, EventHandler, default_engine
+from quantchat.services.engine import EngineFactory as EngineFactory
+from quantchat.services.engine import exit_report as exit_report
 from quantchat.services.facts import EngineChanged, Listener, ModelsChanged, Notice
+from quantchat.services.loads import KernelTrials, LoadOptions, blame
+from quantchat.services.loads import LoadStatus as LoadStatus
 
+BUILD_CODE = "kernel-build"
 STOP_GRACE = 2.0
 """Seconds that an engine gets to leave by itself."""
 
@@ -32,60 +37,18 @@ class Phase(StrEnum):
     LOADED = "loaded"
 
 
-class LoadStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A load under way: the step it is in, and since when (monotonic seconds)."""
-
-    model: ModelInfo
-    request: str
-    since: float
-    stage: str = "starting the engine"
-    stage_since: float = 0.0
-    done: int = 0
-    total: int = 0
-    unit: str = ""
-
-
-class Engine(Protocol):
-    """The part of `EngineClient` that services use."""
-
-    @property
-    def pid(self) -> int | None:
-        """Process id while it runs."""
-
-    @property
-    def running(self) -> bool:
-        """Whether commands can be sent."""
-
-    async def start(self) -> None:
-        """Spawn the process."""
-
-    def send(self, command: protocol.Command) -> None:
-        """Send a command."""
-
-    async def close(self, grace: float = 2.0) -> None:
-        """End the process."""
-
-    def kill(self) -> None:
-        """End the process now."""
-
-
-EventHandler = Callable[[protocol.Event | EngineExited], None]
-EngineFactory = Callable[[EventHandler], Engine]
-
-
-def _client(on_event: EventHandler) -> Engine:
-    # Not at the top: the first frame does not need it.
-    from quantchat.engine.client import EngineClient
-
-    return EngineClient(on_event)
-
-
 class Library:
     """Scans for models, loads and unloads them, and owns the engine process.
 
     Every load gets a fresh engine process unless the one that runs has never held a model: only the end of a process
-    gives back all of its memory, and a kernel that failed to build stays broken in the process that tried it.
+    gives back all of its memory, and a kernel that failed to build stays broken in the process that tried it. Two
+    models are never held at once: the old process is gone before the new one gets its load.
     Events of turns are handed to `on_turn_event`.
+
+    Attributes:
+        loading: The load under way.
+        last_model: What was asked for last, loaded or not.
+        note: What to show while no model is loaded, such as that it was idle.
     """
 
     def __init__(
@@ -93,17 +56,14 @@ class Library:
         listener: Listener,
         *,
         models_dirs: Sequence[Path] = (),
-        kernel: str | None = None,
-        device: str | None = None,
-        decoding: protocol.Decoding = "auto",
+        options: LoadOptions | None = None,
         engine_factory: EngineFactory | None = None,
     ) -> None:
         self._listen = listener
         self._models_dirs = tuple(models_dirs)
-        self._kernel = kernel
-        self._device = device
-        self._decoding = decoding
-        self._engine_factory = engine_factory or _client
+        self._options = options or LoadOptions()
+        self._trials = KernelTrials()
+        self._engine_factory = engine_factory or default_engine
         self._engine: Engine | None = None
         self._touched = False
         self._lock = asyncio.Lock()
@@ -115,6 +75,8 @@ class Library:
         self.loaded: protocol.LoadReport | None = None
         self.model: ModelInfo | None = None
         self.last_model: ModelInfo | None = None
+        self.note = ""
+        self._had: tuple[ModelInfo, ...] = ()
 
     @property
     def phase(self) -> Phase:
@@ -129,6 +91,12 @@ class Library:
     def engine_pid(self) -> int | None:
         """Process id of the engine while it runs."""
         return self._engine.pid if self._engine is not None and self._engine.running else None
+
+    @property
+    def previous(self) -> ModelInfo | None:
+        """The model to go back to: the one that was loaded before what was asked for last."""
+        asked = self.last_model.path if self.last_model else None
+        return next((model for model in reversed(self._had) if model.path != asked), None)
 
     async def scan(self) -> None:
         """Look for models in all roots, off the event loop."""
@@ -161,50 +129,66 @@ class Library:
         if not model.loadable:
             problem = model.errors[0]
             raise QuantchatError(f"{model.name} cannot be loaded", problem.cause, problem.remedy, code=problem.code)
+        self._trials.begin()
+        await self._load(model, None)
+
+    async def _load(self, model: ModelInfo, kernel: str | None) -> None:
         # A load cannot be asked to stop, so its process gets no time to.
         grace = 0.0 if self.loading is not None else STOP_GRACE
-        self._start_load(model)
-        request = self.loading.request if self.loading else ""
+        status = self._start_load(model)
         async with self._lock:
             if self._touched:
                 await self._end_engine(grace)
-            if self.loading is None or self.loading.request != request:
+                self._enter(status.request, "starting the engine")
+            if self._current(status.request) is None:
                 return
             try:
                 await self._ensure_engine()
                 self._touched = True
-                self._send(
-                    protocol.Load(
-                        request=request,
-                        model=model,
-                        device=self._device,
-                        kernel=kernel or self._kernel,
-                        decoding=self._decoding,
-                    )
-                )
+                self._send(self._trials.command(status.request, model, self._options, kernel))
             except EngineError:
                 self._clear_load()
                 raise
 
-    def _start_load(self, model: ModelInfo) -> None:
+    def _start_load(self, model: ModelInfo) -> LoadStatus:
         now = time.monotonic()
-        self.loading = LoadStatus(model=model, request=new_id(), since=now, stage_since=now)
+        old, before = self.model, self.loading
+        again = before is not None and before.model.path == model.path
+        status = LoadStatus(
+            model=model, request=new_id(), since=before.since if before and again else now, stage_since=now
+        )
+        if old is not None:
+            status = msgspec.structs.replace(status, stage=f"unloading {old.name}")
+        self.loading = status
         self.loaded = self.model = None
         self.last_model = model
+        self.note = ""
         self._listen(EngineChanged())
+        return status
+
+    def _enter(self, request: str, stage: str) -> None:
+        status = self._current(request)
+        if status is not None:
+            self.loading = msgspec.structs.replace(status, stage=stage, stage_since=time.monotonic())
+            self._listen(EngineChanged())
 
     def _clear_load(self) -> None:
         self.loading = None
         self._listen(EngineChanged())
 
-    async def unload(self) -> None:
-        """Give back all memory of the loaded model, or break off the load under way."""
+    async def unload(self, note: str = "") -> None:
+        """Give back all memory of the loaded model, or break off the load under way; `note` is shown afterwards."""
         grace = 0.0 if self.loading is not None else STOP_GRACE
+        held = self.loading.model if self.loading is not None else self.model
         self.loading = self.loaded = self.model = None
+        self.note = f"Unloading {held.name} …" if held is not None else ""
         self._listen(EngineChanged())
         async with self._lock:
             if self._touched:
                 await self._end_engine(grace)
+            if self.loading is None:
+                self.note = note
+                self._listen(EngineChanged())
             await self._ensure_engine()
 
     async def close(self, grace: float) -> None:
@@ -283,7 +267,14 @@ class Library:
             return
         since = status.stage_since if event.stage == status.stage else time.monotonic()
         self.loading = msgspec.structs.replace(
-            status, stage=event.stage, stage_since=since, done=event.done, total=event.total, unit=event.unit
+            status,
+            stage=event.stage,
+            stage_since=since,
+            done=event.done,
+            total=event.total,
+            unit=event.unit,
+            kernel=event.kernel,
+            note=event.note,
         )
         self._listen(EngineChanged())
 
@@ -292,6 +283,8 @@ class Library:
         if status is None:
             return
         self.loading, self.loaded, self.model = None, event.report, status.model
+        self._had = (*(model for model in self._had if model.path != status.model.path), status.model)[-2:]
+        self._trials.loaded(status.model)
         self._listen(EngineChanged())
         self.on_turn_event(event)
         for warning in event.report.warnings:
@@ -301,39 +294,46 @@ class Library:
         status = self._current(event.request)
         if status is None:
             return
-        if event.next_kernel is not None:
-            note = f"{event.error.title}. Trying {event.next_kernel}."
-            self._listen(Notice(report=ErrorReport(code="kernel", title=note), severity="warning"))
-            self._retry = asyncio.ensure_future(self._load_again(status.model, event.next_kernel))
+        following = event.next_kernel
+        new = event.failed is None or self._trials.note(event.failed, build=event.error.code == BUILD_CODE)
+        if following is not None and new and self._trials.may_ask(following):
+            self._try_again(status.model, following, f"{event.error.title}. Trying {following}.")
             return
         self._clear_load()
-        self._listen(Notice(report=event.error, dialog=True))
+        report = self._with_way_back(event.error)
+        self._listen(Notice(report=report, dialog=True))
         self.on_turn_event(event)
 
-    async def _load_again(self, model: ModelInfo, kernel: str) -> None:
+    def _with_way_back(self, report: ErrorReport) -> ErrorReport:
+        """Add to a failed load how to get the model back that it took the place of."""
+        if self.previous is None:
+            return report
+        way = f"/previous loads {self.previous.name} again."
+        return msgspec.structs.replace(report, remedy=f"{report.remedy} {way}".strip())
+
+    def _try_again(self, model: ModelInfo, kernel: str | None, note: str) -> None:
+        self._listen(Notice(report=ErrorReport(code="kernel", title=note), severity="warning"))
+        self._retry = asyncio.ensure_future(self._load_again(model, kernel))
+
+    async def _load_again(self, model: ModelInfo, kernel: str | None) -> None:
         try:
-            await self.load(model, kernel=kernel)
+            await self._load(model, kernel)
         except QuantchatError as error:
             self._listen(Notice(report=error.report, dialog=True))
             self.on_turn_event(protocol.LoadFailed(request="", error=error.report))
 
     def _on_exit(self, event: EngineExited) -> None:
         self._engine = None
-        was_loading, self.loading, self.loaded, self.model = self.loading, None, None, None
+        was_loading = self.loading
+        refusal = blame(was_loading, event) if was_loading is not None else None
+        if was_loading is not None and refusal is not None and self._trials.note(refusal):
+            # Still loading, for all who wait; which kernel is next, only an engine knows.
+            self._try_again(was_loading.model, None, f"{refusal.kernel}: {refusal.reason}. Trying the next kernel.")
+            return
+        self.loading = self.loaded = self.model = None
         self._listen(EngineChanged())
         self.on_turn_event(event)
-        if was_loading is not None or not event.expected:
-            self._listen(Notice(report=exit_report(event), dialog=was_loading is not None))
-
-
-def exit_report(event: EngineExited) -> ErrorReport:
-    """Explain the death of the engine process to the user, with the end of its log."""
-    how = f"signal {event.signal}" if event.signal else f"exit code {event.code}"
-    killed = event.signal == "SIGKILL"
-    remedy = "It is started again when you send the next prompt."
-    if killed:
-        remedy = "SIGKILL often means that memory ran out: try a smaller model. " + remedy
-    tail = f"\n\nThe end of its log:\n{event.log_tail}" if event.log_tail else ""
-    return ErrorReport(
-        code="engine-gone", title=f"The engine stopped ({how})", detail="Your chat is untouched" + tail, remedy=remedy
-    )
+        if was_loading is not None:
+            self._listen(Notice(report=self._with_way_back(exit_report(event)), dialog=True))
+        elif not event.expected:
+            self._listen(Notice(report=exit_report(event)))

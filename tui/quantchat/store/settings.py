@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 ClipboardSetting = Literal["auto", "osc52", "tmux", "file"]
 LinkSetting = Literal["auto", "local", "ssh", "slow"]
+DecodingSetting = Literal["auto", "eager", "generate"]
 ParallelTurns = Annotated[int, msgspec.Meta(ge=1, le=16)]
+Minutes = Annotated[int, msgspec.Meta(ge=0, le=7 * 24 * 60)]
+Gibibytes = Annotated[float, msgspec.Meta(ge=0, le=16384)]
+Placement = Annotated[
+    str, msgspec.Meta(pattern=r"^$|^cuda:\d+(, ?cuda:\d+)*$|^cuda:\d+=\d*\.?\d+(, ?cuda:\d+=\d*\.?\d+)*$")
+]
+"""Devices in the order of the layers, all with a share or none, such as `cuda:0=2, cuda:1=1`."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,10 +36,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         models_dirs: Further folders to look for models in.
         sampling: Sampling for all sessions; a session's own wins.
+        presets: The user's own presets by name, each with some sampling settings.
         system_prompt: For new sessions.
         keys: Command id to keys, such as `{"stop": "ctrl+x"}`; a table may hold those of one part of the screen.
         kernel: A kernel name of the policy table; None lets quantchat choose.
         device: `cpu`, `cuda:0`, ...; None takes the first GPU, else the CPU.
+        placement: How several GPUs share the layers; empty takes one if it is large enough, else all by free memory.
+        decoding: `eager` leaves out CUDA graphs, `generate` takes transformers' own loop, without KV reuse.
+        kv_cache_gib: What the KV caches of all sessions may hold on the device; None takes a share of what is free.
+        kv_cache_host_gib: The same for caches that wait in host memory.
+        idle_unload_minutes: A model that answered nothing for so long is unloaded; 0 never.
         parallel_turns: So many sessions may be answered at once; further prompts wait.
         allow_pickle: Also read weights from pickle files, which can run code.
         clipboard: Where copied text goes: `osc52` to the terminal, `tmux` into its buffer, `file` into a file; `auto`
@@ -44,10 +57,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     theme: str = "quantchat-dark"
     models_dirs: list[str] = []
     sampling: SamplingOverrides = SamplingOverrides()
+    presets: dict[str, SamplingOverrides] = {}
     system_prompt: str = ""
     keys: dict[str, str | dict[str, str]] = {}
     kernel: str | None = None
     device: str | None = None
+    placement: Placement = ""
+    decoding: DecodingSetting = "auto"
+    kv_cache_gib: Gibibytes | None = None
+    kv_cache_host_gib: Gibibytes | None = None
+    idle_unload_minutes: Minutes = 0
     parallel_turns: ParallelTurns = 4
     allow_pickle: bool = False
     clipboard: ClipboardSetting = "auto"

@@ -19,6 +19,7 @@ from quantchat.domain.text import clean
 from quantchat.errors import ErrorReport, QuantchatError, StorageError
 from quantchat.services.desk import Desk
 from quantchat.services.facts import Fact, Notice
+from quantchat.services.loads import options_of
 from quantchat.store.settings import load_settings
 from quantchat.ui.hangup import HangUp
 from quantchat.ui.keys import bindings, key_map, textual_keymap
@@ -40,6 +41,8 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         session: Id of the session to open at the start.
         resume: Open the session that was shown last.
         theme: Name of a theme that wins over the setting.
+        kernel: Name of a kernel that wins over the setting.
+        device: Device that wins over the setting.
         slow_link: Send as little as can be, whatever the setting says.
     """
 
@@ -58,6 +61,8 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         session: str | None = None,
         resume: bool = False,
         theme: str | None = None,
+        kernel: str | None = None,
+        device: str | None = None,
         slow_link: bool = False,
     ) -> None:
         self._chat: ChatScreen | None = None
@@ -72,7 +77,8 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         self.themes = Themes(self)
         few_colours = self.link.few_colors or self.console.color_system == "standard"
         self.themes.begin(settings.theme, theme, few_colours=few_colours)
-        self.desk = Desk(settings, self._take, models_dirs=models_dirs)
+        options = options_of(settings, kernel=kernel, device=device)
+        self.desk = Desk(settings, self._take, models_dirs=models_dirs, options=options)
         self._wanted_model = model
         self._wanted_session = session or (self.desk.state.last_session if resume else None)
         self._resume = resume
@@ -217,6 +223,7 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         self.push_screen(ErrorScreen(report))
 
     async def _look(self) -> None:
+        self.desk.idle.check()
         await self.desk.memory.look(self.desk.library.engine_pid)
         self.chat.draw("status", "models", "activity")
         for problem in await self.themes.look():

@@ -73,11 +73,16 @@ COMMANDS: tuple[Command, ...] = (
     # Models and sessions
     Command("models", "Models", "Choose a model to load", "models", "ctrl+l,f4", "models"),
     Command("unload", "Unload model", "Give back the model's memory, or break off its load", "unload", "f7", "unload"),
+    Command(
+        "previous-model", "Previous model", "Load the model that was loaded before", "previous_model", "", "previous"
+    ),
+    Command("kernels", "Kernels", "Which run, which do not, and why", "kernels", "", "kernels"),
     Command("rescan", "Scan for models", "Look for models again", "rescan", "f5", "rescan"),
     Command("new", "New session", "Start an empty session", "new_session", "ctrl+n", "new"),
     Command("sessions", "Sessions", "Choose a session", "sessions", "f3", "sessions"),
     Command("rename", "Rename session", "Give this session another title", "rename", "f2", "rename", "[title]"),
     Command("delete", "Delete session", "Move this session to the trash folder", "delete", "f10", "delete"),
+    Command("preset", "Sampling preset", "Choose how freely the model picks words", "preset", "", "preset", "[preset]"),
     # Reading
     Command(
         "reading",

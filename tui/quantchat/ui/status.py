@@ -158,7 +158,14 @@ def load_line(status: LoadStatus) -> Content:
     elapsed = time.monotonic() - status.stage_since
     if elapsed >= 2:
         parts.append(f"{elapsed:.0f} s")
+    if status.note:
+        parts.append(clean(status.note, newlines=False))
     return Content.styled("  ".join(parts), "$warning")
+
+
+def note_line(note: str) -> Content:
+    """What is to be known while no model is loaded."""
+    return Content.styled(f" {clean(note, newlines=False)}", "dim") if note else Content()
 
 
 def turn_line(turn: Turn | None, waiting: int, others: int) -> Content:

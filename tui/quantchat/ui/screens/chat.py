@@ -201,7 +201,7 @@ class ChatScreen(ChatActions, Screen[None]):
         if loading is not None:
             line = status.load_line(loading)
         else:
-            line = status.turn_line(self.own_turn, waiting, self.others)
+            line = status.turn_line(self.own_turn, waiting, self.others) or status.note_line(self.desk.library.note)
         self.query_one("#activity", Line).show(line)
 
     def _draw_status(self) -> None:

@@ -93,24 +93,25 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-class ErrorScreen(ModalScreen[None]):
-    """Something that needs reading; c sends its text to the clipboard."""
+class TextScreen(ModalScreen[None]):
+    """Something to read; c sends its text to the clipboard."""
 
     CSS_PATH = "dialogs.tcss"
+    CLASSES = "-text"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,enter,q,ctrl+c", "close", "Close"),
         Binding("c,ctrl+o", "copy", "Copy"),
     ]
 
-    def __init__(self, report: ErrorReport) -> None:
+    def __init__(self, title: str, body: str, hint: str = "") -> None:
         super().__init__()
-        self._report = report
+        self._parts = {"title": clean(title), "body": clean(body), "hint": clean(hint)}
 
     def compose(self) -> ComposeResult:
-        with Frame("Esc closes  c copies the text", classes="-error"):
-            yield Static(clean(self._report.title), classes="title", markup=False)
-            yield Static(clean(_sentence(self._report.detail)), classes="body", markup=False)
-            yield Static(clean(self._report.remedy), classes="hint", markup=False)
+        with Frame("Esc closes  c copies the text", classes=self.CLASSES):
+            for kind, words in self._parts.items():
+                if words:
+                    yield Static(words, classes=kind, markup=False)
 
     def action_close(self) -> None:
         self.dismiss(None)
@@ -118,5 +119,13 @@ class ErrorScreen(ModalScreen[None]):
     def action_copy(self) -> None:
         from quantchat.ui import clipboard
 
-        report = self._report
-        clipboard.send(self.app, "\n".join((report.title, report.detail, report.remedy)), "the message")
+        clipboard.send(self.app, "\n".join(filter(None, self._parts.values())), "the message")
+
+
+class ErrorScreen(TextScreen):
+    """Something that went wrong and needs reading."""
+
+    CLASSES = "-error"
+
+    def __init__(self, report: ErrorReport) -> None:
+        super().__init__(report.title, _sentence(report.detail), report.remedy)

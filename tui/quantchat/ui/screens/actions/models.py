@@ -28,6 +28,21 @@ class ModelActions(ScreenPart):
     def action_unload(self) -> None:
         self.desk.unload()
 
+    def action_previous_model(self) -> None:
+        if not self.desk.load_previous():
+            self._screen.app.notify("No other model was loaded before", markup=False)
+
+    def action_kernels(self) -> None:
+        """Show which kernel runs and why no other does."""
+        report = self.desk.library.loaded
+        if report is None:
+            self._screen.app.notify("No model is loaded", markup=False)
+            return
+        from quantchat.ui.diagnosis import kernel_text
+        from quantchat.ui.screens.dialogs import TextScreen
+
+        self._screen.app.push_screen(TextScreen("Kernels", kernel_text(report)))
+
     def action_rescan(self) -> None:
         self.desk.run(self.desk.library.scan())
         self._screen.later("models")
