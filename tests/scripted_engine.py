@@ -320,6 +320,7 @@ class ScriptedEngine:
         total = len(prompt)
         stopped = self._stopped[command.turn]
         pause = answer.prefill_seconds * min(PREFILL_CHUNK, total) / total
+        self.emit(Prefill(turn=command.turn, done=reused, total=total, reused=reused, dropped=gone))
         for done in [*range(reused + PREFILL_CHUNK, total, PREFILL_CHUNK), total]:
             if stopped.wait(pause):
                 break

@@ -60,6 +60,7 @@ KEYS = {
     "ctrl+t": "\x14",
     "ctrl+x": "\x18",
     "alt+c": "\x1bc",
+    "alt+r": "\x1br",
     "alt+s": "\x1bs",
     "alt+up": "\x1b[1;3A",
     "alt+down": "\x1b[1;3B",
