@@ -85,6 +85,7 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True):
     Attributes:
         version: Schema version of the file.
         head: The last message of the branch that is shown; None for an empty session.
+        preset: Name of the preset that `sampling` came from; empty for none.
         queued: Prompts that were sent while the engine was busy and have not started.
         draft: Text in the prompt that was not sent, its attachments in full.
         draft_words: That prompt as it was written, with tokens in place of its attachments, if it has any.
@@ -100,6 +101,7 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True):
     system_prompt: str = ""
     model: str | None = None
     sampling: SamplingOverrides = SamplingOverrides()
+    preset: str = ""
     queued: list[str] = []
     draft: str = ""
     draft_words: str = ""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from quantchat.domain.chat import Message, Session, SessionSummary
+from quantchat.domain.generation import SamplingOverrides
 from quantchat.errors import SessionLocked, StorageError
 from quantchat.services.facts import Fact, Listener, Notice, SessionChanged, SessionsChanged
 from quantchat.store.locks import SessionLock, SessionLocks
@@ -238,6 +239,19 @@ class Archive:
         session.title = " ".join(title.split()) or session.title
         self.save(session)
         self._tell(SessionsChanged(), SessionChanged(session=session_id))
+
+    def use_preset(self, session_id: str, name: str, sampling: SamplingOverrides) -> None:
+        """Give a session a preset's sampling, and its name to show; a session without messages is not written yet.
+
+        Raises:
+            SessionLocked: if another process writes it.
+        """
+        session = self.open(session_id)
+        self._require_writable(session_id)
+        session.preset, session.sampling = name, sampling
+        if session.messages or session.queued:
+            self.save(session)
+        self._tell(SessionChanged(session=session_id))
 
     async def delete(self, session_id: str) -> None:
         """Move a session to the trash folder.

@@ -21,6 +21,8 @@ from quantchat.ui.widgets.rows import cut_end, shorten
 BAR = 8
 _TITLE = 15
 """Cells that a note in the header leaves to the title, with the gaps."""
+_PRESET, _PRESET_FROM = 16, 60
+"""Cells that a preset's name may take in the header, and the width from which it stands there."""
 NARROW_COLUMNS = 100
 """Below this the status bar has no room for the kernel beside everything else."""
 
@@ -137,15 +139,22 @@ def status_line(memories: Sequence[str], model: str, figures: str, width: int) -
     return Content(f" {(shorter or [full])[-1]}")
 
 
-def header_line(title: str, report: LoadReport | None, note: str, width: int) -> Content:
-    """The session's title and the model; on a narrow screen also the kernel, for which the status bar has no room."""
+def header_line(title: str, report: LoadReport | None, note: str, width: int, preset: str = "") -> Content:
+    """The session's title, the model and the sampling preset; on a narrow screen also the kernel.
+
+    Elsewhere the status bar has room for the kernel.
+    """
     model = clean(report.name, newlines=False) if report else "no model"
     if report is not None and width < NARROW_COLUMNS:
         model += f" · {kernel_name(report.kernel)}"
-    model = shorten(model, max(min(width * 2 // 3, width - cell_len(note) - _TITLE), 8))
-    space = width - cell_len(model) - cell_len(note) - 3
+    sampling = f"  {cut_end(clean(preset, newlines=False), _PRESET)}" if preset and width >= _PRESET_FROM else ""
+    taken = cell_len(note) + cell_len(sampling)
+    model = shorten(model, max(min(width * 2 // 3, width - taken - _TITLE), 8))
+    space = width - cell_len(model) - taken - 3
     title = cut_end(clean(title, newlines=False), max(space, min(width // 3, 12)))
-    return Content.assemble(" ", (title, "bold"), "  ", (model, "$text-accent"), (note, "$error"))
+    return Content.assemble(
+        " ", (title, "bold"), "  ", (model, "$text-accent"), (sampling, "$text-secondary"), (note, "$error")
+    )
 
 
 def load_line(status: LoadStatus) -> Content:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from textual.worker import Worker
 
 from quantchat.services.background import in_background
 from quantchat.services.files import Listing, list_folder, matching
-from quantchat.ui.completion.queries import Candidate, Query, command_candidates, find_query, path_candidates
+from quantchat.ui.completion.queries import (
+    Candidate,
+    Query,
+    command_candidates,
+    find_query,
+    path_candidates,
+    preset_candidates,
+)
 from quantchat.ui.widgets.completion import CompletionList
 from quantchat.ui.widgets.prompt import Prompt
 
@@ -18,9 +26,10 @@ MOST = 50
 class Completer:
     """Watches a prompt and drives the list above it."""
 
-    def __init__(self, prompt: Prompt, shown: CompletionList) -> None:
+    def __init__(self, prompt: Prompt, shown: CompletionList, presets: Mapping[str, str]) -> None:
         self._prompt = prompt
         self._shown = shown
+        self._presets = presets
         self._query: Query | None = None
         self._candidates: list[Candidate] = []
         self._place = 0
@@ -102,6 +111,8 @@ class Completer:
     def _offer(self, query: Query) -> None:
         if query.kind == "command":
             self._show(command_candidates(query))
+        elif query.kind == "preset":
+            self._show(preset_candidates(query, self._presets))
         elif self._listing is not None and self._listing.serves(query.folder, query.prefix):
             self._show(path_candidates(query, matching(self._listing, query.prefix, MOST)))
         elif self._wanted != (query.folder, query.prefix):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from quantchat.domain.text import clean
 from quantchat.ui.commands import COMMANDS, Command, find_slash
 
 _NAME = re.compile(r"/([a-z-]*)", re.IGNORECASE)
-_PATH_ARGUMENT = re.compile(r"(/[a-z-]+) +", re.IGNORECASE)
+_ARGUMENT = re.compile(r"(/[a-z-]+) +", re.IGNORECASE)
 _MENTION = re.compile(r'(?<!\S)@(?:"([^"]*)|([^\s"]*))$')
 
 
@@ -21,11 +22,11 @@ class Query:
     Attributes:
         start: Column at which the word begins.
         folder: What stands before the last part of a path, with its slash.
-        prefix: What is to be completed: a command's name, or the last part of a path.
+        prefix: What is to be completed: the name of a command or preset, or the last part of a path.
         lead: What stands before the path in the word: `@`, `@"`, or nothing.
     """
 
-    kind: Literal["command", "path"]
+    kind: Literal["command", "path", "preset"]
     start: int
     prefix: str
     folder: str = ""
@@ -40,6 +41,7 @@ class Candidate:
         insert: What takes the place of the word.
         command: The command that it names, if it is one.
         more: Whether there is more to complete behind it, as in a folder.
+        ends: Whether nothing can follow it, so that Enter runs the line.
     """
 
     label: str
@@ -47,21 +49,26 @@ class Candidate:
     detail: str = ""
     command: Command | None = None
     more: bool = False
+    ends: bool = False
 
     @property
     def runs(self) -> bool:
         """Whether Enter need not wait for an argument."""
-        return self.command is not None and (not self.command.argument or self.command.argument.startswith("["))
+        command = self.command
+        return self.ends or (command is not None and (not command.argument or command.argument.startswith("[")))
 
 
 def find_query(row: int, before: str, behind: str) -> Query | None:
     """Find what can be completed in a line at the cursor."""
     if row == 0 and not behind and (name := _NAME.fullmatch(before)):
         return Query("command", 0, name[1].lower())
-    if row == 0 and (argument := _PATH_ARGUMENT.match(before)):
-        command = find_slash(argument[1])
+    if row == 0 and (found := _ARGUMENT.match(before)):
+        command = find_slash(found[1])
+        begun = before[found.end() :]
         if command is not None and command.argument == "file":
-            return _path(argument.end(), before[argument.end() :], "")
+            return _path(found.end(), begun, "")
+        if command is not None and command.argument == "[preset]":
+            return None if behind else Query("preset", found.end(), begun)
     mention = _MENTION.search(before)
     if mention is None:
         return None
@@ -83,6 +90,16 @@ def command_candidates(query: Query) -> list[Candidate]:
             label = f"/{name} {command.argument}".rstrip()
             found.append(Candidate(label, f"/{name}{' ' if command.argument else ''}", command.help, command))
     return sorted(found, key=lambda candidate: candidate.insert.strip() != f"/{query.prefix}")
+
+
+def preset_candidates(query: Query, presets: Mapping[str, str]) -> list[Candidate]:
+    """The presets whose names begin so, with what they set."""
+    begun = query.prefix.casefold()
+    return [
+        Candidate(clean(name, newlines=False), name, meaning, ends=True)
+        for name, meaning in presets.items()
+        if name.casefold().startswith(begun)
+    ]
 
 
 def path_candidates(query: Query, names: Sequence[str]) -> list[Candidate]:

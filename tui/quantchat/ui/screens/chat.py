@@ -193,7 +193,8 @@ class ChatScreen(ChatActions, Screen[None]):
         note = "  read only: open in another quantchat" if held else unsaved
         header = self.query_one("#header", Line)
         width = header.size.width or self.size.width
-        header.show(status.header_line(self.session.title, self.desk.library.loaded, note, width))
+        report, preset = self.desk.library.loaded, self.session.preset
+        header.show(status.header_line(self.session.title, report, note, width, preset))
 
     def _draw_activity(self) -> None:
         conversation, loading = self.desk.conversation, self.desk.library.loading

@@ -1,4 +1,4 @@
-"""The command palette: every command and theme, found by a few letters of its name."""
+"""The command palette: every command, preset and theme, found by a few letters of its name."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from quantchat.ui.widgets.rows import Row, RowList
 
 @dataclass(frozen=True)
 class Entry:
-    """Something that can be run: a command by its id, or a theme by its name."""
+    """Something that can be run: a command by its id, or a preset or theme by its name."""
 
-    kind: Literal["command", "theme"]
+    kind: Literal["command", "preset", "theme"]
     name: str
     title: str
     help: str
@@ -44,9 +44,13 @@ class Entry:
         return title or max(map(matcher.match, self.words), default=0) / 10 or float(query in self.help.lower()) / 100
 
 
-def entries(keys: Mapping[str, str], themes: Iterable[str]) -> list[Entry]:
-    """Everything that the palette offers, in the order of the command table."""
+def entries(keys: Mapping[str, str], themes: Iterable[str], presets: Mapping[str, str] | None = None) -> list[Entry]:
+    """Everything that the palette offers: commands in the order of their table, presets with their meaning, themes."""
     offered = [_entry(command, keys) for command in commands("everywhere") if command.offered]
+    offered += [
+        Entry("preset", name, f"Preset: {clean(name, newlines=False)}", meaning, "")
+        for name, meaning in (presets or {}).items()
+    ]
     return offered + [
         Entry("theme", name, f"Theme: {name}", "Use this theme from now on", "") for name in map(clean, themes)
     ]

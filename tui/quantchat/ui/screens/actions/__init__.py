@@ -7,11 +7,19 @@ from quantchat.ui.screens.actions.drafts import DraftActions
 from quantchat.ui.screens.actions.models import ModelActions
 from quantchat.ui.screens.actions.prompting import PromptActions
 from quantchat.ui.screens.actions.reading import ReadingActions
+from quantchat.ui.screens.actions.sampling import SamplingActions
 from quantchat.ui.screens.actions.sessions import SessionActions
 from quantchat.ui.screens.actions.turns import TurnActions
 
 
 class ChatActions(
-    TurnActions, PromptActions, DraftActions, ModelActions, SessionActions, ReadingActions, AppearanceActions
+    TurnActions,
+    PromptActions,
+    DraftActions,
+    ModelActions,
+    SessionActions,
+    SamplingActions,
+    ReadingActions,
+    AppearanceActions,
 ):
     """Mixin of `ChatScreen`: one method per command of the table."""

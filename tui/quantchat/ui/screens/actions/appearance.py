@@ -52,11 +52,13 @@ class AppearanceActions(ScreenPart):
             self._app.notify(f"{name} is used until you leave. {error}", severity="warning", timeout=10)
 
     async def action_palette(self) -> None:
+        from quantchat.domain.presets import describe_preset
         from quantchat.ui.screens.palette import PaletteScreen, entries
 
         app = self._app
         await app.themes.ready()
-        offered = entries(app.key_map, (file.name for file in app.themes.files))
+        presets = {name: describe_preset(values) for name, values in self.desk.presets.items()}
+        offered = entries(app.key_map, (file.name for file in app.themes.files), presets)
         app.push_screen(PaletteScreen(offered), self._run_entry)
 
     async def _run_entry(self, entry: Entry | None) -> None:
@@ -66,6 +68,8 @@ class AppearanceActions(ScreenPart):
             return
         if entry.kind == "theme":
             self._keep_theme(entry.name)
+        elif entry.kind == "preset":
+            self._screen.use_preset(entry.name)
         else:
             await self._screen.run_action(find_command(entry.name).action)
 

@@ -31,11 +31,13 @@ class PromptActions(ScreenPart):
 
     def prepare_completion(self) -> None:
         """Let the prompt complete; after the first frame, which does not need it."""
+        from quantchat.domain.presets import describe_preset
         from quantchat.ui.completion.completer import Completer
         from quantchat.ui.widgets.completion import CompletionList
 
         screen = self._screen
-        screen.prompt.completer = Completer(screen.prompt, screen.query_one(CompletionList))
+        presets = {name: describe_preset(values) for name, values in self.desk.presets.items()}
+        screen.prompt.completer = Completer(screen.prompt, screen.query_one(CompletionList), presets)
 
     def begin_recall(self) -> Walk:
         """Begin to walk through earlier prompts: all, or without a history those of the session."""
