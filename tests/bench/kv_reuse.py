@@ -25,15 +25,15 @@ from quantchat.domain.generation import SamplingSettings
 
 BARS = {500: 6, 1500: 15, 3000: 20}
 """Tokens of history, and by how much reuse must be faster."""
+QUICK = {500: 3, 1500: 2, 3000: 1}
 SWITCH_AT = 1500
 SWITCH_BAR = 1.5
-NEW_TOKENS = 40
 GREEDY = SamplingSettings(temperature=0.0, max_new_tokens=12)
 PLACES = ("France", "Italy", "Spain", "Germany", "Japan", "Egypt", "Greece")
 QUESTION = (
-    "{}: now leave this text aside and answer my question in one short sentence, please. What is the capital of {}?"
+    "{}: leave this text aside and answer in one short, plain sentence. What is the name of the capital city of {}?"
 )
-"""Begins with what differs: nothing of a question is in the cache when the next one is asked."""
+"""About 40 tokens with the template. Begins with what differs, so that nothing of it is in the cache."""
 
 
 @dataclass
@@ -109,7 +109,7 @@ async def switch(program: Program, chat: Chat, rounds: int) -> tuple[float, floa
     return statistics.median(stayed), statistics.median(switched)
 
 
-async def measure(folder: Path, rounds: int) -> list[Figure]:
+async def measure(folder: Path, rounds: dict[int, int]) -> list[Figure]:
     figures: list[Figure] = []
     equal: list[bool] = []
     async with running(folder) as (program, _):
@@ -117,11 +117,11 @@ async def measure(folder: Path, rounds: int) -> list[Figure]:
         await chat.grow(64)
         for length, times in BARS.items():
             await chat.grow(length)
-            taken = await compare(program, chat, rounds)
+            taken = await compare(program, chat, rounds[length])
             equal += taken.equal
             figures += describe(length, times, taken)
             if length == SWITCH_AT:
-                stayed, switched = await switch(program, chat, rounds)
+                stayed, switched = await switch(program, chat, rounds[length])
     figures += [
         Figure(f"stay in a session of {SWITCH_AT}", stayed, "s"),
         Figure("switch there and back", switched, "s"),
@@ -144,7 +144,8 @@ def describe(length: int, times: int, taken: Taken) -> list[Figure]:
 
 def main() -> None:
     options = parser(__doc__ or "").parse_args()
-    figures = asyncio.run(measure(demo_model(), 1 if options.quick else 5))
+    rounds = QUICK if options.quick else dict.fromkeys(BARS, 5)
+    figures = asyncio.run(measure(demo_model(), rounds))
     report(figures, as_json=options.json)
 
 

@@ -96,6 +96,10 @@ async def test_reuse_is_seen(lab: Lab) -> None:
     assert reuse is not None
     assert warm is not None
     assert max(reuse.value, warm.value) < cold.value / 2
+    for kind in ("reuse", "warm"):
+        kept = run.figure(f"first_token.{kind}.kept")
+        assert kept is not None
+        assert kept.value > 0.8
 
 
 async def test_an_answer_of_one_token_gives_no_speed_but_a_note(lab: Lab) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from quantchat.domain.bench import BenchRun, Figure
 from quantchat.domain.chat import ChatMessage
-from quantchat.domain.generation import SamplingSettings
+from quantchat.domain.generation import SamplingSettings, TurnStatistics
 from quantchat.domain.models import ModelInfo
 from quantchat.engine.protocol import Decoding, LoadReport
 from quantchat.errors import ModelError
@@ -209,7 +209,7 @@ class _Bench:
         """Cold, in the same session again, and back in it after another session's turn."""
         reply = 4
         history = self._fitting(self._plan.history, 3 * reply + FOLLOW_UPS)
-        taken: dict[str, list[float]] = {"cold": [], "reuse": [], "warm": []}
+        taken: dict[str, list[TurnStatistics]] = {"cold": [], "reuse": [], "warm": []}
         for _ in range(self._plan.rounds):
             session, other = self._name(), self._name()
             messages = [self._prompts.of(history)]
@@ -217,15 +217,19 @@ class _Bench:
                 if kind == "warm":
                     await self._ask([self._prompts.of(self._fitting(self._plan.short, reply))], reply, other)
                 answer = await self._ask(messages, reply, session)
-                taken[kind].append(answer.statistics.prefill_seconds)
+                taken[kind].append(answer.statistics)
                 messages += [ChatMessage("assistant", answer.text), ask(FOLLOW_UP)]
             self._engine.forget(session)
             self._engine.forget(other)
         labels = {"cold": "cold", "reuse": "next turn of the session", "warm": "back from another session"}
-        return [
-            Figure(f"first_token.{kind}", f"first token after {history:,} tokens: {labels[kind]}", median(times), "s")
-            for kind, times in taken.items()
-        ]
+        figures = []
+        for kind, turns in taken.items():
+            label = f"first token after {history:,} tokens: {labels[kind]}"
+            kept = median(turn.reused_tokens / turn.prompt_tokens for turn in turns)
+            figures.append(Figure(f"first_token.{kind}", label, median(turn.prefill_seconds for turn in turns), "s"))
+            if kind != "cold":
+                figures.append(Figure(f"first_token.{kind}.kept", f"{label}: from the cache", kept, "share"))
+        return figures
 
     async def _together(self, count: int) -> list[Figure]:
         """Answers of several sessions at once; what all of them get per second."""
