@@ -291,7 +291,8 @@ async def test_the_palette_finds_and_runs_commands_and_themes(
     async with running(tmp_path, monkeypatch, size=size) as rig:
         screen = await open_palette(rig, "")
         rows = screen.query_one(RowList)
-        assert rows.option_count == len(entries(rig.app.key_map, (f.name for f in rig.app.themes.files)))
+        presets = dict.fromkeys(rig.app.desk.presets, "")
+        assert rows.option_count == len(entries(rig.app.key_map, (f.name for f in rig.app.themes.files), presets))
         await rig.pilot.press("pagedown", "down", "up")
         assert (rows.highlighted or 0) > 1
         await rig.pilot.press("escape")
