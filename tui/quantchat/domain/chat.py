@@ -165,16 +165,20 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True):
         self.queued = []
 
     def prompt(self, head: str | None = None) -> list[ChatMessage]:
-        """Return what the model is asked with: the system prompt and the branch down to `head`.
-
-        A question that was too long for the context window, and so has no answer, is left out: it would make every
-        later one too long as well.
-        """
+        """Return what the model is asked with: the system prompt and the messages down to `head`."""
         system = [ChatMessage("system", self.system_prompt)] if self.system_prompt else []
+        return system + [ChatMessage(message.role, message.text) for message in self.asked(head)]
+
+    def asked(self, head: str | None = None) -> list[Message]:
+        """Return the messages down to `head` that the model is asked with.
+
+        A question that alone was too long for the context window, and so has no answer, is left out: it would make
+        every later one too long as well.
+        """
         branch = self.branch(head)
         full = (m for m in branch if m.error and m.error.code == CONTEXT_FULL)
-        refused = {message.parent for message in full if not message.text}
-        return system + [ChatMessage(m.role, m.text) for m in branch if m.text and m.id not in refused]
+        refused = {message.parent for message in full if not (message.text or message.thinking)}
+        return [message for message in branch if message.text and message.id not in refused]
 
 
 class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):

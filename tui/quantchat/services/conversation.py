@@ -228,7 +228,7 @@ class Conversation:
         session = self._archive.open(waiting.session)
         prompt, answer = _begin(session, waiting)
         begun = answer if answer.finish is not None else None
-        sampling = self._sampling_of(session)
+        sampling = self.sampling_of(session)
         turn = Turn(id=new_id(), session=session, message=answer, begun=begun.statistics if begun else None)
         self._streams.begin(turn)
         resume = protocol.Partial(text=answer.text, thinking=answer.thinking) if begun else None
@@ -245,7 +245,8 @@ class Conversation:
         except QuantchatError as error:
             self._streams.end(turn, "error", turn.statistics(), error.report)
 
-    def _sampling_of(self, session: Session) -> SamplingSettings:
+    def sampling_of(self, session: Session) -> SamplingSettings:
+        """The settings that the session's next answer is sampled with."""
         report = self._library.loaded
         recommended = report.recommended if report is not None else SamplingOverrides()
         return resolve_sampling(session.sampling, self._sampling, recommended)

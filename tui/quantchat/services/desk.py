@@ -11,8 +11,11 @@ import msgspec
 
 from quantchat.domain.models import ModelInfo
 from quantchat.domain.presets import known_presets
+from quantchat.engine import protocol
+from quantchat.engine.protocol import EngineExited
 from quantchat.errors import ErrorReport, QuantchatError, StorageError
 from quantchat.services.archive import Archive
+from quantchat.services.context import ContextMeter
 from quantchat.services.conversation import Conversation
 from quantchat.services.facts import Listener, Notice
 from quantchat.services.idle import IdleUnload
@@ -59,6 +62,8 @@ class Desk:
             want_model=self._load_last,
             parallel_turns=settings.parallel_turns,
         )
+        self.context = ContextMeter(self.library, self.conversation, listener)
+        self.library.on_turn_event = self._on_turn_event
         self.memory = MemoryWatch()
         self.idle = IdleUnload(
             settings.idle_unload_minutes,
@@ -66,6 +71,10 @@ class Desk:
             loaded=lambda: self.library.phase is Phase.LOADED,
             unload=lambda note: self.run(self.library.unload(note)),
         )
+
+    def _on_turn_event(self, event: protocol.Event | EngineExited) -> None:
+        self.conversation.on_event(event)
+        self.context.on_event(event)
 
     def _load_last(self) -> bool:
         """Begin to load the model that was used last; say whether there is one."""
@@ -135,6 +144,7 @@ class Desk:
 
     async def close(self) -> list[ErrorReport]:
         """Keep what streams, write everything, end the engine; return what could not be written."""
+        self.context.close()
         self.conversation.finish_now()
         unsaved, _ = await asyncio.gather(self.archive.close(), self.library.close(QUIT_GRACE))
         await self._save_state()

@@ -52,6 +52,12 @@ class WarmChanged(Fact, frozen=True, kw_only=True):
     """The engine keeps the KV caches of other sessions than before."""
 
 
+class ContextMeasured(Fact, frozen=True, kw_only=True):
+    """What of a session the model sees changed, or how much of its context window that takes."""
+
+    session: str
+
+
 class Notice(Fact, frozen=True, kw_only=True):
     """Something the user should read; `dialog` when it is too long for a toast."""
 
