@@ -24,9 +24,9 @@ def load():
     quiet.set_environment()
     quiet.silence()
 
-    def load(path, kernel=None, **options):
-        command = p.Load(request="", model=read_model(path), device="cpu", kernel=kernel, **options)
-        return loader.load(command, lambda _: None)
+    def load(path, kernel=None, *, device="cpu", emit=lambda _step: None, **options):
+        command = p.Load(request="", model=read_model(path), device=device, kernel=kernel, **options)
+        return loader.load(command, emit)
 
     return load
 
@@ -240,3 +240,126 @@ def test_nothing_keeps_an_unloaded_model(load, models) -> None:
     reference = weakref.ref(loaded.model)
     del loaded
     assert reference() is None
+
+
+def refused(report: p.LoadReport) -> dict[str, str]:
+    return {refusal.kernel: refusal.reason for refusal in report.refusals}
+
+
+def test_kernels_that_failed_before_are_passed_over_and_reported(load, models) -> None:
+    failed = p.KernelRefusal("gptq_torch_cpu_avx512", "failed after 3 s: it broke")
+    report = load(models / "gptq", failed=(failed,)).report
+    assert report.kernel == "gptq_torch_aten"
+    assert failed in report.refusals
+
+
+def test_a_kernel_that_cannot_be_built_names_the_next(load, models, monkeypatch) -> None:
+    from gptqmodel import extension
+
+    from quantchat.engine import building, kernels
+
+    words = "ninja: build stopped\n/tmp/x.cu:3: error: no such thing\nmake: *** wait"
+    monkeypatch.setattr(building, "is_built", lambda _name: False)
+    monkeypatch.setattr(kernels, "compilers", lambda: (True, True))
+    monkeypatch.setattr(extension, "load", lambda name: {name: False})
+    monkeypatch.setattr(extension, "error", lambda _name: words)
+    steps: list[p.LoadProgress] = []
+    host = kernels.Host(device="cpu", avx512_bf16=True, compiler=True)
+    monkeypatch.setattr(kernels, "probe", lambda *_: host)
+    with pytest.raises(building.KernelFailed) as caught:
+        load(models / "gptq", emit=steps.append)
+    assert caught.value.report.code == "kernel-build"
+    assert caught.value.next_kernel == "gptq_torch_aten"
+    assert caught.value.failed is not None
+    assert "error: no such thing" in caught.value.failed.reason
+    (building_step,) = [step for step in steps if step.stage == "building kernel"]
+    assert building_step.kernel == "gptq_torch_cpu_avx512"
+    assert "once" in building_step.note
+
+
+def test_a_kernel_that_raises_in_the_warm_up_names_the_next(load, models, monkeypatch) -> None:
+    from gptqmodel.nn_modules.qlinear.torch_aten_kernel import TorchAtenLinear
+
+    from quantchat.engine.building import KernelFailed
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(TorchAtenLinear, "forward", broken)
+    with pytest.raises(KernelFailed) as caught:
+        load(models / "gptq", "gptq_torch_aten")
+    assert caught.value.next_kernel == "gptq_torch"
+    assert caught.value.failed is not None
+    assert caught.value.failed.kernel == "gptq_torch_aten"
+    assert "illegal memory access" in caught.value.failed.reason
+
+
+def test_a_kernel_that_computes_no_numbers_names_the_next(load, models, monkeypatch) -> None:
+    from gptqmodel.nn_modules.qlinear.torch_aten_kernel import TorchAtenLinear
+
+    from quantchat.engine.building import KernelFailed
+
+    forward = TorchAtenLinear.forward
+    monkeypatch.setattr(TorchAtenLinear, "forward", lambda self, x: forward(self, x) * float("inf"))
+    with pytest.raises(KernelFailed) as caught:
+        load(models / "gptq", "gptq_torch_aten")
+    assert caught.value.next_kernel == "gptq_torch"
+    assert "NaN or infinite" in caught.value.failed.reason
+
+
+def test_the_report_tells_decoding_and_the_price_of_a_token(load, models) -> None:
+    own = load(models / "gptq", kv_budget=12345)
+    assert (own.decoding, own.report.decoding, own.report.decoding_reason) == ("eager", "eager", "")
+    assert own.report.kv_budget == 12345
+    config = own.model.config
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    assert own.report.kv_token_bytes == 2 * config.num_hidden_layers * config.num_key_value_heads * head * 2
+    reference = load(models / "gptq", decoding="generate")
+    assert (reference.decoding, reference.report.decoding) == ("generate", "generate")
+    assert reference.report.decoding_reason
+
+
+def test_a_model_that_our_loop_does_not_serve_is_loaded_with_the_reason(load, models, monkeypatch) -> None:
+    from quantchat.engine import checks
+
+    proof = checks.Proof(fault="its KV cache failed")
+    monkeypatch.setattr(checks, "warm_up", lambda *_: proof)
+    loaded = load(models / "gptq")
+    assert (loaded.decoding, loaded.decoding_reason) == ("generate", "its KV cache failed")
+    assert loaded.report.decoding_reason == "its KV cache failed"
+
+
+def test_a_device_that_is_not_there_is_named(load, models) -> None:
+    from quantchat.errors import LoadError
+
+    with pytest.raises(LoadError, match=r"There is no device cuda:7"):
+        load(models / "gptq", device="cuda:7")
+
+
+@pytest.mark.parametrize("kind", ["gptq", "dense"])
+def test_an_explicit_map_of_every_layer_loads_the_same_model(load, models, monkeypatch, kind: str) -> None:
+    """Two devices cannot be had here; a map that names each layer and each module around them can."""
+    from quantchat.engine import loader, placement
+
+    whole = logits(load(models / kind))
+    maps: list[dict[str, str]] = []
+    complete = placement.complete
+
+    def noted(*arguments: object) -> dict[str, str]:
+        maps.append(complete(*arguments))
+        return maps[-1]
+
+    def halves(parts, rooms, kv_layer_bytes, _wanted):
+        count = len(parts.layers)
+        cut = [(0, count // 2), (count // 2, count - count // 2)]
+        blocks = [
+            placement.Block(device="cpu", first=first, count=many, weight_bytes=0, kv_bytes=0) for first, many in cut
+        ]
+        return placement.Placement(parts=parts, blocks=tuple(blocks))
+
+    monkeypatch.setattr(loader.placement, "complete", noted)
+    monkeypatch.setattr(loader.placement, "place", halves)
+    loaded = load(models / kind)
+    assert (logits(loaded) == whole).all()
+    assert "layers 0" in loaded.report.placement or "layer 0" in loaded.report.placement
+    assert {"model.embed_tokens", "model.norm", "model.layers.0", "model.rotary_emb", "lm_head"} <= set(maps[0])
