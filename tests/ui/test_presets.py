@@ -171,6 +171,17 @@ async def test_wrong_presets_are_named_at_the_start(tmp_path: Path, monkeypatch:
         assert rig.chat.desk.presets["mine"].top_p == 0.5
 
 
+@pytest.mark.parametrize("size", [*SIZES, (40, 15), (20, 6)])
+async def test_the_chooser_fits(tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]) -> None:
+    async with running(tmp_path, monkeypatch, size=size, config=OWN) as rig:
+        rig.chat.action_preset()
+        screen = await opened(rig)
+        frame, rows = screen.query_one(".dialog"), screen.query_one(RowList)
+        await rig.until(lambda: rows.region)
+        assert rig.app.size.region.contains_region(frame.region)
+        assert frame.region.contains_region(rows.region)
+
+
 @pytest.mark.parametrize("width", [200, 80, 60, 40, 20])
 def test_the_header_keeps_its_note_beside_a_long_preset(width: int) -> None:
     line: Content = header_line("標題 " * 40, None, "  NOT SAVED", width, "a preset with \x1b[31m a very long name")

@@ -180,6 +180,12 @@ async def theme_chooser(rig: Rig) -> None:
 
 
 @screen
+async def preset_chooser(rig: Rig) -> None:
+    rig.chat.action_preset("creative")
+    rig.chat.action_preset()
+
+
+@screen
 async def models(rig: Rig) -> None:
     await rig.pilot.press("ctrl+l")
 
