@@ -25,6 +25,7 @@ SPREAD = 2.5 / 16
 LOGITS_SPREAD = 3.0
 ROUTER_SPREAD = 4.0
 """Experts are chosen clearly: where two are nearly equal, rounding takes another one and the logits jump."""
+END_OF_ANSWER = 1
 SHARD_BYTES = 2 * 2**30
 
 
@@ -121,6 +122,9 @@ class Recipe:
         """The tensors that are not quantized, in float16."""
         for name, shape, spread in self._plain_shapes():
             made = torch.randn(shape, generator=_generator(self, name, device), device=device) * spread
+            if name == "lm_head.weight":
+                # Never the likeliest token: a greedy answer goes on until it is cut.
+                made[END_OF_ANSWER] = 0.0
             yield name, (made + 1 if name.endswith("norm.weight") else made).half()
 
     def _plain_shapes(self) -> Iterator[tuple[str, tuple[int, ...], float]]:
@@ -234,7 +238,7 @@ def write(recipe: Recipe, folder: Path, device: str = "cpu") -> Path:
     config = recipe.config()
     config.architectures = ["Qwen3MoeForCausalLM" if recipe.experts else "LlamaForCausalLM"]
     config.dtype = "float16"
-    config.bos_token_id, config.eos_token_id = 0, 1
+    config.bos_token_id, config.eos_token_id = 0, END_OF_ANSWER
     config.quantization_config = recipe.quantization()
     config.save_pretrained(folder)
     index, shard, size, count = {}, {}, 0, 0
