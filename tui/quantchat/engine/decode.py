@@ -83,10 +83,11 @@ class StopStrings:
         if self.hit:
             return ""
         text = self._held + text
-        found = [position for stop in self._stops if (position := text.find(stop)) >= 0]
+        # The one that ends first: so the same text ends at the same place however it is cut into pieces.
+        found = [(start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0]
         if found:
             self.hit, self._held = True, ""
-            return text[: min(found)]
+            return text[: min(found)[1]]
         keep = self._possible_start(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
