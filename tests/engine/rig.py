@@ -30,6 +30,7 @@ class Rig:
         self.events: list[p.Event] = []
         self._queue: queue.SimpleQueue[p.Event] = queue.SimpleQueue()
         self._names = itertools.count()
+        self._running: set[str] = set()
         self.worker = Worker(self._queue.put)
         self.worker.start()
         self.ready = self.wait(p.Ready)
@@ -39,6 +40,8 @@ class Rig:
         while True:
             event = self._queue.get(timeout=PATIENCE)
             self.events.append(event)
+            if isinstance(event, ENDS):
+                self._running.discard(event.turn)
             if isinstance(event, kinds):
                 return event
 
@@ -48,6 +51,8 @@ class Rig:
         self.worker.submit(p.CountTokens(request=name, messages=asking()))
         while self.wait(p.TokenCount, p.RequestFailed).request != name:
             pass
+        while self._running:
+            self.wait(*ENDS)
 
     def name(self) -> str:
         return f"n{next(self._names)}"
@@ -56,13 +61,14 @@ class Rig:
         self.worker.submit(p.Load(request=self.name(), model=read_model(path), **options))
         return self.wait(p.Loaded, p.LoadFailed)
 
-    def start(self, messages=None, sampling=GREEDY) -> str:
+    def start(self, messages=None, sampling=GREEDY, **more) -> str:
         turn = self.name()
-        self.worker.submit(p.Generate(turn=turn, messages=messages or asking(), sampling=sampling))
+        self._running.add(turn)
+        self.worker.submit(p.Generate(turn=turn, messages=messages or asking(), sampling=sampling, **more))
         return turn
 
-    def answer(self, messages=None, sampling=GREEDY) -> tuple[str, p.Finished | p.Failed]:
-        turn = self.start(messages, sampling)
+    def answer(self, messages=None, sampling=GREEDY, **more) -> tuple[str, p.Finished | p.Failed]:
+        turn = self.start(messages, sampling, **more)
         end = self.wait(*ENDS)
         assert end.turn == turn
         return self.text(turn), end

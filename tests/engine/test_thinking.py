@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from dataclasses import replace
 from itertools import groupby
+from unittest.mock import patch
 
 import msgspec
 import pytest
 
 from engine import tiny
 from engine.rig import GREEDY, asking
+from engine.words import Bench
 from quantchat.catalog.reader import read_model
 from quantchat.domain.chat import ChatMessage
 from quantchat.engine import protocol as p
+from quantchat.engine.forward import Forward
 from quantchat.engine.thinking import Speech, marker_tokens, opened_by
 
 pytestmark = pytest.mark.engine
@@ -28,7 +32,7 @@ def plain(models):
 
     quiet.set_environment()
     quiet.silence()
-    return loader.load(read_model(models / "gptq"), "cpu", None, lambda *_: None)
+    return loader.load(p.Load(request="", model=read_model(models / "gptq"), device="cpu"), lambda _: None)
 
 
 def with_tokens(loaded, *special: str, template: str = tiny.TEMPLATE):
@@ -40,40 +44,39 @@ def with_tokens(loaded, *special: str, template: str = tiny.TEMPLATE):
 
 
 class Forced:
-    """A model that says given ids, by the rules of `generate`."""
+    """A sampler that says given ids, whatever the logits are."""
 
-    def __init__(self, model, ids: list[int]) -> None:
-        self._model, self._ids = model, ids
-        self.config, self.modules = model.config, model.modules
+    def __init__(self, ids: list[int]) -> None:
+        self._ids = iter(ids)
 
-    def generate(self, *, input_ids, streamer, stopping_criteria, **_):
-        import torch
+    def sample(self, _logits) -> int:
+        return next(self._ids)
 
-        streamer.put(input_ids[0])
-        for token in self._ids:
-            input_ids = torch.cat([input_ids, torch.tensor([[token]])], dim=-1)
-            streamer.put(torch.tensor([token]))
-            if stopping_criteria(input_ids, None).all():
-                break
-        streamer.end()
-        return input_ids
+    def accept(self, token: int) -> None: ...
+
+
+def _with_known_tokens(forward, cache, tokens, keep=1, compute=Forward.__call__):
+    """Added tokens have no embedding in the tiny model."""
+    known = forward.model.get_input_embeddings().num_embeddings
+    return compute(forward, cache, [min(token, known - 1) for token in tokens], keep)
 
 
 def turn(loaded, said: str | None = None, sampling=GREEDY, cancelled=lambda _: False, messages=None):
     """Run a turn, forced to say `said` if given; return the texts by run of channel, the end, the events."""
-    from quantchat.engine.stream import generate_turn
-
-    if said is not None:
-        ids = loaded.tokenizer(said, add_special_tokens=False)["input_ids"]
-        loaded = replace(loaded, model=Forced(loaded.model, ids))
-    events: list[p.Event] = []
-    command = p.Generate(turn="t", messages=messages or asking(), sampling=sampling)
-    end = generate_turn(loaded, command, lambda: cancelled(events), events.append)
-    deltas = [event for event in events if isinstance(event, p.Delta)]
+    bench = Bench(loaded)
+    with contextlib.ExitStack() as stack:
+        if said is not None:
+            ids = loaded.tokenizer(said, add_special_tokens=False)["input_ids"]
+            stack.enter_context(patch("quantchat.engine.turn.Sampler", lambda *_, **__: Forced(ids)))
+            stack.enter_context(patch.object(Forward, "__call__", _with_known_tokens))
+            sampling = msgspec.structs.replace(sampling, max_new_tokens=len(ids))
+        name = bench.start(messages or asking(), sampling, lambda: cancelled(bench.events))
+        end = bench.run()[name]
+    deltas = [event for event in bench.events if isinstance(event, p.Delta)]
     runs = [
         (channel, "".join(delta.text for delta in run)) for channel, run in groupby(deltas, key=lambda d: d.channel)
     ]
-    return runs, end, events
+    return runs, end, bench.events
 
 
 def test_a_plain_answer_is_all_answer(plain) -> None:

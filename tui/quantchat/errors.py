@@ -143,3 +143,10 @@ class Cancelled(QuantchatError):
 
     code = "cancelled"
     exit_code = 130
+
+
+def explained(error: BaseException, kind: type[QuantchatError], title: str) -> ErrorReport:
+    """Report an exception; foreign ones under the given kind."""
+    if isinstance(error, QuantchatError):
+        return error.report
+    return kind(title, f"{type(error).__name__}: {str(error)[:500]}", "The log has the details.").report

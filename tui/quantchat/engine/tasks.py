@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 import torch
 
-from quantchat.domain.chat import ChatMessage
-from quantchat.engine import loader, memory, prompt, stream
+from quantchat.engine import loader, memory, traffic
 from quantchat.engine import protocol as p
-from quantchat.errors import Cancelled, ErrorReport, GenerationError, JobError, LoadError, QuantchatError
+from quantchat.engine.scheduler import Scheduler
+from quantchat.engine.sessions import SessionStates
+from quantchat.engine.warm import default_budgets
+from quantchat.errors import Cancelled, GenerationError, JobError, LoadError, explained
 
 IsCancelled = Callable[[], bool]
 Emit = Callable[[p.Event], None]
 logger = logging.getLogger(__name__)
-
-NO_MODEL = ("No model is loaded", "", "Load a model and send again.")
 
 
 def devices() -> tuple[str, ...]:
@@ -25,29 +25,35 @@ def devices() -> tuple[str, ...]:
 
 
 class Tasks:
-    """Holds the loaded model and does the work, one call at a time."""
+    """Holds the loaded model, its running turns and its sessions; does the work, one call at a time."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._loaded: loader.LoadedModel | None = None
+        self._scheduler: Scheduler | None = None
+        self._states: SessionStates | None = None
 
     def load(self, command: p.Load) -> p.Event:
         """Load a model in place of the one that is there."""
         self._drop()
-
-        def progress(stage: str, done: int, total: int, unit: str) -> None:
-            self._emit(p.LoadProgress(request=command.request, stage=stage, done=done, total=total, unit=unit))
-
+        following = failed = None
         try:
-            self._loaded = loader.load(command.model, command.device, command.kernel, progress)
+            self._loaded = loader.load(command, self._emit)
         except Exception as error:
             logger.exception("the model did not load")
-            following = error.next_kernel if isinstance(error, loader.KernelFailed) else None
+            if isinstance(error, loader.KernelFailed):
+                following, failed = error.next_kernel, error.failed
             report = explained(error, LoadError, "The model cannot be loaded")
         else:
+            self._serve(self._loaded, command)
             return p.Loaded(request=command.request, report=self._loaded.report)
         memory.give_back()
-        return p.LoadFailed(request=command.request, error=report, next_kernel=following)
+        return p.LoadFailed(request=command.request, error=report, next_kernel=following, failed=failed)
+
+    def _serve(self, loaded: loader.LoadedModel, command: p.Load) -> None:
+        host = default_budgets(loaded.device)[1] if command.host_kv_budget is None else command.host_kv_budget
+        self._states = SessionStates(loaded, loaded.report.kv_budget, host, self._emit)
+        self._scheduler = Scheduler(loaded, self._states, self._emit)
 
     def unload(self, command: p.Unload) -> p.Event:
         """Drop the model and say how much came back."""
@@ -59,39 +65,66 @@ class Tasks:
         on_gpu = self._loaded.device.startswith("cuda")
         held = memory.cuda_bytes if on_gpu else memory.resident_bytes
         before = held()
-        self._loaded = None
+        if self._states is not None:
+            self._states.clear()
+        self._loaded = self._scheduler = self._states = None
         memory.give_back()
         return max(0, before - held())
 
-    def generate(self, command: p.Generate, cancelled: IsCancelled) -> p.Event:
-        """Answer, and return the turn's last event."""
-        try:
-            return stream.generate_turn(self._model(), command, cancelled, self._emit)
-        except Exception as error:
-            if not isinstance(error, QuantchatError):
-                logger.exception("the turn failed")
-            report = self._generation_report(error)
-        memory.give_back()
-        return p.Failed(turn=command.turn, error=report)
+    # Turns
 
-    def _generation_report(self, error: Exception) -> ErrorReport:
-        if memory.is_out_of_memory(error) and self._loaded is not None:
-            return memory.out_of_memory(self._loaded.device, GenerationError).report
-        return explained(error, GenerationError, "The answer failed")
+    @property
+    def running(self) -> bool:
+        """Whether any turn is under way."""
+        return self._scheduler is not None and self._scheduler.running
+
+    def start(self, command: p.Generate, cancelled: IsCancelled) -> None:
+        """Begin a turn.
+
+        Raises:
+            GenerationError: if no model is loaded.
+        """
+        if self._scheduler is None:
+            raise _no_model()
+        self._scheduler.start(command, cancelled)
+
+    def step(self) -> list[p.Finished | p.Failed]:
+        """Give every running turn a step; return the last events of those that ended."""
+        return self._scheduler.step() if self._scheduler is not None else []
+
+    def abandon(self) -> list[str]:
+        """Drop all turns and return their names: a step failed in a way that no turn can be blamed for."""
+        return self._scheduler.abandon() if self._scheduler is not None else []
+
+    def forget(self, session: str) -> None:
+        """Drop what is kept of a session."""
+        if self._states is not None:
+            self._states.forget(session)
 
     def count(self, command: p.CountTokens) -> p.Event:
-        """Count the tokens of a prompt."""
-        model = self._model()
-        tokens = len(prompt.render(model.tokenizer, command.messages).ids)
-        return p.TokenCount(request=command.request, tokens=tokens, window=model.window)
+        """Count the tokens of a prompt as it would be sent."""
+        fitted = self._sessions().fit(command.session, command.messages, command.reserve)
+        return p.TokenCount(
+            request=command.request,
+            tokens=len(fitted.prompt.ids),
+            window=self._loaded.window if self._loaded else 0,
+            dropped=fitted.dropped,
+            reserve=fitted.reserve,
+        )
 
     def render(self, command: p.RenderPrompt) -> p.Event:
         """Show the exact prompt."""
-        messages: list[ChatMessage] = command.messages
-        rendered = prompt.render(self._model().tokenizer, messages)
+        rendered = self._sessions().fit("", command.messages, 0).prompt
         return p.RenderedPrompt(request=command.request, text=rendered.text, tokens=len(rendered.ids))
 
-    def run_job(self, command: p.Dequantize | p.Quantize | p.Evaluate, cancelled: IsCancelled) -> p.Event:
+    def _sessions(self) -> SessionStates:
+        if self._states is None:
+            raise _no_model()
+        return self._states
+
+    def run_job(
+        self, command: p.Dequantize | p.Quantize | p.Evaluate | p.MeasureBandwidth, cancelled: IsCancelled
+    ) -> p.Event:
         """Do a job and return its last event."""
         from quantchat.quantize import jobs
 
@@ -99,7 +132,10 @@ class Tasks:
             self._emit(p.JobProgress(job=command.job, stage=stage, done=done, total=total))
 
         try:
-            output, figures = jobs.run(command, progress, cancelled)
+            if isinstance(command, p.MeasureBandwidth):
+                output, figures = "", traffic.figures(self._loaded, progress, cancelled)
+            else:
+                output, figures = jobs.run(command, progress, cancelled)
         except Exception as error:
             if not isinstance(error, Cancelled):
                 logger.exception("the job failed")
@@ -113,14 +149,6 @@ class Tasks:
         """What is held now."""
         return p.Memory(resident=memory.resident_bytes(), device=memory.cuda_bytes())
 
-    def _model(self) -> loader.LoadedModel:
-        if self._loaded is None:
-            raise GenerationError(*NO_MODEL, code="no-model")
-        return self._loaded
 
-
-def explained(error: BaseException, kind: type[QuantchatError], title: str) -> ErrorReport:
-    """Report an exception; foreign ones under the given kind."""
-    if isinstance(error, QuantchatError):
-        return error.report
-    return kind(title, f"{type(error).__name__}: {str(error)[:500]}", "The log has the details.").report
+def _no_model() -> GenerationError:
+    return GenerationError("No model is loaded", "", "Load a model and send again.", code="no-model")

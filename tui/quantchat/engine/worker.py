@@ -17,19 +17,20 @@ from typing import TYPE_CHECKING
 from quantchat.domain.generation import TurnStatistics
 from quantchat.engine import protocol as p
 from quantchat.engine import quiet
-from quantchat.errors import ErrorReport, QuantchatError
+from quantchat.errors import EngineError, ErrorReport, explained
 
 if TYPE_CHECKING:
     from quantchat.engine.tasks import Tasks
 
 Emit = Callable[[p.Event], None]
-Job = p.Dequantize | p.Quantize | p.Evaluate
+Job = p.Dequantize | p.Quantize | p.Evaluate | p.MeasureBandwidth
 Stoppable = p.Generate | Job
 Request = p.Load | p.Unload | p.CountTokens | p.RenderPrompt | p.Forget
 
 logger = logging.getLogger(__name__)
 LIBRARIES = ("torch", "transformers", "gptqmodel", "optimum")
 STOPPED = ErrorReport(code="cancelled", title="Stopped")
+UNEXPECTED = "The engine could not do this"
 CLOSING = ErrorReport(code="engine-gone", title="The engine is shutting down")
 
 
@@ -39,6 +40,7 @@ class _Piece:
     def __init__(self, command: Stoppable) -> None:
         self.command = command
         self.name = command.turn if isinstance(command, p.Generate) else command.job
+        self.session = command.session if isinstance(command, p.Generate) else ""
         self.cancel = threading.Event()
         self.started = False
 
@@ -46,15 +48,16 @@ class _Piece:
 class Worker:
     """Runs commands on one background thread.
 
-    Events are emitted from that thread, and from the caller of `submit` where no work is needed. A turn may wait
-    behind a load, never behind another turn or a job: then it is refused with code `busy`.
+    Events are emitted from that thread, and from the caller of `submit` where no work is needed. Turns of different
+    sessions run side by side, and requests are answered between their steps. Refused with code `busy`: a second turn
+    of a session, a turn beside a job, a job beside anything.
     """
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._queue: queue.SimpleQueue[_Piece | Request | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._piece: _Piece | None = None
+        self._pieces: dict[str, _Piece] = {}
         self._working = False
         self._closing = threading.Event()
         # Not joined at exit: the process leaves by os._exit, and torch must not hold up a headless command.
@@ -73,7 +76,7 @@ class Worker:
                 self._stop(command.turn)
             case p.Shutdown():
                 self._cancel()
-            case p.Generate() | p.Dequantize() | p.Quantize() | p.Evaluate():
+            case p.Generate() | p.Dequantize() | p.Quantize() | p.Evaluate() | p.MeasureBandwidth():
                 self._admit(_Piece(command))
             case p.Load() | p.Unload():
                 # What runs now belongs to the model that is about to go.
@@ -93,52 +96,93 @@ class Worker:
 
     def _busy(self) -> bool:
         with self._lock:
-            return self._piece is not None or self._working
+            return bool(self._pieces) or self._working
 
     def _admit(self, piece: _Piece) -> None:
         with self._lock:
-            current = self._piece
-            if current is None:
-                self._piece = piece
-        if current is None:
+            rival = next((other for other in self._pieces.values() if _excludes(other, piece)), None)
+            if rival is None:
+                self._pieces[piece.name] = piece
+        if rival is None:
             self._queue.put(piece)
         else:
-            self._emit(_failed(piece, _busy_report(current)))
+            self._emit(_failed(piece, _busy_report(rival)))
 
     def _stop(self, name: str) -> None:
         with self._lock:
-            piece = self._piece
-            if piece is None or piece.name != name:
+            piece = self._pieces.get(name)
+            if piece is None:
                 return
             piece.cancel.set()
             waiting = not piece.started
             if waiting:
-                self._piece = None
+                del self._pieces[name]
         if waiting:
             self._emit(_stopped(piece))
 
     def _cancel(self) -> None:
         with self._lock:
-            name = self._piece.name if self._piece else None
-        if name is not None:
+            names = list(self._pieces)
+        for name in names:
             self._stop(name)
 
     # On the worker thread
 
     def _run(self) -> None:
         tasks, broken = self._import()
-        while (item := self._queue.get()) is not None:
-            if isinstance(item, _Piece):
-                self._work_on(item, tasks, broken)
-            else:
-                self._working = True
-                event = self._answer(item, tasks, broken)
-                self._working = False
+        while True:
+            if tasks is None or not tasks.running or not self._queue.empty():
+                item = self._queue.get()
+                if item is None:
+                    break
+                self._take(item, tasks, broken)
+            if tasks is not None and tasks.running:
+                self._step(tasks)
+        if tasks is not None:
+            self._finish_turns(tasks)
+
+    def _take(self, item: _Piece | Request, tasks: Tasks | None, broken: ErrorReport | None) -> None:
+        if isinstance(item, _Piece):
+            self._begin(item, tasks, broken)
+        else:
+            self._working = True
+            if tasks is not None and isinstance(item, p.Load | p.Unload):
+                self._finish_turns(tasks)
+            event = self._answer(item, tasks, broken)
+            self._working = False
+            if event is not None:
                 self._emit(event)
-            if tasks is not None and not isinstance(item, p.CountTokens | p.RenderPrompt):
-                # After a CUDA fault every question to the device raises.
-                with contextlib.suppress(Exception):
-                    self._emit(tasks.memory())
+        if not isinstance(item, p.CountTokens | p.RenderPrompt):
+            self._tell_memory(tasks)
+
+    def _tell_memory(self, tasks: Tasks | None) -> None:
+        if tasks is not None:
+            # After a CUDA fault every question to the device raises.
+            with contextlib.suppress(Exception):
+                self._emit(tasks.memory())
+
+    def _step(self, tasks: Tasks) -> None:
+        """Give every running turn a step; tell of those that ended."""
+        try:
+            ends = tasks.step()
+        except BaseException as error:
+            logger.exception("the turns failed")
+            ends = [p.Failed(turn=name, error=explained(error, EngineError, UNEXPECTED)) for name in tasks.abandon()]
+        for event in ends:
+            self._end(event.turn, event)
+        if ends:
+            self._tell_memory(tasks)
+
+    def _finish_turns(self, tasks: Tasks) -> None:
+        """Go on until all turns, which were told to stop, have ended."""
+        while tasks.running:
+            self._step(tasks)
+
+    def _end(self, name: str, event: p.Event) -> None:
+        # Freed before its end is told: whoever hears of it may send the next turn at once.
+        with self._lock:
+            self._pieces.pop(name, None)
+        self._emit(event)
 
     def _import(self) -> tuple[Tasks | None, ErrorReport | None]:
         quiet.set_environment()
@@ -162,35 +206,38 @@ class Worker:
         self._emit(ready)
         return Tasks(self._emit), None
 
-    def _work_on(self, piece: _Piece, tasks: Tasks | None, broken: ErrorReport | None) -> None:
+    def _begin(self, piece: _Piece, tasks: Tasks | None, broken: ErrorReport | None) -> None:
         with self._lock:
-            if self._piece is not piece:
+            if self._pieces.get(piece.name) is not piece:
                 return
             piece.started = True
         try:
-            event = self._last_event(piece, tasks, broken)
+            event = self._first_event(piece, tasks, broken)
         except BaseException as error:
             logger.exception("a turn or job failed")
-            event = _failed(piece, _unexpected(error))
-        # Freed before its end is told: whoever hears of it may send the next turn at once.
-        with self._lock:
-            self._piece = None
-        self._emit(event)
+            event = _failed(piece, explained(error, EngineError, UNEXPECTED))
+        if event is not None:
+            self._end(piece.name, event)
 
-    def _last_event(self, piece: _Piece, tasks: Tasks | None, broken: ErrorReport | None) -> p.Event:
+    def _first_event(self, piece: _Piece, tasks: Tasks | None, broken: ErrorReport | None) -> p.Event | None:
+        """Begin a turn, or do a whole job; return its last event if there is one already."""
         if tasks is None:
             return _failed(piece, broken or CLOSING)
         if piece.cancel.is_set() or self._closing.is_set():
             return _stopped(piece)
         if isinstance(piece.command, p.Generate):
-            return tasks.generate(piece.command, piece.cancel.is_set)
+            tasks.start(piece.command, piece.cancel.is_set)
+            return None
         return tasks.run_job(piece.command, piece.cancel.is_set)
 
-    def _answer(self, command: Request, tasks: Tasks | None, broken: ErrorReport | None) -> p.Event:
+    def _answer(self, command: Request, tasks: Tasks | None, broken: ErrorReport | None) -> p.Event | None:
         if tasks is None or self._closing.is_set():
             return _request_failed(command, broken or CLOSING)
         try:
             match command:
+                case p.Forget():
+                    tasks.forget(command.session)
+                    return None
                 case p.Load():
                     return tasks.load(command)
                 case p.Unload():
@@ -199,20 +246,20 @@ class Worker:
                     return tasks.count(command)
                 case p.RenderPrompt():
                     return tasks.render(command)
-        except QuantchatError as error:
-            return _request_failed(command, error.report)
         except BaseException as error:
             logger.exception("a request failed")
-            return _request_failed(command, _unexpected(error))
+            return _request_failed(command, explained(error, EngineError, UNEXPECTED))
 
 
-def _unexpected(error: BaseException) -> ErrorReport:
-    detail = f"{type(error).__name__}: {str(error)[:500]}"
-    return ErrorReport(code="engine", title="The engine could not do this", detail=detail)
+def _excludes(one: _Piece, other: _Piece) -> bool:
+    """Whether two pieces cannot run side by side."""
+    if isinstance(one.command, p.Generate) and isinstance(other.command, p.Generate):
+        return one.name == other.name or one.session == other.session != ""
+    return True
 
 
 def _busy_report(current: _Piece) -> ErrorReport:
-    what = "another answer" if isinstance(current.command, p.Generate) else "a job"
+    what = "an answer" if isinstance(current.command, p.Generate) else "a job"
     return ErrorReport(
         code="busy",
         title="The engine is busy",
@@ -233,7 +280,9 @@ def _stopped(piece: _Piece) -> p.Event:
     return p.JobFailed(job=piece.name, error=STOPPED)
 
 
-def _request_failed(command: Request, report: ErrorReport) -> p.Event:
+def _request_failed(command: Request, report: ErrorReport) -> p.Event | None:
+    if isinstance(command, p.Forget):
+        return None
     if isinstance(command, p.Load):
         return p.LoadFailed(request=command.request, error=report)
     return p.RequestFailed(request=command.request, error=report)

@@ -1,0 +1,221 @@
+"""One turn on the worker thread: prompt, prefill in chunks, decoding token by token, its end."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from quantchat.domain.generation import SamplingSettings, TurnStatistics
+from quantchat.engine.forward import Forward, TurnStopped
+from quantchat.engine.lookup import PromptLookup
+from quantchat.engine.protocol import Finished, Generate, Prefill
+from quantchat.engine.sampling import Sampler
+from quantchat.engine.stream import AnswerStream
+
+if TYPE_CHECKING:
+    from quantchat.engine.loader import LoadedModel
+    from quantchat.engine.sessions import SessionStates
+    from quantchat.engine.worker import Emit
+
+DRAWN_SEEDS = 2**32
+CPU_CHUNK, GPU_CHUNK = 256, 2048
+"""Prompt tokens of one pass: no measurable cost against the whole prompt at once, and bounded memory."""
+SHARED = 4
+"""While others decode, a chunk is this much smaller, so that their text does not stand still for long."""
+DRAFT = 8
+"""Most tokens that prompt lookup proposes for one pass."""
+
+
+class Turn(ABC):
+    """What every turn has, however its tokens are computed.
+
+    Attributes:
+        command: What was asked.
+        ids: The prompt and what was sampled.
+        decoding: The prompt is computed, and `step` gives tokens.
+    """
+
+    decoding = False
+
+    def __init__(
+        self, loaded: LoadedModel, states: SessionStates, command: Generate, cancelled: Callable[[], bool], emit: Emit
+    ) -> None:
+        self.command = command
+        self.ids: list[int] = []
+        self._loaded, self._states, self._emit = loaded, states, emit
+        self._cancelled = cancelled
+        self._started = time.perf_counter()
+        self._begun = self._stopped = False
+
+    @property
+    def name(self) -> str:
+        """The turn's name in the protocol."""
+        return self.command.turn
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer is complete or no longer wanted; `finish` then gives the last event."""
+        if not self._stopped and self._cancelled():
+            self._stopped = True
+        return self._stopped or (self._begun and self._complete)
+
+    @property
+    def _complete(self) -> bool:
+        return self.stream.stopped_itself or len(self.stream.tokens) >= self._limit
+
+    @abstractmethod
+    def prefill(self, forward: Forward, *, alone: bool) -> None:
+        """Compute the next part of the prompt; with the last one comes the first token.
+
+        Raises:
+            GenerationError: if the prompt does not fit the context window or the template refuses it.
+        """
+
+    def _begin(self) -> None:
+        loaded, command, sampling = self._loaded, self.command, self.command.sampling
+        fitted = self._states.fit(command.session, command.messages, sampling.max_new_tokens, command.resume)
+        self.ids = list(fitted.prompt.ids)
+        self._dropped = fitted.dropped
+        self._states.dropped(command.session, fitted.dropped)
+        self._prompt_tokens = len(self.ids)
+        room = loaded.window - len(self.ids) if loaded.window else sampling.max_new_tokens
+        self._limit, self._window_limits = min(sampling.max_new_tokens, room), room < sampling.max_new_tokens
+        self._seed = _seed(sampling)
+        self._sampler = Sampler(
+            sampling, seed=self._seed, tokenizer=loaded.tokenizer, prompt=self.ids, device=loaded.device
+        )
+        self.stream = AnswerStream(loaded, command, fitted.prompt, self._emit)
+        self._begun = True
+
+    def _tell_prefill(self, done: int, reused: int = 0) -> None:
+        self._emit(Prefill(turn=self.name, done=done, total=self._prompt_tokens, reused=reused, dropped=self._dropped))
+
+    def take(self, logits: Any) -> int:
+        """Sample the next token from its logits of shape [vocabulary], and add it to the answer."""
+        token = self._sampler.sample(logits)
+        self._sampler.accept(token)
+        self.ids.append(token)
+        self.stream.take(token)
+        return token
+
+    def finish(self) -> Finished:
+        """Send what is left of the text and return the last event."""
+        if not self._begun:
+            return Finished(turn=self.name, reason="stopped", statistics=TurnStatistics())
+        self.stream.flush()
+        reason = self.stream.reason(stopped=self._stopped, window_limits=self._window_limits)
+        return Finished(turn=self.name, reason=reason, statistics=self._statistics())
+
+    def _statistics(self) -> TurnStatistics:
+        first, last = self.stream.first or time.perf_counter(), self.stream.latest
+        return TurnStatistics(
+            prompt_tokens=self._prompt_tokens,
+            new_tokens=len(self.stream.tokens),
+            prefill_seconds=first - self._started,
+            decode_seconds=last - first if self.stream.tokens else 0.0,
+            seed=self._seed,
+        )
+
+
+class RunningTurn(Turn):
+    """A turn by our own loop.
+
+    Its whole state is the ids so far and a cache of a part of them. Whatever happened, the next pass computes the ids
+    that the cache lacks, and the logits after the last one give the next token.
+    """
+
+    def _begin(self) -> None:
+        super()._begin()
+        self.lookup = PromptLookup(self.ids, self._loaded.eos_ids)
+        self.cache = self._states.open(self.command.session)
+        self._reused = self.cache.reuse(self.ids)
+        self._tell_prefill(self._reused, self._reused)
+
+    @property
+    def lacking(self) -> list[int]:
+        """The ids that the cache does not hold yet; the last one's logits give the next token."""
+        return self.ids[len(self.cache.ids) :]
+
+    def prefill(self, forward: Forward, *, alone: bool) -> None:
+        """Compute the next chunk."""
+        if not self._begun:
+            self._begin()
+        if len(self.lacking) == 1:
+            # Where another answer to the same prompt begins; caches that can be cropped need no memory of it.
+            self.cache.snapshot()
+        try:
+            with forward.interruptible(self._cancelled):
+                logits = forward(self.cache, self.lacking[: self._chunk_size(alone=alone)])
+        except TurnStopped:
+            self._stopped = True
+            return
+        self._tell_prefill(len(self.cache.ids), self._reused)
+        if not self.lacking:
+            self.decoding = True
+            self.take(logits[-1])
+
+    def _chunk_size(self, *, alone: bool) -> int:
+        size = GPU_CHUNK if self._loaded.device.startswith("cuda") else CPU_CHUNK
+        size = size if alone else size // SHARED
+        left = len(self.lacking)
+        return left - 1 if 1 < left <= size and not self.cache.plain else size
+
+    def step(self, forward: Forward) -> None:
+        """Compute the token after the last one; more where prompt lookup guesses right."""
+        begun = time.perf_counter()
+        lacking = self.lacking
+        drafts = self._drafts() if len(lacking) == 1 else []
+        logits = forward(self.cache, [*lacking, *drafts], keep=len(drafts) + 1)
+        accepted = self._take_while_right(logits, drafts)
+        seconds = time.perf_counter() - begun
+        self.lookup.measured(len(drafts), accepted, seconds)
+        if forward.threads is not None and not drafts:
+            forward.threads.took(seconds)
+
+    def _drafts(self) -> list[int]:
+        if not self.cache.plain:
+            return []
+        return self.lookup.propose(min(DRAFT, self._limit - len(self.stream.tokens) - 1))
+
+    def _take_while_right(self, logits: Any, drafts: Sequence[int]) -> int:
+        """Sample row by row until the model says something else than the drafts; return how many were right.
+
+        Each row is sampled as it would have been alone, so that the text is the same with and without drafts.
+        """
+        accepted = 0
+        while self.take(logits[accepted]) == next(iter(drafts[accepted:]), None) and not self.ended:
+            accepted += 1
+        if accepted < len(drafts):
+            self.cache.rollback(len(drafts) - accepted)
+        return accepted
+
+    def take(self, logits: Any) -> int:
+        """Sample the next token, and add it to the answer."""
+        token = super().take(logits)
+        self.lookup.append(token)
+        return token
+
+    def finish(self) -> Finished:
+        """Send what is left of the text, and keep the cache for the session's next turn."""
+        event = super().finish()
+        if self._begun:
+            self._states.keep(self.command, self.cache, self.stream)
+        return event
+
+    def _statistics(self) -> TurnStatistics:
+        statistics = super()._statistics()
+        return msgspec.structs.replace(
+            statistics, reused_tokens=self._reused, drafted=self.lookup.drafted, accepted=self.lookup.accepted
+        )
+
+
+def _seed(sampling: SamplingSettings) -> int | None:
+    """The seed of a turn, drawn where none is set; None for greedy decoding."""
+    if sampling.temperature == 0:
+        return None
+    return secrets.randbelow(DRAWN_SEEDS) if sampling.seed is None else sampling.seed
