@@ -38,3 +38,18 @@ def test_without_a_terminal_it_says_so(tmp_path: Path, arguments: tuple[str, ...
     assert done.returncode != 0
     assert "terminal" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_kernel_lists_the_right_ones(tmp_path: Path) -> None:
+    done = quantchat(tmp_path, "--kernel", "marlln")
+    assert done.returncode == 2
+    assert "'marlln' is no kernel" in done.stderr
+    for name in ("marlin", "exllama_v2", "torch_aten"):
+        assert name in done.stderr
+
+
+@pytest.mark.parametrize("name", ["marlin", "gptq_marlin"])
+def test_a_right_kernel_is_taken(tmp_path: Path, name: str) -> None:
+    done = quantchat(tmp_path, "--kernel", name, "--device", "cpu")
+    assert "is no kernel" not in done.stderr
+    assert "terminal" in done.stderr

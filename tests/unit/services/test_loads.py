@@ -15,7 +15,8 @@ from quantchat.store.settings import Settings
         ("", ()),
         ("cuda:1", (DeviceShare("cuda:1", 0.0),)),
         ("cuda:0,cuda:1", (DeviceShare("cuda:0", 0.0), DeviceShare("cuda:1", 0.0))),
-        ("cuda:0=2, cuda:1=.5", (DeviceShare("cuda:0", 2.0), DeviceShare("cuda:1", 0.5))),
+        ("cuda:0=2, cuda:1=0.5", (DeviceShare("cuda:0", 2.0), DeviceShare("cuda:1", 0.5))),
+        ("cuda:0=2, cuda:1", (DeviceShare("cuda:0", 2.0), DeviceShare("cuda:1", 1.0))),
     ],
 )
 def test_placements(text: str, shares: tuple[DeviceShare, ...]) -> None:

@@ -165,3 +165,30 @@ def test_broken_state_starts_afresh(home: Path, broken: bytes) -> None:
     save_state(UiState(last_model="/m"))
     paths.state_file().write_bytes(broken)
     assert load_state() == UiState()
+
+
+@pytest.mark.parametrize(
+    ("line", "fine"),
+    [
+        ('placement = "cuda:0"', True),
+        ('placement = "cuda:0,cuda:1"', True),
+        ('placement = "cuda:0=2, cuda:1=0.5"', True),
+        ('placement = "cuda:0=2,"', False),
+        ('placement = "cuda:0=1..2"', False),
+        ('placement = "gpu0"', False),
+        ('decoding = "eager"', True),
+        ('decoding = "graph"', False),
+        ("kv_cache_gib = 0", True),
+        ("kv_cache_gib = 12.5", True),
+        ("kv_cache_gib = -1", False),
+        ("kv_cache_host_gib = 4", True),
+        ("idle_unload_minutes = 30", True),
+        ("idle_unload_minutes = -1", False),
+        ("idle_unload_minutes = 100000", False),
+    ],
+)
+def test_settings_of_the_engine_have_bounds(config: Path, line: str, fine: bool) -> None:
+    config.write_text(line + "\n")
+    settings, problems = load_settings()
+    assert (not problems) == fine
+    assert (settings != Settings()) == fine

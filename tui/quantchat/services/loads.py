@@ -41,7 +41,8 @@ def options_of(settings: Settings, *, kernel: str | None = None, device: str | N
 def parse_placement(text: str) -> tuple[DeviceShare, ...]:
     """Read `cuda:0=2, cuda:1=1`, or without shares `cuda:0, cuda:1`; the settings have checked the form."""
     parts = [part.strip().partition("=") for part in text.split(",") if part.strip()]
-    return tuple(DeviceShare(device, float(share or 0)) for device, _, share in parts)
+    unsaid = 1.0 if "=" in text else 0.0
+    return tuple(DeviceShare(device, float(share) if share else unsaid) for device, _, share in parts)
 
 
 def _bytes(gib: float | None) -> int | None:

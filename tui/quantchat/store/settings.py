@@ -24,10 +24,8 @@ DecodingSetting = Literal["auto", "eager", "generate"]
 ParallelTurns = Annotated[int, msgspec.Meta(ge=1, le=16)]
 Minutes = Annotated[int, msgspec.Meta(ge=0, le=7 * 24 * 60)]
 Gibibytes = Annotated[float, msgspec.Meta(ge=0, le=16384)]
-Placement = Annotated[
-    str, msgspec.Meta(pattern=r"^$|^cuda:\d+(, ?cuda:\d+)*$|^cuda:\d+=\d*\.?\d+(, ?cuda:\d+=\d*\.?\d+)*$")
-]
-"""Devices in the order of the layers, all with a share or none, such as `cuda:0=2, cuda:1=1`."""
+Placement = Annotated[str, msgspec.Meta(pattern=r"^(cuda:\d+(=\d+(\.\d+)?)?(, ?(?=c)|$))*$")]
+"""Devices in the order of the layers, with or without shares, such as `cuda:0=2, cuda:1=1`."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
