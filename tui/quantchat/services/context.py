@@ -65,6 +65,11 @@ class ContextMeter:
         self._answered: dict[str, tuple[_Request, Measured]] = {}
         self._touched = False
 
+    @property
+    def pending(self) -> bool:
+        """Whether a change waits to be measured."""
+        return self._timer is not None
+
     def of(self, session: Session) -> Measured | None:
         """Return what was last measured of a session with the model that is loaded."""
         request, measured = self._answered.get(session.id, (None, None))
