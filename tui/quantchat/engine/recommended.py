@@ -12,6 +12,8 @@ from transformers import GenerationConfig
 from quantchat.domain.generation import SamplingOverrides
 from quantchat.engine import prompt
 
+RECOMMENDABLE = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty")
+
 
 def take_generation_defaults(model: Any, tokenizer: Any, folder: Path) -> tuple[SamplingOverrides, frozenset[int]]:
     """Read the recommended sampling and the tokens that end an answer, then clear them in the model.
@@ -28,7 +30,7 @@ def take_generation_defaults(model: Any, tokenizer: Any, folder: Path) -> tuple[
 
 
 def _recommended(values: dict[str, Any]) -> SamplingOverrides:
-    wanted = {name: values[name] for name in ("temperature", "top_p", "top_k", "repetition_penalty") if name in values}
+    wanted = {name: values[name] for name in RECOMMENDABLE if name in values}
     if values.get("do_sample") is False:
         wanted = {"temperature": 0.0} | {k: v for k, v in wanted.items() if k == "repetition_penalty"}
     try:
