@@ -161,7 +161,7 @@ def test_which_special_tokens_are_let_through(plain) -> None:
 
 def test_stopping_while_thinking_keeps_what_was_thought(plain) -> None:
     def enough(events: list[p.Event]) -> bool:
-        return sum(isinstance(event, p.Delta) for event in events) >= 3
+        return any(isinstance(event, p.Delta) for event in events)
 
     runs, end, _ = turn(with_tokens(plain, template=OPENS), cancelled=enough)
     assert end.reason == "stopped"
