@@ -40,7 +40,7 @@ async def photograph(models: Path, output: Path, theme: str | None) -> None:
         await until(lambda: desk.library.loaded)
         for question in QUESTIONS:
             app.chat.submit(Draft(question))
-            await until(lambda: desk.conversation.active is None and not desk.conversation.waiting)
+            await until(lambda: not desk.conversation.busy and not desk.conversation.waiting)
         await pilot.pause(1.5)
         output.write_text(app.export_screenshot(title="quantchat", simplify=True))
         await desk.close()

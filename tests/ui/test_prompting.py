@@ -387,7 +387,7 @@ async def test_a_question_that_begins_with_a_path_is_kept_like_any_other(
 async def test_a_prompt_taken_back_stands_behind_what_is_written(
     tmp_path: Path, monkeypatch: Patch, quick: None
 ) -> None:
-    async with running(tmp_path, monkeypatch, SLOW) as rig:
+    async with running(tmp_path, monkeypatch, SLOW, config="parallel_turns = 1\n") as rig:
         await rig.begin_slow()
         await rig.pilot.press("ctrl+n")
         await rig.ask("waiting")

@@ -234,11 +234,28 @@ async def test_an_answer_tells_how_it_was_computed(tmp_path: Path, monkeypatch: 
         answer = (await rig.answered(2))[-1]
         assert answer.run is not None
         assert answer.run.decoding == "eager"
-        footer = rig.chat._views[-1].footer
-        assert "aten eager" in footer
-        assert "TTFT" in footer
+        *_, first, reused, way = rig.chat._views[-1].figures
+        assert first.startswith("TTFT ")
+        assert way == "aten eager"
         assert answer.statistics is not None
-        assert f"{answer.statistics.reused_tokens} of {answer.statistics.prompt_tokens} reused" in footer
+        assert reused == f"{answer.statistics.reused_tokens} reused"
+        *_, line = [line for line in screen_text(rig).splitlines() if "TTFT" in line]
+        assert line.strip("│ ").split(" · ") == list(rig.chat._views[-1].figures)
+
+
+async def test_figures_give_way_on_a_small_screen_and_what_must_be_said_does_not(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    script = {"answers": [{"text": "a b c d", "reason": "length"}]}
+    async with running(tmp_path, monkeypatch, script, size=(40, 30)) as rig:
+        await rig.load()
+        await rig.ask("one")
+        await rig.answered()
+        await rig.until(lambda: "/continue goes on" in " ".join(screen_text(rig).split()))
+        assert "TTFT" not in screen_text(rig)
+        await rig.ask("two")
+        await rig.answered(2)
+        await rig.until(lambda: screen_text(rig).count("cut at the token limit · 4 tokens") == 1)
 
 
 @BOTH_SIZES

@@ -1,7 +1,8 @@
 """What a running answer has said so far, kept safe while it streams.
 
-`sessions/<id>.journal` holds JSON lines: `{"message": {...}, "version": 2}` opens an answer, `{"text": "..."}` and
-`{"thinking": "..."}` add to it, and `{"finish": "...", "statistics": {...}}` closes it. The version is the session's.
+`sessions/<id>.journal` holds JSON lines: `{"message": {...}, "version": 2}` opens an answer, with the text that it had
+before if it goes on, `{"text": "..."}` and `{"thinking": "..."}` add to it, and `{"finish": "...", "statistics": {...}}`
+closes it. The version is the session's.
 """
 
 from __future__ import annotations

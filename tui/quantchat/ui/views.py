@@ -9,7 +9,6 @@ from datetime import datetime
 from functools import lru_cache
 
 from quantchat.domain.chat import Message, Session, SessionSummary
-from quantchat.domain.generation import TurnStatistics
 from quantchat.domain.memory import Fit, format_bytes
 from quantchat.domain.models import ModelInfo
 from quantchat.domain.text import clean
@@ -147,6 +146,7 @@ def message_view(
         text=text,
         label=label,
         footer="" if turn is not None else footer_of(message, can_go_on=can_go_on),
+        figures=() if turn is not None else figures_of(message),
         tone=tone,
         streaming=turn is not None,
         thinking=thinking,
@@ -168,23 +168,21 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def footer_of(message: Message, *, can_go_on: bool = False) -> str:
-    """Why an answer ended, if not by itself, what it cost, and by which way it was computed."""
+    """Why an answer ended, if not by itself, and what can be done about it."""
     parts = [FINISHES[message.finish]] if message.finish in FINISHES else []
-    parts += ["/continue goes on"] if can_go_on else []
+    return " · ".join([*parts, "/continue goes on"] if can_go_on else parts)
+
+
+def figures_of(message: Message) -> tuple[str, ...]:
+    """What an answer cost, and by which way it was computed."""
     cost, run = message.statistics, message.run
-    if cost is not None and cost.new_tokens:
-        parts += _figures(cost)
-        if run is not None and run.kernel:
-            parts.append(f"{kernel_name(run.kernel)} {run.decoding}".rstrip())
-    return " · ".join(parts)
-
-
-def _figures(cost: TurnStatistics) -> list[str]:
-    figures = [f"{cost.new_tokens:,} tokens"]
-    if cost.tokens_per_second:
-        figures.append(f"{cost.tokens_per_second:.1f} tok/s")
-    if cost.prefill_seconds:
-        figures.append(f"TTFT {cost.prefill_seconds:.2f} s")
-    if cost.reused_tokens:
-        figures.append(f"{cost.reused_tokens:,} of {cost.prompt_tokens:,} reused")
-    return figures
+    if cost is None or not cost.new_tokens:
+        return ()
+    figures = (
+        f"{cost.new_tokens:,} tokens",
+        f"{cost.tokens_per_second:.1f} tok/s" if cost.tokens_per_second else "",
+        f"TTFT {cost.prefill_seconds:.2f} s" if cost.prefill_seconds else "",
+        f"{cost.reused_tokens:,} reused" if cost.reused_tokens else "",
+        f"{kernel_name(run.kernel)} {run.decoding}".strip() if run is not None else "",
+    )
+    return tuple(figure for figure in figures if figure)

@@ -109,7 +109,7 @@ class ChatScreen(ChatActions, Screen[None]):
                 self.later("models", "sessions", "header", "activity", "status")
             case facts.WarmChanged():
                 self.later("sessions")
-            case facts.TurnProgress():
+            case facts.TurnProgress(session=session) if session == self.session.id:
                 self.later("activity")
             case _:
                 return

@@ -138,7 +138,7 @@ class Entry:
         folded = self.message.role == "user" and not self.is_open
         text = "\n".join(piece.text for piece in fold_prompt(self.words.raw)) if folded else self.words.raw
         thought = bool(self.thinking) + (_rows(self.thinking.raw, width) if self.is_open and self.thinking else 0)
-        return _rows(text, width) + thought + _FURNITURE + bool(self.message.footer)
+        return _rows(text, width) + thought + _FURNITURE + bool(self._notes())
 
     def is_painted(self, painter: Painter) -> bool:
         """Whether the lines are up to date."""
@@ -236,11 +236,14 @@ class Entry:
         self._body = None
         return body.lines, body.kept if grown else 0
 
+    def _notes(self) -> list[str]:
+        return [clean(note) for note in (self.message.footer, *self.message.figures) if note]
+
     def _paint_footer(self, painter: Painter) -> list[Strip]:
-        if not self.message.footer:
-            return []
-        words = clean(self.message.footer)
-        return self._barred(painter.plain(words, painter.palette.footer(self.message)), painter)
+        notes, style = self._notes(), painter.palette.footer(self.message)
+        while len(notes) > 1 and len(painter.plain(" · ".join(notes), style)) > 1:
+            notes.pop()
+        return self._barred(painter.plain(" · ".join(notes), style), painter) if notes else []
 
     def _barred(self, lines: Iterable[Iterable[Segment]], painter: Painter) -> list[Strip]:
         glyphs, style = painter.palette.bar(self.message)

@@ -17,7 +17,8 @@ class MessageView:
         text: Markdown for an answer, plain text for the user's words and for notes; shown cleaned, kept as it is.
         thinking: What the model thought before it answered; folded unless the reader wants it.
         label: Who speaks, such as `you` or the model's name.
-        footer: What is known about the message when it ended.
+        footer: What must be said about the message when it ended.
+        figures: What else is known then, the most telling first; as much as its line has room for.
         streaming: More text may come by `Transcript.extend`.
     """
 
@@ -26,6 +27,7 @@ class MessageView:
     text: str
     label: str
     footer: str = ""
+    figures: tuple[str, ...] = ()
     tone: Tone = "normal"
     streaming: bool = False
     thinking: str = ""
