@@ -78,6 +78,8 @@ def test_the_first_frame_waits_for_nothing_that_is_needed_later() -> None:
         "engine.client",
         "services.desk",
         "services.demo",
+        "services.bench",
+        "cli.bench",
         "engine.worker",
         "quantize.jobs",
     ],
