@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
 
 from quantchat.domain.models import QuantSpec
+from quantchat.engine import quiet
 from quantchat.engine.kernel_table import CPU_EXTENSION, TABLE
 from quantchat.engine.kernels import Host, plan, preferred_dtype, slow_warning, wished
 from quantchat.engine.protocol import KernelRefusal
@@ -183,6 +188,16 @@ def test_dtypes_follow_kernel_and_card() -> None:
     assert preferred_dtype(None, HOPPER) == "bfloat16"
     assert preferred_dtype(None, with_(HOPPER, capability=(7, 5))) == "float16"
     assert preferred_dtype(None, SERVER) == "bfloat16"
+
+
+def test_ninja_beside_the_interpreter_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started as `/venv/bin/quantchat`, without activating the environment."""
+    for name in quiet.ENVIRONMENT:
+        monkeypatch.setenv(name, os.environ.get(name, quiet.ENVIRONMENT[name]))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    quiet.set_environment()
+    quiet.set_environment()
+    assert os.environ["PATH"].split(os.pathsep) == ["/usr/bin", str(Path(sys.executable).parent)]
 
 
 def test_every_row_takes_the_dtype_that_a_load_gives_it() -> None:

@@ -20,7 +20,7 @@ from quantchat.services.conversation import Conversation
 from quantchat.services.facts import Listener, Notice
 from quantchat.services.idle import IdleUnload
 from quantchat.services.library import EngineFactory, Library, Phase
-from quantchat.services.loads import LoadOptions, options_of
+from quantchat.services.loads import options_of
 from quantchat.services.memory import MemoryWatch
 from quantchat.store.settings import Settings
 from quantchat.store.state import UiState, load_state, save_state
@@ -38,7 +38,8 @@ class Desk:
         listener: Listener,
         *,
         models_dirs: Sequence[Path] = (),
-        options: LoadOptions | None = None,
+        kernel: str | None = None,
+        device: str | None = None,
         engine_factory: EngineFactory | None = None,
     ) -> None:
         self.settings = settings
@@ -51,7 +52,7 @@ class Desk:
         self.library = Library(
             listener,
             models_dirs=[*models_dirs, *(Path(folder).expanduser() for folder in settings.models_dirs)],
-            options=options or options_of(settings),
+            options=options_of(settings, kernel=kernel, device=device),
             engine_factory=engine_factory,
         )
         self.conversation = Conversation(
@@ -125,6 +126,11 @@ class Desk:
         if model is not None:
             self.load(model)
         return model is not None
+
+    async def look(self) -> None:
+        """Look at memory, and whether the model is idle; called about once a second."""
+        self.idle.check()
+        await self.memory.look(self.library.engine_pid)
 
     def run(self, work: Coroutine[object, object, None]) -> None:
         """Run a coroutine of a service to its end, holding a reference; its errors become notices."""

@@ -19,7 +19,6 @@ from quantchat.domain.text import clean
 from quantchat.errors import ErrorReport, QuantchatError, StorageError
 from quantchat.services.desk import Desk
 from quantchat.services.facts import Fact, Notice
-from quantchat.services.loads import options_of
 from quantchat.store.settings import load_settings
 from quantchat.ui.hangup import HangUp
 from quantchat.ui.keys import bindings, key_map, textual_keymap
@@ -40,9 +39,7 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         model: Name or path of the model to load at the start.
         session: Id of the session to open at the start.
         resume: Open the session that was shown last.
-        theme: Name of a theme that wins over the setting.
-        kernel: Name of a kernel that wins over the setting.
-        device: Device that wins over the setting.
+        theme, kernel, device: What wins over the settings of these names.
         slow_link: Send as little as can be, whatever the setting says.
     """
 
@@ -77,8 +74,7 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         self.themes = Themes(self)
         few_colours = self.link.few_colors or self.console.color_system == "standard"
         self.themes.begin(settings.theme, theme, few_colours=few_colours)
-        options = options_of(settings, kernel=kernel, device=device)
-        self.desk = Desk(settings, self._take, models_dirs=models_dirs, options=options)
+        self.desk = Desk(settings, self._take, models_dirs=models_dirs, kernel=kernel, device=device)
         self._wanted_model = model
         self._wanted_session = session or (self.desk.state.last_session if resume else None)
         self._resume = resume
@@ -223,8 +219,7 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         self.push_screen(ErrorScreen(report))
 
     async def _look(self) -> None:
-        self.desk.idle.check()
-        await self.desk.memory.look(self.desk.library.engine_pid)
+        await self.desk.look()
         self.chat.draw("status", "models", "activity")
         for problem in await self.themes.look():
             self._show_notice(Notice(report=problem, severity="warning"))
