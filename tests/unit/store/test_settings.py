@@ -127,7 +127,10 @@ def test_changes_from_nothing_and_back(home: Path) -> None:
     assert settings == Settings(theme="nord", device="cpu", models_dirs=["/a"], sampling=SamplingOverrides(seed=7))
 
 
-@pytest.mark.parametrize("change", [{"theme": 3}, {"tehme": "x"}, {"sampling": {"temperature": -1}}])
+@pytest.mark.parametrize(
+    "change",
+    [{"theme": 3}, {"tehme": "x"}, {"sampling": {"temperature": -1}}, {"parallel_turns": 0}, {"parallel_turns": 17}],
+)
 def test_a_wrong_change_is_refused(config: Path, change: dict[str, object]) -> None:
     config.write_text(FILE)
     with pytest.raises(UsageError, match="not allowed"):
