@@ -51,7 +51,7 @@ class _ReadWatch(TorchFunctionMode):  # type: ignore[misc]
 
 class _OperatorWatch(TorchDispatchMode):  # type: ignore[misc]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._opname
+        name = func.overloadpacket.__name__
         if name in WAITING or _picks_by_mask(name, args) or _leaves_the_device(name, args, kwargs or {}):
             raise StepWaits(_described(name))
         return func(*args, **(kwargs or {}))

@@ -12,7 +12,9 @@ from quantchat.engine.kvlayers import TOKENS, GrowingHybridLayer, GrowingLayer, 
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 
-CROPPABLE = (GrowingLayer, kinds.DummyLayer)
+# Newer than the oldest transformers that works.
+_DUMMY = getattr(kinds, "DummyLayer", GrowingLayer)
+CROPPABLE = (GrowingLayer, _DUMMY)
 """They can drop any suffix at any length."""
 _SLIDING = tuple(
     getattr(kinds, name)
@@ -50,7 +52,7 @@ def can_crop(layer: Any, length: int, *, trusted: bool) -> bool:
         return whole and (trusted or isinstance(layer, GrowingLayer))
     if type(layer) is kinds.DynamicSlidingWindowLayer:
         return _can_crop_window(layer, length)
-    return trusted or type(layer) is kinds.DummyLayer
+    return trusted or type(layer) is _DUMMY
 
 
 def _can_crop_window(layer: Any, length: int) -> bool:
@@ -59,8 +61,7 @@ def _can_crop_window(layer: Any, length: int) -> bool:
     seen = layer.cumulative_length
     held = min(seen, layer.sliding_window - 1)
     # A pass that ran out of memory may have counted tokens that it did not keep.
-    whole = layer.keys.shape[TOKENS] == layer.values.shape[TOKENS] == held
-    return whole and (seen == length or (seen > length and is_open_window(layer)))
+    return layer.keys.shape[TOKENS] == held and (seen == length or (seen > length and is_open_window(layer)))
 
 
 def crop(layer: Any, length: int) -> None:
