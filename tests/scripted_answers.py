@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from quantchat.domain.chat import ChatMessage
+from quantchat.domain.chat import CONTEXT_FULL, ChatMessage
 from quantchat.domain.generation import FinishReason
 from quantchat.engine.protocol import Channel, Generate, Partial, WarmSession
 from quantchat.errors import ErrorReport
@@ -86,6 +86,12 @@ def dropped(messages: Sequence[ChatMessage], window: int, reserve: int) -> int:
     turns = [place for place, message in enumerate(talk) if message.role == "user"] or [0]
     fits = (place for place in turns if system + len(prompt_of(talk[place:])) + reserve <= window)
     return next(fits, turns[-1])
+
+
+def too_long(tokens: int, window: int) -> ErrorReport:
+    """What is said of a question that alone finds no room."""
+    detail = f"With the system prompt it has {tokens:,} tokens and the window {window:,}."
+    return ErrorReport(code=CONTEXT_FULL, title="The question does not fit the model's context window", detail=detail)
 
 
 def without(messages: Sequence[ChatMessage], count: int) -> list[ChatMessage]:

@@ -84,6 +84,7 @@ from scripted_answers import (
     rendered,
     speech,
     tokens_of,
+    too_long,
     without,
 )
 
@@ -164,6 +165,9 @@ class ScriptedEngine:
             window = self._window()
             gone = dropped(command.messages, window, command.reserve)
             tokens = len(prompt_of(without(command.messages, gone)))
+            if tokens >= window:
+                self.emit(RequestFailed(request=command.request, error=too_long(tokens, window)))
+                return
             self.emit(
                 TokenCount(request=command.request, tokens=tokens, window=window, dropped=gone, reserve=command.reserve)
             )

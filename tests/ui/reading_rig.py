@@ -50,10 +50,16 @@ def styled(pilot: Pilot[None], *kinds: str) -> list[str]:
 
 @asynccontextmanager
 async def chatting(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], *said: str, thinking: str = ""
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, int],
+    *said: str,
+    thinking: str = "",
+    script: dict[str, object] | None = None,
+    config: str = "",
 ) -> AsyncIterator[Rig]:
     """The program with a session in which questions and answers alternate."""
-    async with running(folder, monkeypatch, size=size) as rig:
+    async with running(folder, monkeypatch, script, size=size, config=config) as rig:
         session = rig.chat.desk.archive.new()
         for number, text in enumerate(said):
             message = session.append("assistant" if number % 2 else "user", text)

@@ -13,6 +13,7 @@ from quantchat.domain.memory import GIB, format_bytes
 from quantchat.domain.text import clean
 from quantchat.engine.protocol import LoadReport
 from quantchat.hardware.gpu import GpuDevice, GpuSnapshot
+from quantchat.services.context import Measured
 from quantchat.services.library import LoadStatus
 from quantchat.services.memory import MemoryView
 from quantchat.services.turns import Turn
@@ -89,20 +90,27 @@ def _share(device: GpuDevice) -> str:
     return f"{gib(device.used or 0)}/{gib(device.total or 0)} GiB"
 
 
-def turn_text(turn: Turn | None, last: Session | None, report: LoadReport | None, others: int = 0) -> str:
+def turn_text(
+    turn: Turn | None,
+    last: Session | None,
+    report: LoadReport | None,
+    others: int = 0,
+    context: Measured | None = None,
+) -> str:
     """Live tokens per second, time to first token and context used; of the last answer when none runs.
 
-    `others` is how many other sessions are being answered.
+    `others` is how many other sessions are being answered, `context` what the next prompt was measured to take.
     """
     window = report.context_window if report is not None else 0
     if turn is not None:
         first = turn.time_to_first_token
         return _figures(turn.tokens_per_second, first, turn.prompt_tokens + turn.tokens, window, others)
     answers = [m for m in (last.branch() if last else []) if m.statistics is not None]
+    measured = context.tokens if context is not None else 0
     if not answers or answers[-1].statistics is None:
-        return "  ".join([*_running(others), *([f"ctx 0/{window}"] if window else [])])
+        return "  ".join([*_running(others), *([f"ctx {measured}/{window}"] if window else [])])
     cost = answers[-1].statistics
-    return _figures(cost.tokens_per_second, cost.prefill_seconds, cost.context_tokens, window, others)
+    return _figures(cost.tokens_per_second, cost.prefill_seconds, measured or cost.context_tokens, window, others)
 
 
 def _figures(speed: float, first: float | None, used: int, window: int, others: int) -> str:
@@ -170,6 +178,13 @@ def load_line(status: LoadStatus) -> Content:
     if status.note:
         parts.append(clean(status.note, newlines=False))
     return Content.styled("  ".join(parts), "$warning")
+
+
+def refusal_line(context: Measured | None) -> Content:
+    """Why what stands in the prompt cannot be sent to this model."""
+    if context is None or context.refusal is None:
+        return Content()
+    return Content.styled(f" {clean(context.refusal.sentence(), newlines=False)}", "$warning")
 
 
 def note_line(note: str) -> Content:

@@ -170,7 +170,10 @@ def _split(text: str) -> tuple[str, str]:
 def footer_of(message: Message, *, can_go_on: bool = False) -> str:
     """Why an answer ended, if not by itself, and what can be done about it."""
     parts = [FINISHES[message.finish]] if message.finish in FINISHES else []
-    return " · ".join([*parts, "/continue goes on"] if can_go_on else parts)
+    goes_on = "/continue goes on"
+    if message.finish == "context":
+        goes_on += " without the oldest turns, a model with a larger window keeps them"
+    return " · ".join([*parts, goes_on] if can_go_on else parts)
 
 
 def figures_of(message: Message) -> tuple[str, ...]:

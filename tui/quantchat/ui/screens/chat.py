@@ -87,6 +87,7 @@ class ChatScreen(ChatActions, Screen[None]):
         self.prompt = self.query_one(Prompt)
         self.prompt.take_submit = self.submit
         self.prompt.begin_recall = self.begin_recall
+        self.desk.context.shown = lambda: (self.session, self.to_be_sent())
         self.call_after_refresh(self.prepare_completion)
         self.call_after_refresh(self.prepare_find)
         self.draw("header", "status")
@@ -106,11 +107,14 @@ class ChatScreen(ChatActions, Screen[None]):
             case facts.ModelsChanged():
                 self.later("models", "status")
             case facts.EngineChanged():
-                self.later("models", "sessions", "header", "activity", "status")
+                self.desk.context.touch()
+                self.later("models", "sessions", "header", "activity", "status", "mark")
             case facts.WarmChanged():
                 self.later("sessions")
             case facts.TurnProgress(session=session) if session == self.session.id:
-                self.later("activity")
+                self.later("activity", "mark")
+            case facts.ContextMeasured(session=session) if session == self.session.id:
+                self.later("activity", "status", "mark")
             case _:
                 return
 
@@ -119,12 +123,13 @@ class ChatScreen(ChatActions, Screen[None]):
             self._pace.flush()
             self.sync_transcript()
             self.take_draft()
+            self.desk.context.touch()
         elif not self.desk.conversation.is_busy(session_id):
             self._unread.add(session_id)
         if all(summary.id != session_id for summary in self.summaries):
             # A first prompt that waits behind another session: its session could not be found again.
             self.reload_sessions()
-        self.later("activity", "status", "sessions", "header")
+        self.later("activity", "status", "sessions", "header", "mark")
 
     # Streaming
 
@@ -202,16 +207,24 @@ class ChatScreen(ChatActions, Screen[None]):
         if loading is not None:
             line = status.load_line(loading)
         else:
-            line = status.turn_line(self.own_turn, waiting, self.others) or status.note_line(self.desk.library.note)
+            line = (
+                status.turn_line(self.own_turn, waiting, self.others)
+                or status.refusal_line(self.desk.context.of(self.session))
+                or status.note_line(self.desk.library.note)
+            )
         self.query_one("#activity", Line).show(line)
 
     def _draw_status(self) -> None:
         library = self.desk.library
         report = library.loaded
         model = f"{status.kernel_name(report.kernel)} {report.device}" if report else ""
-        figures = status.turn_text(self.own_turn, self.session, report, self.others)
+        context = self.desk.context.of(self.session)
+        figures = status.turn_text(self.own_turn, self.session, report, self.others, context)
         memory = status.memory_texts(self.desk.memory.latest)
         self.query_one("#status", Line).show(status.status_line(memory, model, figures, self.size.width))
+
+    def _draw_mark(self) -> None:
+        self.transcript.mark_unseen(self.desk.context.unseen(self.session))
 
     def on_resize(self) -> None:
         self.later("status", "header")
@@ -254,7 +267,8 @@ class ChatScreen(ChatActions, Screen[None]):
         self._views = message_views(session, self.own_turn, busy)
         self.transcript.show(self._views)
         self.show_draft()
-        self.draw("header", "activity", "status", "sessions")
+        self.desk.context.touch()
+        self.draw("header", "activity", "status", "sessions", "mark")
 
     async def typed(self) -> None:
         """Wait until the prompt has taken the keys that came before this one; commands overtake them."""
@@ -268,6 +282,7 @@ class ChatScreen(ChatActions, Screen[None]):
     @on(Prompt.Changed, "#prompt")
     def _on_prompt_changed(self) -> None:
         self.draft_changed()
+        self.desk.context.touch(written=True)
 
     @on(CompletionList.Chosen)
     def _on_completion_chosen(self, event: CompletionList.Chosen) -> None:

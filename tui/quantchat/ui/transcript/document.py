@@ -85,6 +85,15 @@ class Document:
             entry.show_thinking(shown)
         self._exact_tops = 0
 
+    def set_rule(self, number: int | None, words: str) -> list[int]:
+        """Draw a line below one message, and below no other; return the numbers of those that changed."""
+        wanted = (words if place == number else "" for place in range(len(self.entries)))
+        return [place for place, rule in enumerate(wanted) if self.entries[place].set_rule(rule)]
+
+    def owns(self, place: Place) -> bool:
+        """Whether a painted line is part of its message."""
+        return place.line < self.entries[place.entry].own
+
     def touch(self, number: int) -> None:
         """Say that a message changed."""
         self._exact_tops = min(self._exact_tops, number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from rich.cells import set_cell_size
 from rich.segment import Segment
 from textual.strip import Strip
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 BAR = 2
 _FURNITURE = 2
 """Lines besides the words: the label and the blank line between messages."""
+_RULE = 2
+"""Lines of a rule, with the blank one below it."""
 
 
 class Parts(NamedTuple):
@@ -45,6 +48,7 @@ class Entry:
     Attributes:
         version: Changes whenever the lines do.
         handles: Numbers of the lines that say what is folded.
+        own: How many of the lines are the message's; a rule may stand below them.
     """
 
     def __init__(self, message: MessageView, *, show_thinking: bool = False) -> None:
@@ -55,6 +59,8 @@ class Entry:
         self.version = 0
         self.words = Source(message.text)
         self.thinking = Source(message.thinking)
+        self.own = 0
+        self._rule = ""
         self._show_thinking = show_thinking
         self._open: bool | None = None
         self._painter: Painter | None = None
@@ -95,6 +101,13 @@ class Entry:
         self._estimate = (0, 0)
         if head:
             self._head = None
+
+    def set_rule(self, words: str) -> bool:
+        """Draw a line with these words below the message, without words none; say whether that is new."""
+        changed, self._rule = words != self._rule, words
+        if changed:
+            self._change(head=False)
+        return changed
 
     # Folds
 
@@ -138,7 +151,11 @@ class Entry:
         folded = self.message.role == "user" and not self.is_open
         text = "\n".join(piece.text for piece in fold_prompt(self.words.raw)) if folded else self.words.raw
         thought = bool(self.thinking) + (_rows(self.thinking.raw, width) if self.is_open and self.thinking else 0)
-        return _rows(text, width) + thought + _FURNITURE + bool(self._notes())
+        return _rows(text, width) + thought + self._furniture + bool(self._notes())
+
+    @property
+    def _furniture(self) -> int:
+        return _FURNITURE + (_RULE if self._rule else 0)
 
     def is_painted(self, painter: Painter) -> bool:
         """Whether the lines are up to date."""
@@ -165,7 +182,9 @@ class Entry:
         start = [*before[:kept], *self._barred(words[settled:], painter)] if kept else []
         lines = start or [*head, *self._barred(words, painter)]
         self.parts = self.parts._replace(words=len(head), end=len(lines))
-        self.lines = [*lines, *self._paint_footer(painter), Strip([])]
+        lines = [*lines, *self._paint_footer(painter), Strip([])]
+        self.own = len(lines)
+        self.lines = [*lines, *self._paint_rule(painter)]
         self._height = len(self.lines)
         return _first_difference(before, self.lines, kept)
 
@@ -244,6 +263,13 @@ class Entry:
         while len(notes) > 1 and len(painter.plain(" · ".join(notes), style)) > 1:
             notes.pop()
         return self._barred(painter.plain(" · ".join(notes), style), painter) if notes else []
+
+    def _paint_rule(self, painter: Painter) -> list[Strip]:
+        if not self._rule:
+            return []
+        width, words = painter.width + BAR, f" {self._rule} "
+        rule = set_cell_size(words.center(width, "─"), width)
+        return [Strip([Segment(rule, painter.palette.dim)]), Strip([])]
 
     def _barred(self, lines: Iterable[Iterable[Segment]], painter: Painter) -> list[Strip]:
         glyphs, style = painter.palette.bar(self.message)

@@ -133,6 +133,8 @@ class ReadingView(DocumentView, can_focus=True):
             self._click(event, place, strip)
 
     def _click(self, event: events.Click, place: Place, strip: Strip) -> None:
+        if not self._document.owns(place):
+            return
         if place.line in self._document.entries[place.entry].handles:
             self._fold(place.entry)
         elif event.chain == 2 and (word := word_at(strip, place, event.x)):
@@ -152,7 +154,7 @@ class ReadingView(DocumentView, can_focus=True):
             self._refresh_rows(top, top + self._document.size(number))
 
     def _is_focused(self, place: Place) -> bool:
-        return place.entry == self._focused and self.has_focus
+        return place.entry == self._focused and self.has_focus and self._document.owns(place)
 
     def _messages_in_view(self) -> tuple[int, int]:
         return self._place.entry, self._document.locate(self._bottom).entry

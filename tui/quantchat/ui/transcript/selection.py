@@ -47,7 +47,7 @@ def selected_text(selection: Selection, document: Document) -> str:
     lines = []
     for number in range(first_row // _LINES, min(last, last_row // _LINES) + 1):
         document.paint(number)
-        for line, strip in enumerate(entries[number].lines):
+        for line, strip in enumerate(entries[number].lines[: entries[number].own]):
             span = selection.get_span(row(Place(number, line)))
             if span is not None:
                 lines.append(_cut(strip.text, *span))

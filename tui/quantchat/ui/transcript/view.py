@@ -147,7 +147,7 @@ class DocumentView(ScrollView):
 
     def _overs(self, place: Place) -> tuple[Over, ...]:
         selection = self.text_selection
-        return () if selection is None else selected_part(selection, place)
+        return () if selection is None or not self._document.owns(place) else selected_part(selection, place)
 
     def _note(self) -> str:
         """What is said at the lower right corner while there is new text below."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MessageView", "Transcript"]
 
+UNSEEN = "the model no longer sees what is above"
+
 
 class Transcript(ReadingView):
     """All messages of a session, to be read, searched, folded and copied."""
@@ -111,6 +113,17 @@ class Transcript(ReadingView):
             self._tell_search()
         self._lay_out()
         self.refresh()
+
+    def mark_unseen(self, message_id: str | None) -> None:
+        """Draw a line below the last message that the model no longer sees; without one, there is no line."""
+        number = None if message_id is None else self._document.find(message_id)
+        if number is not None:
+            # What is said about a message stands with it.
+            roles = [entry.message.role for entry in self._document.entries]
+            last = len(roles) - 1
+            number = next((place for place in range(number, last) if roles[place + 1] != "note"), last)
+        for changed in self._document.set_rule(number, UNSEEN):
+            self._lay_out(changed=changed)
 
     def _changed(self, number: int, *, grown: bool = True) -> None:
         if grown:

@@ -102,6 +102,11 @@ class DraftActions(ScreenPart):
                 draft = sent.joined(draft)
         return draft
 
+    def to_be_sent(self) -> str:
+        """Return what Enter would send to the model now."""
+        prompt = self._screen.prompt
+        return "" if _is_command(prompt.text.strip()) else prompt.draft.expanded()
+
     def _save_draft(self) -> None:
         session = self.session
         written = session.draft or session.messages or session.queued or session.system_prompt
