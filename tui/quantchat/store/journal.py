@@ -1,7 +1,7 @@
 """What a running answer has said so far, kept safe while it streams.
 
 `sessions/<id>.journal` holds JSON lines: `{"message": {...}, "version": 2}` opens an answer, with the text that it had
-before if it goes on, `{"text": "..."}` and `{"thinking": "..."}` add to it, and `{"finish": "...", "statistics": {...}}`
+before if it goes on; `{"text": "..."}` and `{"thinking": "..."}` add to it; `{"finish": "...", "statistics": {...}}`
 closes it. The version is the session's.
 """
 
