@@ -272,6 +272,28 @@ def test_the_last_few_snapshots_are_kept_and_only_where_they_are_needed(kind: st
     assert all(snapshot.length <= starts[-1] for snapshot in talk.cache._snapshots)
 
 
+@every_kind
+def test_a_snapshot_of_words_that_were_edited_away_is_never_restored(kind: str) -> None:
+    talk = Talk(kind)
+    old = words(10, seed=36)
+    talk.answer(old, 1)
+    new = [*old[:3], *words(LONG, seed=37)]
+    # As when a turn is stopped before its snapshot.
+    talk.compute(new[talk.cache.reuse(new) :])
+    assert talk.right(new[:12])
+
+
+@every_kind
+def test_no_snapshot_is_taken_of_a_pass_that_failed(kind: str) -> None:
+    talk = Talk(kind)
+    prompt = words(LONG, seed=38)
+    talk.answer(prompt)
+    with failing_at(talk.model, 1), pytest.raises(Failed):
+        talk.compute(words(3, seed=39))
+    talk.cache.snapshot()
+    assert talk.right([*talk.cache.ids, *words(3, seed=40)])
+
+
 def reachable_storage(root: Any) -> int:
     """Bytes of all tensors that an object leads to, found by the garbage collector."""
     seen, storages, waiting = set(), {}, [root]

@@ -96,8 +96,8 @@ class GrowingTokens:
 
     @property
     def length(self) -> int:
-        """Tokens that are held whole; a pass that failed may have left more keys than values."""
-        return min((buffer.length for buffer in self.buffers), default=0)
+        """Tokens that are held."""
+        return 0 if self._keys is None else self._keys.length
 
     def get_seq_length(self) -> int:
         """Return the number of tokens."""
