@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
@@ -389,3 +392,71 @@ def test_ties_are_judged_by_the_range_of_the_logits():
     assert capture.is_tie(logits.half(), 1, 3)
     assert capture.deviation(logits, logits + 1) == pytest.approx(0.1)
     assert not capture.deviation(logits, logits * float("nan")) <= 1
+
+
+class Cuda:
+    """Stands in for `torch.cuda` and notes what a capture asks of it, and on which stream."""
+
+    def __init__(self, monkeypatch, *, fails: bool = False) -> None:
+        self.calls: list[str] = []
+        self.stream, self.fails = "main", fails
+        for name in ("CUDAGraph", "current_stream", "Stream", "synchronize", "set_stream", "graph"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, f"_{name}"))
+        monkeypatch.setattr(torch.cuda, "stream", self._on)
+
+    def note(self, call: str) -> None:
+        self.calls.append(f"{call} on {self.stream}")
+
+    run = functools.partialmethod(note, "step")
+    replay = functools.partialmethod(note, "replay")
+    reset = functools.partialmethod(note, "reset")
+
+    def wait_stream(self, other) -> None:
+        self.note("wait")
+
+    def _CUDAGraph(self):  # noqa: N802
+        return self
+
+    def _current_stream(self, device):
+        return self
+
+    def _Stream(self, device):  # noqa: N802
+        return self
+
+    def _synchronize(self, device) -> None:
+        self.note("synchronize")
+
+    def _set_stream(self, stream) -> None:
+        self.stream = "main"
+
+    @contextlib.contextmanager
+    def _on(self, stream):
+        self.stream = "side"
+        yield
+        self.stream = "main"
+
+    @contextlib.contextmanager
+    def _graph(self, graph, *, pool, stream, capture_error_mode):
+        assert (pool, capture_error_mode) == ("pool", "thread_local")
+        self.stream = "capture"
+        yield
+        if self.fails:
+            raise RuntimeError("invalidated")
+        self.stream = "main"
+
+
+def test_a_capture_is_warmed_up_on_a_side_stream_and_replayed(monkeypatch):
+    cuda = Cuda(monkeypatch)
+    step = capture.GraphStep(cuda, torch.device("cpu"), "pool")
+    warm = ["wait on main", *["step on side"] * capture.WARM_UP_STEPS, "wait on main", "synchronize on main"]
+    assert cuda.calls == [*warm, "step on capture"]
+    step.run()
+    step.release()
+    assert cuda.calls[-2:] == ["replay on main", "reset on main"]
+
+
+def test_a_failed_capture_leaves_torch_on_its_own_stream(monkeypatch):
+    cuda = Cuda(monkeypatch, fails=True)
+    with pytest.raises(RuntimeError, match="invalidated"):
+        capture.GraphStep(cuda, torch.device("cpu"), "pool")
+    assert cuda.stream == "main"
