@@ -30,7 +30,10 @@ SWITCH_AT = 1500
 SWITCH_BAR = 1.5
 GREEDY = SamplingSettings(temperature=0.0, max_new_tokens=12)
 PLACES = ("France", "Italy", "Spain", "Germany", "Japan", "Egypt", "Greece")
-QUESTION = "{}: leave this text aside and answer in one plain sentence of at most twelve words. What is the name of the capital city of {}?"
+QUESTION = (
+    "{}: leave this text aside and answer in one plain sentence of at most twelve words. "
+    "What is the name of the capital city of {}?"
+)
 """About 40 tokens with the template. Begins with what differs, so that nothing of it is in the cache."""
 
 
