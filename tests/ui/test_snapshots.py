@@ -113,7 +113,11 @@ def stored_session(folder: Path) -> None:
 
 async def settled(rig: Rig) -> None:
     """Wait until the screen has been drawn with everything that is known."""
-    await rig.until(lambda: rig.chat.desk.memory.latest and not rig.chat._stale, "the memory bar")
+    desk, chat = rig.chat.desk, rig.chat
+    await rig.until(
+        lambda: desk.library.loaded is None or chat.own_turn or desk.context.of(chat.session), "the context's size"
+    )
+    await rig.until(lambda: desk.memory.latest and not chat._stale, "the memory bar")
     await rig.pilot.pause()
     await rig.pilot.pause()
 
