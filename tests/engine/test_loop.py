@@ -12,6 +12,7 @@ from quantchat.domain.chat import ChatMessage
 from quantchat.domain.generation import SamplingSettings
 from quantchat.engine import protocol as p
 from quantchat.engine import turn as turns
+from quantchat.engine.lookup import PromptLookup
 
 pytestmark = pytest.mark.engine
 GREEDY = SamplingSettings(temperature=0, max_new_tokens=24)
@@ -213,3 +214,43 @@ def test_same_seed_same_text_alone_and_beside_others(llama) -> None:
     bench.start(text(3, 3, 3), msgspec.structs.replace(sampled, seed=8), session="b")
     bench.run()
     assert bench.said(name) == alone
+
+
+REPEATING = text(*(list(range(30, 50)) * 4))
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SamplingSettings(temperature=0.8, top_k=20, max_new_tokens=24)])
+def test_drafts_never_change_the_text(llama, sampling, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_seed", lambda _: 7)
+    # Guesses of every length, right ones and wrong ones, whatever they cost.
+    monkeypatch.setattr(PromptLookup, "propose", lambda self, limit: [*self._ids[-40:][: min(limit, 5)]])
+    bench = Bench(llama)
+    drafted, end = bench.answer(REPEATING, sampling, session="s")
+    monkeypatch.setattr(PromptLookup, "propose", lambda *_: [])
+    assert drafted == Bench(llama).answer(REPEATING, sampling)[0]
+    assert end.statistics.drafted > 20
+    assert end.statistics.new_tokens == 24
+    again, after = bench.answer(REPEATING, sampling, session="s")
+    assert (again, after.statistics.reused_tokens) == (drafted, end.statistics.prompt_tokens - 1)
+
+
+def test_drafts_that_are_right_save_passes(llama, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = iter(Bench(llama).answer(REPEATING, GREEDY)[0].split())
+    whole = ids_of(" ".join(said))
+    passes = []
+    handle = llama.model.register_forward_pre_hook(lambda *_: passes.append(1))
+
+    def foresee(self, limit: int) -> list[int]:
+        made = len(self._ids) - len(ids_of(f"<user> {REPEATING} <end> <assistant>"))
+        return whole[made : made + min(limit, 5)]
+
+    monkeypatch.setattr(PromptLookup, "propose", foresee)
+    end = Bench(llama).answer(REPEATING, GREEDY)[1]
+    handle.remove()
+    assert end.statistics.accepted >= 19
+    assert len(passes) <= 6
+
+
+def test_a_set_seed_is_answered_without_drafts(llama, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PromptLookup, "propose", lambda *_: pytest.fail("drafts depend on the clock"))
+    Bench(llama).answer(REPEATING, SamplingSettings(temperature=0.8, seed=3, max_new_tokens=4))

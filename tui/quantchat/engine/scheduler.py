@@ -12,12 +12,14 @@ import torch
 from quantchat.engine import memory
 from quantchat.engine import protocol as p
 from quantchat.engine.batch import Batch
+from quantchat.engine.fast import FastPath
 from quantchat.engine.forward import Forward
 from quantchat.engine.reference import ReferenceTurn
 from quantchat.engine.turn import RunningTurn, Turn
 from quantchat.errors import ErrorReport, GenerationError, QuantchatError, explained
 
 if TYPE_CHECKING:
+    from quantchat.engine.graphs import GraphDecoder
     from quantchat.engine.loader import LoadedModel
     from quantchat.engine.sessions import SessionStates
     from quantchat.engine.worker import Emit
@@ -33,13 +35,16 @@ class Scheduler:
     share one forward pass where their caches allow it; a turn that fails ends alone.
     """
 
-    def __init__(self, loaded: LoadedModel, states: SessionStates, emit: Emit) -> None:
+    def __init__(
+        self, loaded: LoadedModel, states: SessionStates, emit: Emit, decoder: GraphDecoder | None = None
+    ) -> None:
         self._loaded, self._states, self._emit = loaded, states, emit
         self._forward = Forward(loaded)
         self._turns: list[Turn] = []
         self._kind = ReferenceTurn if loaded.decoding == "generate" else RunningTurn
         self._batch: Batch | None = None
         self._batching = True
+        self._fast = FastPath(decoder) if decoder is not None else None
 
     @property
     def running(self) -> bool:
@@ -63,6 +68,8 @@ class Scheduler:
             return []
         if self._batch is not None and any(turn in self._batch.turns for turn in ended):
             self._part()
+        if self._fast is not None:
+            self._fast.leave([turn for turn in ended if isinstance(turn, RunningTurn)])
         self._turns = [turn for turn in self._turns if turn not in ended]
         return [failures.get(turn.name) or self._last_event(turn) for turn in ended]
 
@@ -83,6 +90,11 @@ class Scheduler:
             self._guarded(turn, failures, partial(turn.prefill, alone=not decoding), self._forward)
 
     def _decode(self, turns: list[RunningTurn], failures: dict[str, End]) -> None:
+        chosen = self._fast.choose(turns) if self._fast is not None else None
+        if self._fast is not None and chosen is not None:
+            self._part()
+            self._guarded(chosen, failures, self._fast.step, chosen)
+            return
         together = [turn for turn in turns if turn.cache.plain] if self._batching else []
         if len(together) < 2:
             together = []

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import msgspec
 import torch
 
-from quantchat.engine import loader, memory, traffic
+from quantchat.engine import graphs, loader, memory, traffic
 from quantchat.engine import protocol as p
 from quantchat.engine.scheduler import Scheduler
 from quantchat.engine.sessions import SessionStates
@@ -32,6 +33,7 @@ class Tasks:
         self._loaded: loader.LoadedModel | None = None
         self._scheduler: Scheduler | None = None
         self._states: SessionStates | None = None
+        self._decoder: graphs.GraphDecoder | None = None
 
     def load(self, command: p.Load) -> p.Event:
         """Load a model in place of the one that is there."""
@@ -45,15 +47,22 @@ class Tasks:
                 following, failed = error.next_kernel, error.failed
             report = explained(error, LoadError, "The model cannot be loaded")
         else:
-            self._serve(self._loaded, command)
-            return p.Loaded(request=command.request, report=self._loaded.report)
+            return p.Loaded(request=command.request, report=self._serve(self._loaded, command))
         memory.give_back()
         return p.LoadFailed(request=command.request, error=report, next_kernel=following, failed=failed)
 
-    def _serve(self, loaded: loader.LoadedModel, command: p.Load) -> None:
+    def _serve(self, loaded: loader.LoadedModel, command: p.Load) -> p.LoadReport:
         host = default_budgets(loaded.device)[1] if command.host_kv_budget is None else command.host_kv_budget
         self._states = SessionStates(loaded, loaded.report.kv_budget, host, self._emit)
-        self._scheduler = Scheduler(loaded, self._states, self._emit)
+        self._decoder, report = None, loaded.report
+        if command.decoding == "auto" and loaded.decoding == "eager":
+            path = graphs.create(loaded.model, loaded.window, report.kernel)
+            if isinstance(path, graphs.GraphDecoder):
+                self._decoder, report = path, msgspec.structs.replace(report, decoding="graph")
+            elif loaded.device.startswith("cuda"):
+                report = msgspec.structs.replace(report, decoding_reason=path.reason)
+        self._scheduler = Scheduler(loaded, self._states, self._emit, self._decoder)
+        return report
 
     def unload(self, command: p.Unload) -> p.Event:
         """Drop the model and say how much came back."""
@@ -67,6 +76,9 @@ class Tasks:
         before = held()
         if self._states is not None:
             self._states.clear()
+        if self._decoder is not None:
+            self._decoder.release()
+            self._decoder = None
         self._loaded = self._scheduler = self._states = None
         memory.give_back()
         return max(0, before - held())

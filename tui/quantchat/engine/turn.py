@@ -178,7 +178,9 @@ class RunningTurn(Turn):
             forward.threads.took(seconds)
 
     def _drafts(self) -> list[int]:
-        if not self.cache.plain:
+        if not self.cache.plain or self.command.sampling.seed is not None:
+            # A pass over several tokens rounds differently, and whether one is worth it depends on the clock: a seed
+            # that somebody has set asks for the same text again.
             return []
         return self.lookup.propose(min(DRAFT, self._limit - len(self.stream.tokens) - 1))
 
