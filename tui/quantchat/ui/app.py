@@ -220,10 +220,9 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
 
     async def _look(self) -> None:
         await self.desk.look()
-        # The screen may go while this looks; while it leaves it says so.
-        if self.leaving or not self.chat.children:
-            return
-        self.chat.draw("status", "models", "activity")
+        # The screen may be gone by now, or say that it leaves.
+        if self.chat.children and not self.leaving:
+            self.chat.draw("status", "models", "activity")
         for problem in await self.themes.look():
             self._show_notice(Notice(report=problem, severity="warning"))
 
