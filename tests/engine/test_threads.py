@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quantchat.engine import threads
-from quantchat.engine.threads import RECENT, DecodeThreads, Pace, calibrate
+from quantchat.engine.threads import LONG, RECENT, DecodeThreads, Pace, Threads, calibrate
 
 pytestmark = pytest.mark.engine
 
@@ -36,3 +36,21 @@ def test_a_slow_stretch_gives_the_threads_up_once() -> None:
 def test_a_single_slow_step_changes_nothing() -> None:
     pace = Pace(DecodeThreads(2, 0.01))
     assert not any(pace.step(1.0 if number % 10 == 5 else 0.009) for number in range(200))
+
+
+def test_prompts_take_all_cores_until_those_are_fought_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(threads, "cores", lambda: 4)
+    monkeypatch.setattr(threads.torch, "get_num_threads", lambda: 0)
+    monkeypatch.setattr(threads.torch, "set_num_threads", counts.append)
+    used = Threads(DecodeThreads(1, 0.01))
+    used.use(LONG)
+    used.took(LONG, LONG * 0.001)
+    used.use(LONG)
+    used.use(1)
+    assert counts == [4, 4, 1]
+    used.took(LONG, LONG * 0.02)
+    used.use(LONG)
+    used.refresh()
+    used.use(LONG)
+    assert counts[3:] == [1, 4]

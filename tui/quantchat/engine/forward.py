@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from quantchat.engine.threads import DecodeThreads, Pace, cores
+from quantchat.engine.threads import Threads
 
 if TYPE_CHECKING:
     from quantchat.engine.kvcache import SessionCache
     from quantchat.engine.loader import LoadedModel
-
-LONG = 128
-"""Tokens from which the last core pays; below, waking its threads costs more than the pass."""
 
 
 class TurnStopped(Exception):
@@ -90,30 +87,6 @@ class Forward:
         finally:
             for handle in handles:
                 handle.remove()
-
-
-class Threads:
-    """CPU threads of the next pass: all cores for long ones, what was calibrated for decoding."""
-
-    def __init__(self, calibrated: DecodeThreads) -> None:
-        self._calibrated = calibrated
-        self._decode = calibrated.count
-        self._pace = Pace(calibrated)
-
-    def use(self, tokens: int) -> None:
-        """Set the count for a pass over so many tokens."""
-        count = cores() if tokens >= LONG else self._decode
-        if torch.get_num_threads() != count:
-            torch.set_num_threads(count)
-
-    def took(self, seconds: float) -> None:
-        """Note a decode step: when other processes want the cores too, one thread is many times faster than two."""
-        if self._pace.step(seconds):
-            self._decode = 1
-
-    def refresh(self) -> None:
-        """Go back to the calibrated count: a turn begins, and the box may be quiet again."""
-        self._decode, self._pace = self._calibrated.count, Pace(self._calibrated)
 
 
 def decoder_layers(model: Any) -> Sequence[Any]:

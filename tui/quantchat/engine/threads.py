@@ -1,4 +1,4 @@
-"""How many CPU threads a model decodes with, measured on this machine as it is now."""
+"""How many CPU threads a model computes with, measured on this machine as it is now."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ WORTH = 1.05
 """More threads must pay at least this factor: they take cores from the screen, and spin when the box is busy."""
 TOO_SLOW = 1.5
 RECENT = 8
+LONG = 128
+"""Tokens from which the last core pays; below, waking its threads costs more than the pass."""
+
+CROWDED = 0.35
+"""A prompt token that takes this share of a decode step: on free cores it is a tenth, where they are fought over all."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,37 @@ class Pace:
         self._recent.append(seconds)
         self._several = len(self._recent) < RECENT or statistics.median(self._recent) <= self._limit
         return not self._several
+
+
+class Threads:
+    """CPU threads of the next pass: all cores for long ones, what was calibrated for decoding.
+
+    When other processes want the cores too, one thread is many times faster than two, which then spin and wait for
+    each other. So both counts fall to one when passes take too long.
+    """
+
+    def __init__(self, calibrated: DecodeThreads) -> None:
+        self._calibrated = calibrated
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Go back to the full counts: a turn begins, and the box may be quiet again."""
+        self._long, self._decode, self._pace = cores(), self._calibrated.count, Pace(self._calibrated)
+
+    def use(self, tokens: int) -> None:
+        """Set the count for a pass over so many tokens."""
+        count = self._long if tokens >= LONG else self._decode
+        if torch.get_num_threads() != count:
+            torch.set_num_threads(count)
+
+    def took(self, tokens: int, seconds: float) -> None:
+        """Note what a pass over so many tokens took."""
+        single = self._calibrated.single_seconds
+        if tokens >= LONG:
+            if single and seconds > CROWDED * single * tokens:
+                self._long = 1
+        elif tokens == 1 and self._pace.step(seconds):
+            self._decode = 1
 
 
 def cores() -> int:

@@ -148,12 +148,16 @@ class RunningTurn(Turn):
         if len(self.lacking) == 1:
             # Where another answer to the same prompt begins; caches that can be cropped need no memory of it.
             self.cache.snapshot()
+        chunk = self.lacking[: self._chunk_size(alone=alone)]
+        begun = time.perf_counter()
         try:
             with forward.interruptible(self._cancelled):
-                logits = forward(self.cache, self.lacking[: self._chunk_size(alone=alone)])
+                logits = forward(self.cache, chunk)
         except TurnStopped:
             self._stopped = True
             return
+        if forward.threads is not None:
+            forward.threads.took(len(chunk), time.perf_counter() - begun)
         self._tell_prefill(len(self.cache.ids), self._reused)
         if not self.lacking:
             self.decoding = True
@@ -174,8 +178,8 @@ class RunningTurn(Turn):
         accepted = self._take_while_right(logits, drafts)
         seconds = time.perf_counter() - begun
         self.lookup.measured(len(drafts), accepted, seconds)
-        if forward.threads is not None and not drafts:
-            forward.threads.took(seconds)
+        if forward.threads is not None:
+            forward.threads.took(len(lacking) + len(drafts), seconds)
 
     def _drafts(self) -> list[int]:
         if not self.cache.plain or self.command.sampling.seed is not None:
