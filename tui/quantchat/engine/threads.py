@@ -19,9 +19,8 @@ TOO_SLOW = 1.5
 RECENT = 8
 LONG = 128
 """Tokens from which the last core pays; below, waking its threads costs more than the pass."""
-
 CROWDED = 0.35
-"""A prompt token that takes this share of a decode step: on free cores it is a tenth, where they are fought over all."""
+"""A prompt token that takes this share of a decode step: on free cores it takes a tenth, on contested ones all of it."""
 
 
 @dataclass(frozen=True)
