@@ -20,7 +20,7 @@ RECENT = 8
 LONG = 128
 """Tokens from which the last core pays; below, waking its threads costs more than the pass."""
 CROWDED = 0.35
-"""A prompt token that takes this share of a decode step: on free cores it takes a tenth, on contested ones all of it."""
+"""A prompt token that takes this share of a decode step: on free cores it is a tenth, on crowded ones all of it."""
 
 
 @dataclass(frozen=True)
