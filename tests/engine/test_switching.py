@@ -35,6 +35,7 @@ class Shelf:
         end = asyncio.get_running_loop().time() + PATIENCE
         while not test():
             assert asyncio.get_running_loop().time() < end, (self.library.loading, self.facts[-3:])
+            assert not self.dialogs, self.dialogs
             await asyncio.sleep(0.01)
 
     async def ready(self) -> int:
@@ -42,6 +43,10 @@ class Shelf:
         pid = self.library.engine_pid
         assert pid is not None
         return pid
+
+    @property
+    def dialogs(self) -> list[Notice]:
+        return [fact for fact in self.facts if isinstance(fact, Notice) and fact.dialog]
 
     def tree_bytes(self) -> int:
         """Resident bytes of everything that this process started."""
@@ -68,7 +73,7 @@ async def test_a_crash_while_a_kernel_runs_ends_with_the_next_kernel(shelf: Shel
     assert report.kernel != crashed
     assert {refusal.kernel: refusal.reason for refusal in report.refusals}[crashed].endswith("(signal SIGSEGV)")
     assert await shelf.ready() != first
-    assert not [fact for fact in shelf.facts if isinstance(fact, Notice) and fact.dialog]
+    assert not shelf.dialogs
 
 
 async def test_memory_returns_to_what_it_was_before_the_load(shelf: Shelf, models) -> None:
