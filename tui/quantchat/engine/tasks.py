@@ -20,6 +20,9 @@ Emit = Callable[[p.Event], None]
 logger = logging.getLogger(__name__)
 
 
+CAPTURING = "capturing the decode step"
+
+
 def devices() -> tuple[str, ...]:
     """Devices that torch sees, best first."""
     return (*(f"cuda:{index}" for index in range(torch.cuda.device_count())), "cpu")
@@ -56,6 +59,8 @@ class Tasks:
         self._states = SessionStates(loaded, loaded.report.kv_budget, host, self._emit)
         self._decoder, report = None, loaded.report
         if command.decoding == "auto" and loaded.decoding == "eager":
+            if loaded.device.startswith("cuda"):
+                self._emit(p.LoadProgress(request=command.request, stage=CAPTURING))
             path = graphs.create(loaded.model, loaded.window, report.kernel)
             if isinstance(path, graphs.GraphDecoder):
                 self._decoder, report = path, msgspec.structs.replace(report, decoding="graph")
