@@ -107,7 +107,9 @@ def greedy(model: Any, prompt: list[int], count: int) -> list[int]:
 
 def last_logits(model: Any, ids: list[int]) -> torch.Tensor:
     with torch.inference_mode():
-        return model(input_ids=torch.tensor([ids]), use_cache=False, logits_to_keep=1).logits[0, -1]
+        return model(input_ids=torch.tensor([ids], device=model.device), use_cache=False, logits_to_keep=1).logits[
+            0, -1
+        ]
 
 
 def same_text(model: Any, prompt: list[int], first: list[int], second: list[int]) -> bool:
