@@ -11,203 +11,34 @@ from typing import Literal
 
 import msgspec
 
-from quantchat.domain.chat import ChatMessage
-from quantchat.domain.generation import FinishReason, SamplingOverrides, SamplingSettings, TurnStatistics
-from quantchat.domain.models import ModelInfo
+from quantchat.domain.generation import FinishReason, SamplingOverrides, TurnStatistics
 from quantchat.domain.thinking import Channel as Channel
+from quantchat.engine.commands import Command as Command
+from quantchat.engine.commands import CountTokens as CountTokens
+from quantchat.engine.commands import Decoding as Decoding
+from quantchat.engine.commands import Dequantize as Dequantize
+from quantchat.engine.commands import DeviceShare as DeviceShare
+from quantchat.engine.commands import Evaluate as Evaluate
+from quantchat.engine.commands import Forget as Forget
+from quantchat.engine.commands import Generate as Generate
+from quantchat.engine.commands import KernelRefusal as KernelRefusal
+from quantchat.engine.commands import Load as Load
+from quantchat.engine.commands import MeasureBandwidth as MeasureBandwidth
+from quantchat.engine.commands import Partial as Partial
+from quantchat.engine.commands import Ping as Ping
+from quantchat.engine.commands import Quantize as Quantize
+from quantchat.engine.commands import RenderPrompt as RenderPrompt
+from quantchat.engine.commands import Shutdown as Shutdown
+from quantchat.engine.commands import Stop as Stop
+from quantchat.engine.commands import Unload as Unload
+from quantchat.engine.commands import Word as Word
 from quantchat.errors import ErrorReport
-
-Decoding = Literal["auto", "eager", "generate"]
 
 PROTOCOL = 2
 """Both sides must speak the same version; `Ready` carries the engine's."""
 
 
-class _Word(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """Base of all commands and events."""
-
-
-class DeviceShare(msgspec.Struct, frozen=True):
-    """A device and its share of a model's layers; shares are weighed against each other, 0 means by free memory."""
-
-    device: str
-    share: float = 0.0
-
-
-class KernelRefusal(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A kernel that was not taken, why, and what would change that (empty if nothing would)."""
-
-    kernel: str
-    reason: str
-    remedy: str = ""
-
-
-# Commands
-
-
-class Load(_Word, frozen=True, kw_only=True, tag="load"):
-    """Load a model, after unloading the one that is there.
-
-    Attributes:
-        device: `cpu`, `cuda:0`, ...; None takes the first GPU, else the CPU.
-        kernel: A kernel name of the policy table; None takes the first candidate.
-        failed: Kernels that failed in earlier engine processes, and how; they are not tried again.
-        placement: Devices that share the layers, in order; empty takes `device`, or several if one is too small.
-        decoding: `auto` takes the fastest way that passes its check; `eager` leaves out CUDA graphs; `generate` is
-            transformers' own loop, without KV reuse.
-        kv_budget: Bytes that the caches of all sessions may hold on the device; None takes a share of what is free
-            after the load.
-        host_kv_budget: Bytes of caches that may wait in host memory; None takes a share of what is free there.
-    """
-
-    request: str
-    model: ModelInfo
-    device: str | None = None
-    kernel: str | None = None
-    failed: tuple[KernelRefusal, ...] = ()
-    placement: tuple[DeviceShare, ...] = ()
-    decoding: Decoding = "auto"
-    kv_budget: int | None = None
-    host_kv_budget: int | None = None
-
-
-class Unload(_Word, frozen=True, kw_only=True, tag="unload"):
-    """Drop the model; answered by `Unloaded`."""
-
-    request: str
-
-
-class Partial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The beginning of an answer that is to go on, exactly as its `Delta`s gave it."""
-
-    text: str = ""
-    thinking: str = ""
-
-
-class Generate(_Word, frozen=True, kw_only=True, tag="generate"):
-    """Answer a conversation whose last message is the user's.
-
-    Attributes:
-        session: Whose KV cache is reused and kept; empty keeps none. One turn at a time runs for a session.
-        resume: The answer's beginning, when a cut or stopped one goes on; its text is not sent again.
-    """
-
-    turn: str
-    messages: list[ChatMessage]
-    sampling: SamplingSettings
-    session: str = ""
-    resume: Partial | None = None
-
-
-class Forget(_Word, frozen=True, kw_only=True, tag="forget"):
-    """Drop the KV cache of a session that was deleted; unknown names are ignored."""
-
-    session: str
-
-
-class Stop(_Word, frozen=True, kw_only=True, tag="stop"):
-    """End a turn or a job; the text so far is kept. Unknown names are ignored."""
-
-    turn: str
-
-
-class CountTokens(_Word, frozen=True, kw_only=True, tag="count-tokens"):
-    """Ask for the length of a prompt by the loaded model's tokenizer and template.
-
-    Attributes:
-        session: Whose prompt it is, as in `Generate`.
-        reserve: Tokens wanted for the reply (`max_new_tokens`).
-    """
-
-    request: str
-    messages: list[ChatMessage]
-    session: str = ""
-    reserve: int = 0
-
-
-class RenderPrompt(_Word, frozen=True, kw_only=True, tag="render-prompt"):
-    """Ask for the exact text that a conversation becomes."""
-
-    request: str
-    messages: list[ChatMessage]
-
-
-class Dequantize(_Word, frozen=True, kw_only=True, tag="dequantize"):
-    """Job: turn a GGUF file into an ordinary bf16 model folder."""
-
-    job: str
-    source: str
-    output: str
-
-
-class Quantize(_Word, frozen=True, kw_only=True, tag="quantize"):
-    """Job: make a GPTQ folder from an ordinary one.
-
-    Attributes:
-        calibration: JSONL file of `{"messages": [...]}`; None takes the bundled set.
-        group_size: Weights per scale; -1 for one group per column.
-        damping: Share of the mean Hessian diagonal that is added to it; None leaves GPTQModel's default.
-    """
-
-    job: str
-    source: str
-    output: str
-    bits: int = 4
-    group_size: int = 64
-    desc_act: bool = False
-    damping: float | None = None
-    calibration: str | None = None
-
-
-class Evaluate(_Word, frozen=True, kw_only=True, tag="evaluate"):
-    """Job: measure perplexity on a text file (None: the bundled held-out text)."""
-
-    job: str
-    model: ModelInfo
-    text: str | None = None
-
-
-class MeasureBandwidth(_Word, frozen=True, kw_only=True, tag="measure-bandwidth"):
-    """Job: measure what bounds decoding with the loaded model.
-
-    Its figures are `copy_bytes_per_second`, what a large copy moves on the model's device (read and written), and
-    `token_bytes`, the weights that one token reads.
-    """
-
-    job: str
-
-
-class Ping(_Word, frozen=True, kw_only=True, tag="ping"):
-    """Answered by `Pong` at once, also while the worker is busy."""
-
-    request: str
-
-
-class Shutdown(_Word, frozen=True, kw_only=True, tag="shutdown"):
-    """Stop everything and exit."""
-
-
-Command = (
-    Load
-    | Unload
-    | Generate
-    | Forget
-    | Stop
-    | CountTokens
-    | RenderPrompt
-    | Dequantize
-    | Quantize
-    | Evaluate
-    | MeasureBandwidth
-    | Ping
-    | Shutdown
-)
-
-
-# Events
-
-
-class Ready(_Word, frozen=True, kw_only=True, tag="ready"):
+class Ready(Word, frozen=True, kw_only=True, tag="ready"):
     """The engine's libraries are imported; it takes commands.
 
     Attributes:
@@ -217,11 +48,11 @@ class Ready(_Word, frozen=True, kw_only=True, tag="ready"):
 
     pid: int
     protocol: int = PROTOCOL
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = msgspec.field(default_factory=dict)
     devices: tuple[str, ...] = ("cpu",)
 
 
-class LoadProgress(_Word, frozen=True, kw_only=True, tag="load-progress"):
+class LoadProgress(Word, frozen=True, kw_only=True, tag="load-progress"):
     """A step of a load. `total` 0 means that the end is not known.
 
     Attributes:
@@ -284,14 +115,14 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     warnings: tuple[str, ...] = ()
 
 
-class Loaded(_Word, frozen=True, kw_only=True, tag="loaded"):
+class Loaded(Word, frozen=True, kw_only=True, tag="loaded"):
     """The model answers; sent only after its warm-up gave sound logits."""
 
     request: str
     report: LoadReport
 
 
-class LoadFailed(_Word, frozen=True, kw_only=True, tag="load-failed"):
+class LoadFailed(Word, frozen=True, kw_only=True, tag="load-failed"):
     """The model did not load.
 
     Attributes:
@@ -305,7 +136,7 @@ class LoadFailed(_Word, frozen=True, kw_only=True, tag="load-failed"):
     failed: KernelRefusal | None = None
 
 
-class Prefill(_Word, frozen=True, kw_only=True, tag="prefill"):
+class Prefill(Word, frozen=True, kw_only=True, tag="prefill"):
     """Prompt tokens computed so far; `reused` of them came from the KV cache.
 
     Attributes:
@@ -319,7 +150,7 @@ class Prefill(_Word, frozen=True, kw_only=True, tag="prefill"):
     dropped: int = 0
 
 
-class Delta(_Word, frozen=True, kw_only=True, tag="delta"):
+class Delta(Word, frozen=True, kw_only=True, tag="delta"):
     """New text of an answer. `tokens` is the number generated so far."""
 
     turn: str
@@ -328,7 +159,7 @@ class Delta(_Word, frozen=True, kw_only=True, tag="delta"):
     tokens: int = 0
 
 
-class Finished(_Word, frozen=True, kw_only=True, tag="finished"):
+class Finished(Word, frozen=True, kw_only=True, tag="finished"):
     """The last event of a turn that did not fail."""
 
     turn: str
@@ -336,21 +167,21 @@ class Finished(_Word, frozen=True, kw_only=True, tag="finished"):
     statistics: TurnStatistics
 
 
-class Failed(_Word, frozen=True, kw_only=True, tag="failed"):
+class Failed(Word, frozen=True, kw_only=True, tag="failed"):
     """The last event of a turn that failed; the text so far stands."""
 
     turn: str
     error: ErrorReport
 
 
-class Unloaded(_Word, frozen=True, kw_only=True, tag="unloaded"):
+class Unloaded(Word, frozen=True, kw_only=True, tag="unloaded"):
     """The model is gone; `freed` bytes came back."""
 
     request: str
     freed: int = 0
 
 
-class TokenCount(_Word, frozen=True, kw_only=True, tag="token-count"):
+class TokenCount(Word, frozen=True, kw_only=True, tag="token-count"):
     """Answer to `CountTokens`.
 
     Attributes:
@@ -376,13 +207,13 @@ class WarmSession(msgspec.Struct, frozen=True):
     place: Literal["device", "host"] = "device"
 
 
-class Warm(_Word, frozen=True, kw_only=True, tag="warm"):
+class Warm(Word, frozen=True, kw_only=True, tag="warm"):
     """The sessions whose caches are kept, most recently used first; sent whenever that changes."""
 
     sessions: tuple[WarmSession, ...] = ()
 
 
-class RenderedPrompt(_Word, frozen=True, kw_only=True, tag="rendered-prompt"):
+class RenderedPrompt(Word, frozen=True, kw_only=True, tag="rendered-prompt"):
     """Answer to `RenderPrompt`."""
 
     request: str
@@ -390,14 +221,14 @@ class RenderedPrompt(_Word, frozen=True, kw_only=True, tag="rendered-prompt"):
     tokens: int
 
 
-class RequestFailed(_Word, frozen=True, kw_only=True, tag="request-failed"):
+class RequestFailed(Word, frozen=True, kw_only=True, tag="request-failed"):
     """A `CountTokens`, `RenderPrompt` or `Unload` that could not be answered."""
 
     request: str
     error: ErrorReport
 
 
-class JobProgress(_Word, frozen=True, kw_only=True, tag="job-progress"):
+class JobProgress(Word, frozen=True, kw_only=True, tag="job-progress"):
     """A step of a job; `total` 0 means that the end is not known."""
 
     job: str
@@ -406,36 +237,36 @@ class JobProgress(_Word, frozen=True, kw_only=True, tag="job-progress"):
     total: int = 0
 
 
-class JobFinished(_Word, frozen=True, kw_only=True, tag="job-finished"):
+class JobFinished(Word, frozen=True, kw_only=True, tag="job-finished"):
     """A job is done; `figures` are its measured results, such as `{"perplexity": 20.1}`."""
 
     job: str
     output: str = ""
-    figures: dict[str, float] = {}
+    figures: dict[str, float] = msgspec.field(default_factory=dict)
 
 
-class JobFailed(_Word, frozen=True, kw_only=True, tag="job-failed"):
+class JobFailed(Word, frozen=True, kw_only=True, tag="job-failed"):
     """A job failed or was stopped (code `cancelled`); nothing half made is left."""
 
     job: str
     error: ErrorReport
 
 
-class Memory(_Word, frozen=True, kw_only=True, tag="memory"):
+class Memory(Word, frozen=True, kw_only=True, tag="memory"):
     """What the engine holds now, in bytes."""
 
     resident: int
     device: int = 0
 
 
-class Log(_Word, frozen=True, kw_only=True, tag="log"):
+class Log(Word, frozen=True, kw_only=True, tag="log"):
     """A line for the log screen."""
 
     level: Literal["info", "warning", "error"]
     text: str
 
 
-class Pong(_Word, frozen=True, kw_only=True, tag="pong"):
+class Pong(Word, frozen=True, kw_only=True, tag="pong"):
     """Answer to `Ping`."""
 
     request: str
