@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from transformers import DynamicCache
 from quantchat.engine.forward import Forward
 from quantchat.engine.kvcache import GrowingLayer
 from quantchat.engine.turn import RunningTurn
+
+logger = logging.getLogger(__name__)
 
 
 class Batch:
@@ -24,9 +27,6 @@ class Batch:
     def __init__(self, forward: Forward, turns: Sequence[RunningTurn]) -> None:
         self.turns = list(turns)
         self._forward = forward
-        for turn in turns:
-            if len(turn.lacking) > 1:
-                forward(turn.cache, turn.lacking[:-1])
         self._lengths = [len(turn.cache.ids) for turn in turns]
         self._width = max(self._lengths)
         self._cache = self._joined()
@@ -56,11 +56,21 @@ class Batch:
         return logits
 
     def part(self) -> None:
-        """Give every turn what was computed of it."""
-        for row, (turn, length) in enumerate(zip(self.turns, self._lengths, strict=True)):
-            for own, shared in zip(turn.cache.cache.layers, self._cache.layers, strict=True):
-                own.update(shared.keys[row : row + 1, :, self._width :], shared.values[row : row + 1, :, self._width :])
-            turn.cache.append(turn.ids[length : length + self._steps])
+        """Give every turn what was computed of it; one for whose part there is no memory computes it again."""
+        for row, turn in enumerate(self.turns):
+            try:
+                self._give(turn, row)
+            except Exception:
+                logger.exception("a turn could not take what was computed of it")
+                turn.recover()
+
+    def _give(self, turn: RunningTurn, row: int) -> None:
+        # A pass that failed may have left some layers with a token more.
+        mine, computed = slice(row, row + 1), slice(self._width, self._width + self._steps)
+        for own, shared in zip(turn.cache.cache.layers, self._cache.layers, strict=True):
+            own.update(shared.keys[mine, :, computed], shared.values[mine, :, computed])
+        begin = self._lengths[row]
+        turn.cache.append(turn.ids[begin : begin + self._steps])
 
 
 def _joined_layer(layers: Sequence[Any], width: int) -> GrowingLayer:

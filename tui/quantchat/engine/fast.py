@@ -62,8 +62,12 @@ class FastPath:
     def leave(self, turns: Sequence[RunningTurn] | None = None) -> None:
         """Give the attached turn its cache back, if it is one of these; before anything else uses that cache."""
         if self._turn is not None and (turns is None or self._turn in turns):
-            self._turn = None
-            self._decoder.detach()
+            turn, self._turn = self._turn, None
+            try:
+                self._decoder.detach()
+            except Exception:
+                logger.exception("what the captured graph computed of an answer is lost")
+                turn.recover()
         for turn in turns or ():
             self._refused.discard(turn.name)
 

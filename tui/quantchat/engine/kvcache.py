@@ -104,6 +104,10 @@ class SessionCache:
         self.ids.extend(ids)
         self._noted = True
 
+    def recover(self) -> None:
+        """Cut the cache, after a pass that failed, to as much of `ids` as all layers are known to stand for."""
+        self._cut(len(self.ids))
+
     def rollback(self, count: int) -> None:
         """Drop the last tokens.
 

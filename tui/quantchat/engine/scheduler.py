@@ -95,17 +95,21 @@ class Scheduler:
             self._part()
             self._guarded(chosen, failures, self._fast.step, chosen)
             return
-        together = [turn for turn in turns if turn.cache.plain] if self._batching else []
-        if len(together) < 2:
-            together = []
+        together = self._together(turns)
         if self._batch is not None and self._batch.turns != together:
             self._part()
+            together = self._together(turns)
         if together and (logits := self._logits_of(together)) is not None:
             for turn, row in zip(together, logits, strict=True):
                 self._guarded(turn, failures, turn.take, row)
             turns = [turn for turn in turns if turn not in together]
         for turn in turns:
-            self._guarded(turn, failures, turn.step, self._forward)
+            if turn.decoding:
+                self._guarded(turn, failures, turn.step, self._forward)
+
+    def _together(self, turns: list[RunningTurn]) -> list[RunningTurn]:
+        able = [turn for turn in turns if turn.decoding and turn.cache.plain] if self._batching else []
+        return able if len(able) > 1 else []
 
     def _logits_of(self, turns: list[RunningTurn]) -> Any:
         """The logits of several turns from one pass; None, for good, where they cannot be computed together."""
@@ -115,7 +119,8 @@ class Scheduler:
         except Exception:
             # Their own caches are whole: they go on one by one, and whoever is at fault fails alone.
             logger.exception("turns cannot be decoded together")
-            self._batch, self._batching = None, False
+            self._batching = False
+            self._part()
             memory.give_back()
             return None
 

@@ -158,7 +158,8 @@ class RunningTurn(Turn):
             return
         if forward.threads is not None:
             forward.threads.took(len(chunk), time.perf_counter() - begun)
-        self._tell_prefill(len(self.cache.ids), self._reused)
+        if not self.stream.tokens:
+            self._tell_prefill(len(self.cache.ids), self._reused)
         if not self.lacking:
             self.decoding = True
             self.take(logits[-1])
@@ -168,6 +169,11 @@ class RunningTurn(Turn):
         size = size if alone else size // SHARED
         left = len(self.lacking)
         return left - 1 if 1 < left <= size and not self.cache.plain else size
+
+    def recover(self) -> None:
+        """Cut the cache to what is certain after something went wrong with it; `prefill` computes the rest again."""
+        self.cache.recover()
+        self.decoding = len(self.lacking) == 1
 
     def step(self, forward: Forward) -> None:
         """Compute the token after the last one; more where prompt lookup guesses right."""
