@@ -11,6 +11,7 @@ from quantchat.services.library import Phase
 from quantchat.store.sessions import SessionStore
 from quantchat.ui.widgets.rows import Row, RowList
 from ui.rig import SIZES, Rig, running
+from unit.catalog.model_folders import make_gptq
 
 Patch = pytest.MonkeyPatch
 
@@ -115,6 +116,49 @@ async def test_a_prompt_beyond_the_limit_says_behind_how_many_it_waits(tmp_path:
         rig.chat.choose_session(waiting.id)
         (answer,) = await rig.answered()
         assert answer.text == "one two three four five six"
+
+
+async def test_a_prompt_that_is_given_back_is_no_answer(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with running(tmp_path, monkeypatch, TWO, config="parallel_turns = 2\n") as rig:
+        fruit, beasts = await ask_in_both(rig)
+        await rig.pilot.press("ctrl+n")
+        await rig.until(lambda: rig.chat.session is not beasts)
+        await rig.ask("short please")
+        waiting = rig.chat.session
+        await rig.until(lambda: rig.app.desk.conversation.is_busy(waiting.id))
+        rig.chat.choose_session(beasts.id)
+        await rig.ask("/stop-all")
+        await rig.until(lambda: not rig.app.desk.conversation.busy)
+        await rig.until(lambda: [rows(rig)[s.id].mark for s in (fruit, waiting)] == ["+", " "], "one unseen answer")
+        assert waiting.draft == "short please"
+
+
+async def test_a_model_that_cannot_be_loaded_stops_no_answer(tmp_path: Path, monkeypatch: Patch) -> None:
+    make_gptq(tmp_path / "models" / "alpha-GPTQ")
+    (make_gptq(tmp_path / "models" / "gamma-GPTQ") / "model.safetensors").unlink()
+    async with running(tmp_path, monkeypatch, TWO, config="parallel_turns = 2\n") as rig:
+        fruit, beasts = await ask_in_both(rig)
+        await rig.ask("short please")
+        broken = next(model for model in rig.app.desk.library.models if not model.loadable)
+        rig.chat.choose_model(broken.path)
+        assert "gamma-GPTQ cannot be loaded" in await rig.dialog()
+        assert [turn.stage for turn in map(rig.app.desk.conversation.turn_of, (fruit.id, beasts.id)) if turn] == [
+            "decoding",
+            "decoding",
+        ]
+        assert rig.app.desk.conversation.waiting == 1
+        assert rig.app.desk.state.last_model != broken.path
+
+
+async def test_choosing_the_model_that_loads_does_not_begin_again(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with running(tmp_path, monkeypatch, {"load": {"seconds": 60}}) as rig:
+        alpha = rig.app.desk.library.models[0]
+        rig.chat.choose_model(alpha.path)
+        await rig.until(lambda: rig.app.desk.library.loading)
+        request = rig.app.desk.library.loading.request  # type: ignore[union-attr]
+        rig.chat.choose_model(alpha.path)
+        await rig.pilot.pause()
+        assert rig.app.desk.library.loading.request == request  # type: ignore[union-attr]
 
 
 async def test_quitting_keeps_every_answer_that_streams(tmp_path: Path, monkeypatch: Patch) -> None:

@@ -43,6 +43,14 @@ def test_an_answer_begins_the_time_anew() -> None:
     assert watched.after(1) == 1
 
 
+def test_an_answer_that_was_over_before_anybody_looked_counts() -> None:
+    watched = Watched(10)
+    watched.after(9)
+    watched.idle.touch()
+    assert watched.after(9) == 0
+    assert watched.after(1) == 1
+
+
 def test_the_time_begins_when_a_model_is_loaded() -> None:
     watched = Watched(10)
     watched.loaded = False

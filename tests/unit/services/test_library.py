@@ -158,6 +158,16 @@ async def test_an_engine_that_names_the_same_kernel_again_ends_the_load(shelf: S
     assert len(shelf.dialogs) == 1
 
 
+@pytest.mark.parametrize("broken_off", [True, False])
+async def test_a_load_that_nobody_wants_any_more_is_not_tried_again(shelf: Shelf, broken_off: bool) -> None:
+    await shelf.library.load(ALPHA)
+    shelf.fail("gptq_marlin", "gptq_triton")
+    await (shelf.library.unload() if broken_off else shelf.library.load(BETA))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert [load.model.name for load in shelf.loads[1:]] == ([] if broken_off else [BETA.name])
+
+
 @pytest.mark.parametrize("signal", ["SIGKILL", "SIGTERM", "SIGBUS"])
 async def test_an_engine_that_is_killed_from_outside_is_no_kernels_fault(shelf: Shelf, signal: str) -> None:
     await shelf.library.load(ALPHA)

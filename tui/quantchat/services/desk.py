@@ -74,6 +74,8 @@ class Desk:
         )
 
     def _on_turn_event(self, event: protocol.Event | EngineExited) -> None:
+        if isinstance(event, protocol.Finished | protocol.Failed):
+            self.idle.touch()
         self.conversation.on_event(event)
         self.context.on_event(event)
 
@@ -103,9 +105,16 @@ class Desk:
         return next((model for model in self.library.models if model.path == path), None)
 
     def load(self, model: ModelInfo) -> None:
-        """Load a model; the answers that stream now are stopped and kept, waiting prompts go to the new model."""
-        self.remember(last_model=model.path)
-        self.conversation.stop_running()
+        """Load a model; the answers that stream now are stopped and kept, waiting prompts go to the new model.
+
+        One that is known not to load stops nothing, and one that loads already does not begin again.
+        """
+        loading = self.library.loading
+        if loading is not None and loading.model.path == model.path:
+            return
+        if model.loadable:
+            self.remember(last_model=model.path)
+            self.conversation.stop_running()
         self.run(self._load(model))
 
     async def _load(self, model: ModelInfo) -> None:
@@ -113,7 +122,8 @@ class Desk:
             await self.library.load(model)
         except QuantchatError as error:
             self._listen(Notice(report=error.report, dialog=True))
-            self.conversation.return_waiting()
+            if self.library.phase not in (Phase.LOADED, Phase.LOADING):
+                self.conversation.return_waiting()
 
     def unload(self) -> None:
         """Unload the model, or break off its load; prompts that wait for it become drafts again."""

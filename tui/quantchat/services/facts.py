@@ -28,9 +28,10 @@ class SessionsChanged(Fact, frozen=True, kw_only=True):
 
 
 class SessionChanged(Fact, frozen=True, kw_only=True):
-    """Messages of one session came, went or changed, other than by streamed text."""
+    """Messages of one session came, went or changed, other than by streamed text; `answered` when an answer ended."""
 
     session: str
+    answered: bool = False
 
 
 class TextArrived(Fact, frozen=True, kw_only=True):

@@ -30,6 +30,10 @@ class IdleUnload:
         self._in_use, self._loaded, self._unload, self._clock = in_use, loaded, unload, clock
         self._since = clock()
 
+    def touch(self) -> None:
+        """Say that it answered: an answer may be over before anybody looks."""
+        self._since = self._clock()
+
     def check(self) -> None:
         """Look, once in a while; unload when the time is over."""
         now = self._clock()

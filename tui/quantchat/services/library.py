@@ -120,7 +120,7 @@ class Library:
         async with self._lock:
             await self._ensure_engine()
 
-    async def load(self, model: ModelInfo, *, kernel: str | None = None) -> None:
+    async def load(self, model: ModelInfo) -> None:
         """Load a model in place of the one that is there; the outcome comes as facts.
 
         Raises:
@@ -297,7 +297,7 @@ class Library:
         following = event.next_kernel
         new = event.failed is None or self._trials.note(event.failed, build=event.error.code == BUILD_CODE)
         if following is not None and new and self._trials.may_ask(following):
-            self._try_again(status.model, following, f"{event.error.title}. Trying {following}.")
+            self._try_again(status, following, f"{event.error.title}. Trying {following}.")
             return
         self._clear_load()
         report = self._with_way_back(event.error)
@@ -311,13 +311,16 @@ class Library:
         way = f"/previous loads {self.previous.name} again."
         return msgspec.structs.replace(report, remedy=f"{report.remedy} {way}".strip())
 
-    def _try_again(self, model: ModelInfo, kernel: str | None, note: str) -> None:
+    def _try_again(self, failed: LoadStatus, kernel: str | None, note: str) -> None:
         self._listen(Notice(report=ErrorReport(code="kernel", title=note), severity="warning"))
-        self._retry = asyncio.ensure_future(self._load_again(model, kernel))
+        self._retry = asyncio.ensure_future(self._load_again(failed, kernel))
 
-    async def _load_again(self, model: ModelInfo, kernel: str | None) -> None:
+    async def _load_again(self, failed: LoadStatus, kernel: str | None) -> None:
+        # Who broke the load off meanwhile, or chose another model, wants this one no more.
+        if self._current(failed.request) is None:
+            return
         try:
-            await self._load(model, kernel)
+            await self._load(failed.model, kernel)
         except QuantchatError as error:
             self._listen(Notice(report=error.report, dialog=True))
             self.on_turn_event(protocol.LoadFailed(request="", error=error.report))
@@ -328,7 +331,7 @@ class Library:
         refusal = blame(was_loading, event) if was_loading is not None else None
         if was_loading is not None and refusal is not None and self._trials.note(refusal):
             # Still loading, for all who wait; which kernel is next, only an engine knows.
-            self._try_again(was_loading.model, None, f"{refusal.kernel}: {refusal.reason}. Trying the next kernel.")
+            self._try_again(was_loading, None, f"{refusal.kernel}: {refusal.reason}. Trying the next kernel.")
             return
         self.loading = self.loaded = self.model = None
         self._listen(EngineChanged())

@@ -85,5 +85,5 @@ class Streams:
         message.statistics, message.error = statistics.after(turn.begun), error
         session.updated = utc_now()
         self._archive.finish(session, message, journal)
-        self._listen(SessionChanged(session=session.id))
+        self._listen(SessionChanged(session=session.id, answered=True))
         self._listen(SessionsChanged())

@@ -100,8 +100,8 @@ class ChatScreen(ChatActions, Screen[None]):
             case facts.TextArrived(session=session, message=message, text=text, channel=channel):
                 if session == self.session.id:
                     self._pace.add((message, channel), text)
-            case facts.SessionChanged(session=session):
-                self._on_session_changed(session)
+            case facts.SessionChanged(session=session, answered=answered):
+                self._on_session_changed(session, answered)
             case facts.SessionsChanged():
                 self.reload_sessions()
             case facts.ModelsChanged():
@@ -118,13 +118,13 @@ class ChatScreen(ChatActions, Screen[None]):
             case _:
                 return
 
-    def _on_session_changed(self, session_id: str) -> None:
+    def _on_session_changed(self, session_id: str, answered: bool) -> None:
         if session_id == self.session.id:
             self._pace.flush()
             self.sync_transcript()
             self.take_draft()
             self.desk.context.touch()
-        elif not self.desk.conversation.is_busy(session_id):
+        elif answered:
             self._unread.add(session_id)
         if all(summary.id != session_id for summary in self.summaries):
             # A first prompt that waits behind another session: its session could not be found again.
