@@ -7,6 +7,7 @@ model and shape, and what it could fuse is little beside the packed weights, whi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from quantchat.engine.static import Bucket, Layout, PlainStep, Refusal
 if TYPE_CHECKING:
     from quantchat.engine.kvcache import SessionCache
 
+logger = logging.getLogger(__name__)
+
 SHORTEST = 1024
 PROBED = 16
 """Length of the buffers in which a step is watched for waits."""
@@ -26,6 +29,7 @@ HEADROOM = 256 * 2**20
 
 _DEFAULT_STREAM = "its kernel launches on the default stream, which a capture does not see"
 _UNPACKING = "its kernel unpacks whole matrices for every token; launches are not what it waits for"
+REASON_CHARACTERS = 200
 KERNEL_REFUSALS = {
     "gptq_exllama_v2": _DEFAULT_STREAM,
     "awq_exllama_v2": _DEFAULT_STREAM,
@@ -179,7 +183,7 @@ class GraphDecoder:
     def _failed(self, error: Exception, length: int) -> Refusal:
         if memory.is_out_of_memory(error):
             return Refusal(f"a buffer of {length:,} tokens ({self._layout.nbytes(length):,} bytes) did not fit")
-        self._broken = Refusal(f"capturing the step failed: {type(error).__name__}: {str(error)[:200]}")
+        self._broken = Refusal(f"capturing the step failed: {type(error).__name__}: {str(error)[:REASON_CHARACTERS]}")
         return self._broken
 
     def _drop(self, gone: tuple[int, ...]) -> None:
@@ -224,11 +228,21 @@ def build(
 ) -> GraphDecoder | Refusal:
     """Make the decode path with a given executor of its step; see `create`."""
     with torch.inference_mode():
-        layout = static.refusal(model) or static.layout(model)
+        try:
+            layout = _probed(model)
+        except Exception as error:
+            # The model has passed its checks without this path, and its load must not fail for it.
+            logger.exception("the decode step cannot be tried")
+            return Refusal(f"trying the step failed: {type(error).__name__}: {str(error)[:REASON_CHARACTERS]}")
         if isinstance(layout, Refusal):
             return layout
-        waiting = capture.waits(PlainStep(model, Bucket(layout, PROBED)))
-        if waiting is not None:
-            return Refusal(f"its forward pass waits for the device ({waiting})")
         decoder = GraphDecoder(model, layout, window, make_step, free_bytes, shortest)
         return decoder.prepare() or decoder
+
+
+def _probed(model: Any) -> Layout | Refusal:
+    layout = static.refusal(model) or static.layout(model)
+    if isinstance(layout, Refusal):
+        return layout
+    waiting = capture.waits(PlainStep(model, Bucket(layout, PROBED)))
+    return layout if waiting is None else Refusal(f"its forward pass waits for the device ({waiting})")
