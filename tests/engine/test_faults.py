@@ -10,7 +10,7 @@ from engine import words
 from engine.talk import failing_at
 from engine.words import Bench, text
 from quantchat.domain.generation import SamplingSettings
-from quantchat.engine import graphs
+from quantchat.engine import graphs, memory, static
 from quantchat.engine import protocol as p
 from quantchat.engine.kvlayers import GrowingLayer
 from quantchat.engine.scheduler import Scheduler
@@ -112,3 +112,52 @@ def test_what_cannot_be_taken_back_from_the_captured_path_is_computed_again(
     ends = bench.run()
     assert [type(ends[name]) for name in names] == [p.Finished] * 2
     assert [bench.said(name) for name in names] == alone[:2]
+
+
+class Panic(BaseException):
+    """As the Rust libraries raise it."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError, Panic])
+def test_a_turn_whose_end_fails_has_one_end_all_the_same(llama, error, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(llama)
+    names = [bench.start(prompt, GREEDY) for prompt in PROMPTS[:2]]
+
+    def fall_over() -> None:
+        raise error("the last words are lost")
+
+    monkeypatch.setattr(bench.scheduler._turns[0], "finish", fall_over)
+    ends = bench.run()
+    assert [type(ends[name]) for name in names] == [p.Failed, p.Finished]
+
+
+def test_when_even_the_report_of_an_end_fails_the_turn_is_still_named(llama, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(llama)
+    name = bench.start(PROMPTS[0], GREEDY)
+    monkeypatch.setattr(bench.scheduler._turns[0], "finish", no_memory)
+    monkeypatch.setattr(memory, "give_back", lambda: pytest.fail("the device is gone"))
+    with pytest.raises(pytest.fail.Exception, match="gone"):
+        bench.run()
+    assert bench.scheduler.abandon() == [name]
+
+
+def test_a_session_whose_turn_failed_is_no_longer_told_as_warm(llama, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(llama)
+    bench.answer(PROMPTS[0], GREEDY, session="a")
+    bench.answer(PROMPTS[1], GREEDY, session="b")
+    bench.start(PROMPTS[0], GREEDY, session="a")
+    monkeypatch.setattr(bench.scheduler._turns[0], "take", fail)
+    bench.run()
+    told = [event for event in bench.events if isinstance(event, p.Warm)]
+    assert [warm.session for warm in told[-1].sessions] == ["b"]
+
+
+def fail(*_: object) -> None:
+    raise RuntimeError("fell over")
+
+
+def test_a_decode_step_that_cannot_even_be_tried_is_refused(llama, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static, "layout", fail)
+    refused = graphs.build(llama.model, 128, lambda step: step, lambda: 1 << 40)
+    assert isinstance(refused, static.Refusal)
+    assert "fell over" in refused.reason

@@ -70,13 +70,17 @@ class Scheduler:
             self._part()
         if self._fast is not None:
             self._fast.leave([turn for turn in ended if isinstance(turn, RunningTurn)])
+        # Only then are they gone: whatever is raised until here, `abandon` names them.
+        events = [failures.get(turn.name) or self._last_event(turn) for turn in ended]
         self._turns = [turn for turn in self._turns if turn not in ended]
-        return [failures.get(turn.name) or self._last_event(turn) for turn in ended]
+        self._states.tell()
+        return events
 
     def abandon(self) -> list[str]:
         """Drop all turns and return their names."""
         names = [turn.name for turn in self._turns]
         self._turns, self._batch = [], None
+        self._states.tell()
         return names
 
     def _prefill(self, failures: dict[str, End]) -> None:
@@ -133,7 +137,7 @@ class Scheduler:
     def _last_event(self, turn: Turn) -> End:
         try:
             return turn.finish()
-        except Exception as error:  # noqa: BLE001 - its report is logged
+        except BaseException as error:  # noqa: BLE001 - as above
             return self._failed(turn, error)
 
     def _failed(self, turn: Turn, error: BaseException) -> End:

@@ -75,21 +75,21 @@ class SessionStates:
         if not stream.stopped_itself:
             self._spoken.remember_partial(session, said, ids)
         self.warm.put(session, cache)
-        self._tell()
 
     def forget(self, session: str) -> None:
         """Drop what is kept of a session."""
         self.warm.forget(session)
         self._spoken.forget(session)
         self._dropped.pop(session, None)
-        self._tell()
+        self.tell()
 
     def clear(self) -> None:
         """Drop all caches: memory ran out, or the model goes."""
         self.warm.clear()
-        self._tell()
+        self.tell()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Tell what is kept, if that has changed; `open` and `keep` leave it to the end of their turn."""
         listing = self.warm.listing()
         if listing != self._told:
             self._told = listing
