@@ -157,6 +157,16 @@ async def test_a_prompt_that_cannot_be_sent_says_why(bench: MeterBench) -> None:
     assert bench.meter.unseen(bench.session) is None
 
 
+async def test_an_empty_prompt_after_an_answer_is_refused_nothing(bench: MeterBench) -> None:
+    await bench.load()
+    bench.talk("a question that fills the window", "and")
+    count = await bench.counted(1)
+    bench.engine.say(p.RequestFailed(request=count.request, error=FULL))
+    measured = bench.meter.of(bench.session)
+    assert measured is not None
+    assert measured.refusal is None
+
+
 async def test_another_failure_is_no_refusal(bench: MeterBench) -> None:
     await bench.load()
     bench.draft = "x"

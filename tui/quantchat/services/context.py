@@ -149,7 +149,9 @@ class ContextMeter:
             unseen = _last(request.asked, event.dropped)
             measured = Measured(tokens=event.tokens, window=event.window, reserve=event.reserve, unseen=unseen)
         else:
-            refusal = event.error if event.error.code == CONTEXT_FULL else None
+            # After an answer and with an empty prompt there is nothing that could be sent, whatever its length.
+            asks = request.messages[-1].role == "user"
+            refusal = event.error if asks and event.error.code == CONTEXT_FULL else None
             measured = Measured(window=request.report.context_window, refusal=refusal)
         now = {session: known for session, known in self._answered.items() if known[0].report is request.report}
         self._answered = {**now, request.session: (request, measured)}
