@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 import torch
@@ -161,3 +163,16 @@ def test_a_decode_step_that_cannot_even_be_tried_is_refused(llama, monkeypatch: 
     refused = graphs.build(llama.model, 128, lambda step: step, lambda: 1 << 40)
     assert isinstance(refused, static.Refusal)
     assert "fell over" in refused.reason
+
+
+def test_a_long_prompt_makes_room_before_it_is_computed(llama) -> None:
+    token_bytes = 2 * 2 * 2 * 16 * 4
+    report = msgspec.structs.replace(llama.report, kv_token_bytes=token_bytes)
+    bench = Bench(replace(llama, report=report), budget=500 * token_bytes)
+    for session in "ab":
+        bench.answer(PROMPTS[0], GREEDY, session=session)
+    bench.start(text(*range(200)) + " " + text(*range(200)), GREEDY)
+    bench.scheduler.step()
+    assert len(bench.scheduler._turns[0].cache.ids) < 300
+    kept = bench.states.warm.listing()
+    assert [(warm.session, warm.place) for warm in kept] == [("b", "device"), ("a", "host")]

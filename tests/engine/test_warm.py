@@ -102,6 +102,22 @@ def test_room_for_a_running_turn_moves_the_oldest(model, size) -> None:
     assert {place for _, place in places(warm)} == {"host"}
 
 
+def test_what_is_lent_counts_until_it_is_given_back_or_gone(model, size) -> None:
+    warm = filled(model, 3 * size, 3 * size)
+    first, second = warm.take("c"), SessionCache(model)
+    warm.lend(first, 0)
+    assert places(warm) == [("b", "device"), ("a", "device")]
+    warm.lend(second, size)
+    assert places(warm) == [("b", "device"), ("a", "host")]
+    warm.put("c", first)
+    assert places(warm) == [("c", "device"), ("b", "device"), ("a", "host")]
+    warm.put("d", cache_of(model, 300))
+    assert places(warm)[1:] == [("c", "device"), ("b", "host"), ("a", "host")]
+    del second
+    warm.put("e", cache_of(model, 300))
+    assert [place for _, place in places(warm)[:3]] == ["device"] * 3
+
+
 def test_what_is_forgotten_or_empty_is_not_kept(model, size) -> None:
     warm = filled(model, 3 * size, 0, count=2)
     warm.forget("a")

@@ -59,10 +59,12 @@ class SessionStates:
         if session:
             self._dropped[session] = count
 
-    def open(self, session: str) -> SessionCache:
-        """Return the session's cache, or an empty one; `keep` gives it back."""
+    def open(self, session: str, tokens: int) -> SessionCache:
+        """Return the session's cache, or an empty one, with room for so many tokens; `keep` gives it back."""
         cache = self.warm.take(session) if session else None
-        return SessionCache(self._loaded.model) if cache is None else cache
+        cache = SessionCache(self._loaded.model) if cache is None else cache
+        self.warm.lend(cache, tokens * self._loaded.report.kv_token_bytes)
+        return cache
 
     def keep(self, command: Generate, cache: SessionCache, stream: AnswerStream) -> None:
         """Keep the cache of a turn that ended, and the ids of its answer."""

@@ -132,7 +132,7 @@ class RunningTurn(Turn):
     def _begin(self) -> None:
         super()._begin()
         self.lookup = PromptLookup(self.ids, self._loaded.eos_ids)
-        self.cache = self._states.open(self.command.session)
+        self.cache = self._states.open(self.command.session, len(self.ids))
         self._reused = self.cache.reuse(self.ids)
         self._tell_prefill(self._reused, self._reused)
 

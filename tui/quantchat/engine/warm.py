@@ -7,6 +7,7 @@ import logging
 from collections import OrderedDict
 from pathlib import Path
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import psutil
 import torch
@@ -62,14 +63,20 @@ def _available() -> int:
 class WarmSessions:
     """Caches by session, within a budget of bytes on the device and one in host memory.
 
-    A session's cache is taken out while its turn runs and is then no part of the budget, except for what `room` was
-    told; it is put back when the turn ends.
+    A session's cache is taken out while its turn runs and put back when the turn ends. What is lent to turns takes its
+    part of the budget too, though nothing of it leaves.
     """
 
     def __init__(self, budget: int, host_budget: int) -> None:
         self._budgets: dict[Place, int] = {"device": budget, "host": host_budget}
         self._kept: OrderedDict[str, SessionCache] = OrderedDict()
         self._bytes: dict[str, int] = {}
+        self._lent: WeakKeyDictionary[SessionCache, int] = WeakKeyDictionary()
+
+    def lend(self, cache: SessionCache, planned: int) -> None:
+        """Make room for a running turn's cache, which is going to hold so many bytes; counts while it is in use."""
+        self._lent[cache] = planned
+        self.room(0)
 
     def take(self, session: str) -> SessionCache | None:
         """Take a session's cache out, on the device; None if there is none any more."""
@@ -87,6 +94,7 @@ class WarmSessions:
     def put(self, session: str, cache: SessionCache) -> None:
         """Keep a cache, as the most recently used, if it fits anywhere."""
         self.forget(session)
+        self._lent.pop(cache, None)
         if not cache.ids:
             return
         with contextlib.suppress(RuntimeError, MemoryError):
@@ -109,7 +117,8 @@ class WarmSessions:
         self._bytes.clear()
 
     def room(self, needed: int) -> None:
-        """Make room on the device for so many bytes of caches that are in use; the least recently used leave."""
+        """Make room on the device for so many bytes beside what is lent; the least recently used leave."""
+        needed += sum(max(planned, cache.nbytes) for cache, planned in self._lent.items())
         for session, cache in list(self._kept.items()):
             if self._held("device") + needed <= self._budgets["device"]:
                 return
