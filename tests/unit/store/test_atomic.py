@@ -35,6 +35,13 @@ def test_private_dir_closes_an_open_folder(tmp_path: Path) -> None:
     assert private_dir(folder).stat().st_mode & 0o777 == 0o700
 
 
+def test_private_dir_leaves_a_folder_that_is_everybodys(tmp_path: Path) -> None:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    assert private_dir(folder).stat().st_mode & 0o7777 == 0o1777
+
+
 def test_private_dir_in_place_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="disk refused"):

@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import socket
+import stat
 import time
 from pathlib import Path
 
@@ -51,7 +52,9 @@ def private_dir(path: Path) -> Path:
         for folder in reversed([path, *path.parents]):
             if not folder.exists():
                 folder.mkdir(mode=0o700, exist_ok=True)
-        if path.stat().st_mode & 0o077:
+        mode = path.stat().st_mode
+        # A sticky folder, such as /tmp, is everybody's.
+        if mode & 0o077 and not mode & stat.S_ISVTX:
             # A folder of someone else's that we may write is still good enough.
             with contextlib.suppress(PermissionError):
                 path.chmod(0o700)
