@@ -10,9 +10,10 @@ from textual.pilot import Pilot
 from textual.selection import SELECT_ALL, Selection
 
 from quantchat.domain.chat import Message, utc_now
+from quantchat.domain.generation import TurnStatistics
 from quantchat.ui.transcript.document import Place
 from quantchat.ui.transcript.selection import row, whole_message
-from quantchat.ui.views import footer_of
+from quantchat.ui.views import figures_of, footer_of
 from quantchat.ui.widgets.transcript import UNSEEN, MessageView
 from ui.reading_rig import chatting, focused_words, screen, sizes, styled, transcript
 from ui.rig import Rig
@@ -177,6 +178,13 @@ def test_an_answer_that_ran_into_the_wall_says_what_helps() -> None:
     assert "/continue goes on without the oldest turns" in words
     assert "larger window" in words
     assert "/continue" not in footer_of(message)
+
+
+def test_an_answer_that_was_interrupted_as_it_went_on_has_no_figures_of_its_beginning() -> None:
+    message = Message(id="a", role="assistant", text="x", created=utc_now(), statistics=TurnStatistics(new_tokens=29))
+    assert figures_of(message) == ("29 tokens",)
+    message.finish = "interrupted"
+    assert figures_of(message) == ()
 
 
 # The whole program

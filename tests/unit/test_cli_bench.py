@@ -75,12 +75,12 @@ def test_one_model_makes_a_table_and_a_pipe_gets_no_bars(shell: Shell) -> None:
 
 
 def test_two_kernels_stand_side_by_side_with_their_ratio(shell: Shell) -> None:
-    status, out, _ = shell.bench("--quick", "--kernel", "one", "--kernel", "two", "alpha")
+    status, out, _ = shell.bench("--quick", "--kernel", "torch", "--kernel", "awq_gemm", "alpha")
     assert status == 0
     heads = out.splitlines()[:2]
     assert [head[0] for head in heads] == ["A", "B"]
-    assert "one" in heads[0]
-    assert "two" in heads[1]
+    assert " torch " in heads[0]
+    assert " awq_gemm " in heads[1]
     assert "B / A" in out
     rows = [line for line in out.splitlines() if line.startswith("decode after")]
     assert rows
@@ -114,7 +114,9 @@ def test_an_unknown_name_gets_the_near_ones(shell: Shell) -> None:
     assert "Models here: alpha-GPTQ, beta-GPTQ, aaa-unlike" in err or "Models here: beta-GPTQ" in err
 
 
-@pytest.mark.parametrize("arguments", [(), ("--decoding", "magic", "alpha")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("--decoding", "magic", "alpha"), ("--kernel", "torch", "--kernel", "magic", "alpha")]
+)
 def test_wrong_arguments_are_explained(shell: Shell, arguments: tuple[str, ...]) -> None:
     status, _, err = shell.bench(*arguments)
     assert status == 2

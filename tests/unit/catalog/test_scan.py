@@ -207,6 +207,13 @@ def test_what_no_or_several_models_fit(library: tuple[ModelInfo, ...], typed: st
     assert caught.value.report.remedy
 
 
+def test_where_there_are_no_models_none_of_these_can_be_chosen() -> None:
+    with pytest.raises(ModelError) as caught:
+        find_model("llama", ())
+    assert "quantchat demo" in caught.value.report.remedy
+    assert "of these" not in str(caught.value)
+
+
 def test_a_folder_that_was_not_scanned_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_gptq(tmp_path / "elsewhere")
     assert find_model(str(folder), ()) == read_model(folder)

@@ -162,7 +162,10 @@ def _by_path(text: str, models: Sequence[ModelInfo]) -> ModelInfo | None:
 def _no_single(name: str, candidates: Sequence[ModelInfo], models: Sequence[ModelInfo]) -> ModelError:
     shown = clean(name)
     if not candidates:
-        known = ", ".join(_nearest_first(name, models)[:10]) or "none were found on this machine"
+        known = ", ".join(_nearest_first(name, models)[:10])
+        if not known:
+            remedy = "Give a path, or scan a folder with --models-dir. `quantchat demo` makes a small model."
+            return ModelError(f"No model is called {shown}", "None were found on this machine.", remedy)
         return ModelError(f"No model is called {shown}", f"Models here: {known}.", "Give a name or a path of these.")
     same = len({model.name for model in candidates}) < len(candidates)
     listed = ", ".join(model.path if same else model.name for model in candidates[:10])

@@ -33,6 +33,13 @@ def known_kernel(_context: click.Context, _option: click.Parameter, name: str | 
     raise click.BadParameter(f"{name!r} is no kernel. There are {', '.join(short)}; also with gptq_ or awq_ before.")
 
 
+def known_kernels(context: click.Context, option: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse the first that is no kernel."""
+    for name in names:
+        known_kernel(context, option, name)
+    return names
+
+
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="quantchat")
 @click.option("--model", metavar="NAME", help="Load this model at the start: a name, part of one, or a folder.")
@@ -159,7 +166,14 @@ def models(context: click.Context, models_dirs: tuple[Path, ...], as_json: bool)
 
 @main.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option("--kernel", "kernels", metavar="NAME", multiple=True, help="Run with this kernel; two are compared.")
+@click.option(
+    "--kernel",
+    "kernels",
+    metavar="NAME",
+    multiple=True,
+    callback=known_kernels,
+    help="Run with this kernel; two are compared.",
+)
 @click.option("--device", metavar="NAME", help="Run on this device, such as cpu or cuda:0.")
 @click.option("--decoding", type=click.Choice(["auto", "eager", "generate"]), default="auto", help="How to decode.")
 @click.option("--models-dir", "models_dirs", type=FOLDER, multiple=True, help="Scan this folder too; may be repeated.")

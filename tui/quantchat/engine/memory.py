@@ -66,7 +66,7 @@ def rooms(device: str | None) -> list[Room]:
     wanted = ["cuda:0"] if device == "cuda" else [device] if device else gpus or ["cpu"]
     if unknown := set(wanted) - {*gpus, "cpu"}:
         there = ", ".join([*gpus, "cpu"])
-        raise LoadError(f"There is no device {unknown.pop()}", f"There are: {there}.", "Change the setting `device`.")
+        raise LoadError(f"There is no device {unknown.pop()}", f"There are: {there}.", "Choose one of these.")
     return [Room(name, _free_bytes(name)) for name in wanted]
 
 

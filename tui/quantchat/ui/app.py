@@ -101,15 +101,12 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
 
     def on_mount(self) -> None:
         self._own = contextvars.copy_context()
-        self._hang_up = HangUp(self._leave)
+        self._hang_up = HangUp(lambda: self.run_worker(self.action_quit()))
         self.call_after_refresh(self._after_first_frame)
 
     def on_unmount(self) -> None:
         if self._hang_up is not None:
             self._hang_up.remove()
-
-    def _leave(self) -> None:
-        self.run_worker(self.action_quit())
 
     def _after_first_frame(self) -> None:
         gc.freeze()

@@ -179,7 +179,8 @@ def footer_of(message: Message, *, can_go_on: bool = False) -> str:
 def figures_of(message: Message) -> tuple[str, ...]:
     """What an answer cost, and by which way it was computed."""
     cost, run = message.statistics, message.run
-    if cost is None or not cost.new_tokens:
+    # Of an answer that was interrupted as it went on, only the cost of its beginning is known.
+    if cost is None or not cost.new_tokens or message.finish == "interrupted":
         return ()
     figures = (
         f"{cost.new_tokens:,} tokens",
