@@ -11,7 +11,7 @@ from quantchat.engine.graphs import GraphDecoder
 from quantchat.engine.kvcache import SessionCache
 from quantchat.engine.static import Refusal
 
-ACCEPTED = ("llama", "qwen2", "qwen3", "phi3", "qwen3_moe", "mistral", "gemma3", "gpt_oss")
+ACCEPTED = ("llama", "qwen2", "qwen3", "phi3", "olmoe", "mistral", "gemma3", "gpt_oss")
 SHORTEST, WINDOW = 32, 128
 PLENTY = 2**40
 

@@ -311,7 +311,7 @@ if os.getuid() == 0:
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
-found = scan([Root(Path(sys.argv[1]), "test")])
+found = scan([Root(Path(sys.argv[1]), "test"), Root(Path(sys.argv[1]) / "closed" / "below", "test")])
 for model in [*found.models, read_model(Path(sys.argv[1]) / "closed")]:
     print(model.name, [problem.cause for problem in model.problems])
 for report in found.problems:

@@ -51,7 +51,8 @@ class _Walk:
         self._seen: set[tuple[int, int]] = set()
 
     def root(self, root: Root) -> None:
-        if root.path.exists() or root.asked_for:
+        # Not Path.exists, which raises where a folder above may not be entered.
+        if os.path.exists(root.path) or root.asked_for:
             self._visit(root.path, str(root.path), DEPTH)
 
     def _visit(self, folder: Path, root: str, depth: int) -> None:
