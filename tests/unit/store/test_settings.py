@@ -195,3 +195,4 @@ def test_settings_of_the_engine_have_bounds(config: Path, line: str, fine: bool)
     settings, problems = load_settings()
     assert (not problems) == fine
     assert (settings != Settings()) == fine
+    assert not any("regex" in problem.detail for problem in problems)

@@ -13,7 +13,7 @@ ABSENT = "-"
 
 def table(runs: Sequence[BenchRun]) -> str:
     """Name the runs, put their figures side by side, and the others' ratios to the first."""
-    names = list(ascii_uppercase[: len(runs)]) if len(runs) > 1 else [""]
+    names = _names(len(runs))
     heads = [f"{name}  {_headline(run)}".strip() for name, run in zip(names, runs, strict=True)]
     notes = [
         f"{name}: {note}".removeprefix(": ") for name, run in zip(names, runs, strict=True) for note in _notes(run)
@@ -22,6 +22,13 @@ def table(runs: Sequence[BenchRun]) -> str:
     if len(runs) > 1:
         rows.insert(0, ["", *names, *(f"{name} / {names[0]}" for name in names[1:])])
     return "\n".join([*heads, "", *_aligned(rows), *([""] if notes else []), *notes])
+
+
+def _names(count: int) -> list[str]:
+    """Short names of columns: letters, numbers where those do not reach, and none for one column."""
+    if count > len(ascii_uppercase):
+        return [str(number) for number in range(1, count + 1)]
+    return list(ascii_uppercase[:count]) if count > 1 else [""]
 
 
 def _headline(run: BenchRun) -> str:

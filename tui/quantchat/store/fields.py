@@ -86,7 +86,7 @@ def _convert(value: Any, kind: Any, key: str) -> tuple[Any, list[Fault]]:
     try:
         return msgspec.convert(value, kind), []
     except msgspec.ValidationError as error:
-        return msgspec.UNSET, [Fault(key, f"{_shown(value)} is not allowed: {_lower(error)}")]
+        return msgspec.UNSET, [Fault(key, f"{_shown(value)} is not allowed: {_wanted(kind) or _lower(error)}")]
 
 
 def _convert_items(table: Mapping[str, Any], kind: Any, key: str) -> tuple[dict[str, Any], list[Fault]]:
@@ -103,6 +103,12 @@ def _convert_items(table: Mapping[str, Any], kind: Any, key: str) -> tuple[dict[
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _wanted(kind: Any) -> str:
+    """What is allowed, where examples say it better than a pattern."""
+    examples = [one for meta in getattr(kind, "__metadata__", ()) for one in getattr(meta, "examples", None) or ()]
+    return f"expected such as {' or '.join(map(repr, examples))}" if examples else ""
 
 
 def _lower(error: Exception) -> str:

@@ -24,7 +24,12 @@ DecodingSetting = Literal["auto", "eager", "generate"]
 ParallelTurns = Annotated[int, msgspec.Meta(ge=1, le=16)]
 Minutes = Annotated[int, msgspec.Meta(ge=0, le=7 * 24 * 60)]
 Gibibytes = Annotated[float, msgspec.Meta(ge=0, le=16384)]
-Placement = Annotated[str, msgspec.Meta(pattern=r"^(cuda:\d+(=\d+(\.\d+)?)?(, ?(?=c)|$))*$")]
+Placement = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(cuda:\d+(=\d+(\.\d+)?)?(, ?(?=c)|$))*$", examples=["cuda:0, cuda:1", "cuda:0=2, cuda:1=1"]
+    ),
+]
 """Devices in the order of the layers, with or without shares, such as `cuda:0=2, cuda:1=1`."""
 
 
