@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import gc
 import os
@@ -14,7 +13,6 @@ from typing import Any, ClassVar
 
 from textual.binding import BindingType
 from textual.content import Content
-from textual.css.query import NoMatches
 from textual.filter import LineFilter
 
 from quantchat.domain.text import clean
@@ -219,10 +217,8 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
 
     async def _look(self) -> None:
         await self.desk.look()
-        # The screen may say by now that it leaves, or lose its widgets one by one.
-        with contextlib.suppress(NoMatches):
-            if not self.leaving:
-                self.chat.draw("status", "models", "activity")
+        if not self.leaving:
+            self.chat.draw_memory()
         for problem in await self.themes.look():
             self._show_notice(Notice(report=problem, severity="warning"))
 

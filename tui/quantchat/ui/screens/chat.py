@@ -13,6 +13,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
+from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.worker import Worker
 
@@ -157,6 +158,11 @@ class ChatScreen(ChatActions, Screen[None]):
         """Draw parts of the screen now; what did not change costs nothing."""
         for part in parts:
             getattr(self, f"_draw_{part}")()
+
+    def draw_memory(self) -> None:
+        """Draw what a look at the memory may have changed, unless the screen has begun to lose its widgets."""
+        with contextlib.suppress(NoMatches):
+            self.draw("status", "models", "activity")
 
     @cached_property
     def recall(self) -> Recall:
