@@ -14,6 +14,7 @@ from engine.words import Bench, text
 from quantchat.domain.generation import SamplingSettings
 from quantchat.engine import graphs, memory, static
 from quantchat.engine import protocol as p
+from quantchat.engine.forward import Forward, TurnStopped
 from quantchat.engine.kvlayers import GrowingLayer
 from quantchat.engine.scheduler import Scheduler
 from quantchat.engine.static import Bucket
@@ -176,3 +177,34 @@ def test_a_long_prompt_makes_room_before_it_is_computed(llama) -> None:
     assert len(bench.scheduler._turns[0].cache.ids) < 300
     kept = bench.states.warm.listing()
     assert [(warm.session, warm.place) for warm in kept] == [("b", "device"), ("a", "host")]
+
+
+def test_a_gpu_is_never_many_layers_behind_the_question_whether_to_go_on(llama, monkeypatch) -> None:
+    recorded, awaited = [], []
+
+    class Event:
+        def record(self, stream: str) -> None:
+            recorded.append(self)
+            assert stream == "stream of cuda:0"
+
+        def synchronize(self) -> None:
+            awaited.append(self)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    forward = Forward(llama)
+    forward.device = "cuda:0"
+    asked = []
+
+    def cancelled() -> bool:
+        asked.append(len(recorded) - len(awaited))
+        return len(asked) == 6
+
+    tokens = torch.tensor([[1, 2, 3]])
+    with torch.inference_mode(), forward.interruptible(cancelled):
+        for _ in range(2):
+            llama.model(input_ids=tokens)
+        with pytest.raises(TurnStopped):
+            llama.model(input_ids=tokens)
+    assert asked == [1, 2, 2, 2, 2, 2]
+    assert awaited == recorded[:4]

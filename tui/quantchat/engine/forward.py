@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ from quantchat.engine.threads import Threads
 if TYPE_CHECKING:
     from quantchat.engine.kvcache import SessionCache
     from quantchat.engine.loader import LoadedModel
+
+
+LAYERS_AHEAD = 2
 
 
 class TurnStopped(Exception):
@@ -76,8 +80,11 @@ class Forward:
     @contextmanager
     def interruptible(self, cancelled: Callable[[], bool]) -> Iterator[None]:
         """Ask before each decoder layer, and raise `TurnStopped` inside the pass when it is no longer wanted."""
+        lead = _Lead(self.device) if self.device.startswith("cuda") else None
 
         def check(*_: Any) -> None:
+            if lead is not None:
+                lead.limit()
             if cancelled():
                 raise TurnStopped
 
@@ -87,6 +94,26 @@ class Forward:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+class _Lead:
+    """How far the host is ahead of a GPU.
+
+    It queues the layers of a chunk in a fraction of the time that they take: without a limit the last question whether
+    the pass is still wanted would come long before most of it is computed.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._stream = torch.cuda.current_stream(device)
+        self._queued: deque[torch.cuda.Event] = deque()
+
+    def limit(self) -> None:
+        """Wait until all but the last layers that were queued are computed; the GPU never runs dry."""
+        event = torch.cuda.Event()
+        event.record(self._stream)
+        self._queued.append(event)
+        if len(self._queued) > LAYERS_AHEAD:
+            self._queued.popleft().synchronize()
 
 
 def decoder_layers(model: Any) -> Sequence[Any]:
