@@ -14,6 +14,7 @@ from quantchat.store.locks import SessionLocks
 from quantchat.store.sessions import SessionStore
 from quantchat.ui.screens.dialogs import ConfirmScreen
 from quantchat.ui.status import status_line
+from quantchat.ui.widgets.rows import RowList
 from ui.rig import SIZES, SLOW, Rig, running
 from unit.catalog.model_folders import make_gptq
 
@@ -190,3 +191,28 @@ async def test_a_draft_in_a_session_that_another_program_holds_is_kept_on_its_ow
     holder.release()
     kept = [path.read_text() for path in (tmp_path / "home" / "data" / "sessions").glob("*.json")]
     assert sum("words of the second program" in text for text in kept) == 1
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+async def test_a_session_that_another_program_holds_is_not_deleted_and_keeps_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_shown: bool
+) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.load()
+        await rig.ask("one")
+        await rig.answered()
+        session = rig.chat.session.id
+    holder = SessionLocks().acquire(session)
+    async with running(tmp_path, monkeypatch, resume=is_shown) as rig:
+        await rig.until(lambda: any(summary.id == session for summary in rig.chat.summaries))
+        await rig.until(lambda: (rig.chat.session.id == session) == is_shown)
+        rig.chat.prompt.load("words of mine")
+        rig.chat.query_one("#sessions", RowList).focus()
+        await rig.pilot.press("f10")
+        await rig.until(lambda: isinstance(rig.app.screen, ConfirmScreen))
+        await rig.pilot.press("y")
+        assert "open elsewhere" in await rig.dialog()
+        assert any(summary.id == session for summary in rig.chat.summaries)
+        assert (rig.chat.session.id == session) == is_shown
+        assert rig.chat.prompt.text == "words of mine"
+    holder.release()

@@ -70,6 +70,12 @@ def test_nothing_is_said_of_what_there_is_not() -> None:
     assert "No faster kernel was left out." in text
 
 
+def test_without_kv_reuse_there_is_no_budget_of_caches() -> None:
+    text = kernel_text(msgspec.structs.replace(REPORT, decoding="generate"))
+    assert "128 KiB per token\n" in text
+    assert "for all sessions" not in text
+
+
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_dialog_shows_and_copies_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]

@@ -141,14 +141,19 @@ class Archive:
         """
         from quantchat.store.journal import Journal
 
-        self._require_writable(session.id)
+        self.require_writable(session.id)
         journal = Journal(self._store.journal_path(session.id), message, begin=False)
         # In the order of the writes: the journal of the answer before it, which has the same name, is gone by then.
         self._writer.submit(journal.begin)
         self._streaming.add(session.id)
         return journal
 
-    def _require_writable(self, session_id: str) -> None:
+    def require_writable(self, session_id: str) -> None:
+        """Take the lock of a session if it is not held here.
+
+        Raises:
+            SessionLocked: if another process writes it.
+        """
         # One that was opened read-only is stale by the time its lock is free: it must be opened anew.
         if self.why_read_only(session_id) is None:
             self._acquire(session_id)
@@ -162,7 +167,7 @@ class Archive:
         Raises:
             SessionLocked: if another process writes it.
         """
-        self._require_writable(session.id)
+        self.require_writable(session.id)
         self._write(session)
 
     def drop_empty(self, session: Session) -> None:
@@ -247,7 +252,7 @@ class Archive:
             SessionLocked: if another process writes it.
         """
         session = self.open(session_id)
-        self._require_writable(session_id)
+        self.require_writable(session_id)
         session.preset, session.sampling = name, sampling
         if session.messages or session.queued:
             self.save(session)
@@ -259,7 +264,7 @@ class Archive:
         Raises:
             SessionLocked: if another process writes it.
         """
-        self._require_writable(session_id)
+        self.require_writable(session_id)
         self._failed.pop(session_id, None)
         try:
             # On the writer's thread: a write that waits there would bring the file back.

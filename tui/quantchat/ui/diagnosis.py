@@ -43,7 +43,8 @@ def _decoding(report: LoadReport) -> str:
 def _kv_cache(report: LoadReport) -> str:
     if not report.kv_token_bytes:
         return ""
-    budget = f", {format_bytes(report.kv_budget)} for all sessions" if report.kv_budget else ""
+    kept = report.kv_budget and report.decoding != "generate"
+    budget = f", {format_bytes(report.kv_budget)} for all sessions" if kept else ""
     return f"{format_bytes(report.kv_token_bytes)} per token{budget}"
 
 

@@ -76,6 +76,8 @@ class SessionActions(ScreenPart):
 
     async def _delete(self, session_id: str) -> None:
         screen = self._screen
+        # Before anything else: a session that stays keeps its row and what is written in the prompt.
+        self.desk.archive.require_writable(session_id)
         self.desk.conversation.forget(session_id)
         # At once: Enter on a row that is being deleted would find no session.
         screen.summaries = [summary for summary in screen.summaries if summary.id != session_id]
