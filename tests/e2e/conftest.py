@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from demo_model import demo_model
+from e2e.chat import HANG_SECONDS, Chat, chatting
 from terminal import Terminal, program_env, quantchat_command
 
 Start = Callable[..., Terminal]
@@ -43,6 +44,22 @@ def start(home: Path, model: Path) -> Iterator[Start]:
     yield run
     for terminal in terminals:
         terminal.close()
+
+
+@pytest.fixture(scope="module")
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Chat]:
+    """One loaded program for all checks of a file, with the settings that the file calls `CONFIG`."""
+    with chatting(tmp_path_factory.mktemp("shared") / "home", model, request.module.CONFIG) as chat:
+        yield chat
+
+
+@pytest.fixture
+def chat(program: Chat) -> Iterator[Chat]:
+    """The file's program on a small terminal with an empty session; afterwards all that was said is on disk."""
+    program.resize(80, 24)
+    program.new()
+    yield program
+    program.terminal.wait_until(program.is_settled, HANG_SECONDS)
 
 
 def stored_sessions(home: Path) -> list[dict[str, object]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from e2e.chat import LOAD_SECONDS
 from e2e.conftest import Start, answers_of, stored_sessions
 from terminal import Terminal, program_env, quantchat_command
 
@@ -17,8 +18,6 @@ pytestmark = pytest.mark.e2e
 
 QUESTION = "What is the capital of France?"
 LONG = "Write a very long story about a lighthouse keeper, with many chapters."
-LOAD_SECONDS = 240
-"""The first load on a machine compiles a kernel."""
 
 
 def load(terminal: Terminal) -> None:
