@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,40 @@ from hypothesis import settings
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+MAKING = pytest.StashKey[subprocess.Popen[bytes]]()
+ORDER = ("unit", "ui", "e2e", "engine", "screen")
+"""What needs no model comes first, while the demo's is being made."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests on one worker, and all that drive the real program on one: two would fight for the cores."""
+    here = Path(__file__).parent
+    for item in items:
+        folder = item.path.relative_to(here).parts[0]
+        item.add_marker(pytest.mark.xdist_group(folder if folder == "e2e" else item.path.stem))
+    items.sort(key=lambda item: _rank(item.path.relative_to(here).parts[0]))
+
+
+def _rank(folder: str) -> int:
+    return ORDER.index(folder) if folder in ORDER else len(ORDER)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin to make the demo's model if there will be a need for it; the fixture waits for it."""
+    first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
+    if first and any(item.get_closest_marker("e2e") for item in session.items):
+        command = [sys.executable, str(Path(__file__).with_name("demo_model.py"))]
+        session.config.stash[MAKING] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    making = session.config.stash.get(MAKING, None)
+    if making is not None:
+        making.terminate()
+        making.wait()
 
 
 @pytest.fixture(scope="session", autouse=True)

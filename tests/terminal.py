@@ -22,6 +22,8 @@ import pyte
 from wcwidth import wcwidth
 
 T = TypeVar("T")
+LEFT_OUT = ("QUANTCHAT", "PYTEST", "SSH", "TMUX", "COLUMNS", "LINES")
+"""A size in the environment, as test runners set it, would win over that of the terminal."""
 
 # Sequences that pyte prints as text instead of ignoring them: kitty keyboard, mode queries, XTVERSION.
 _UNKNOWN = re.compile(rb"\x1b\[[<>=?][0-9;]*u|\x1b\[\?[0-9;]*\$p|\x1b\[>[0-9;]*q|\x1b\[>[0-9;]*m")
@@ -246,9 +248,7 @@ def quantchat_command(*arguments: str) -> list[str]:
 
 def program_env(home: Path, **more: str) -> dict[str, str]:
     """The environment of a fresh user with a modern terminal."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("QUANTCHAT", "PYTEST", "SSH", "TMUX"))
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(LEFT_OUT)}
     return kept | {
         "QUANTCHAT_HOME": str(home),
         "TERM": "xterm-256color",

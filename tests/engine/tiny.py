@@ -5,6 +5,7 @@ Run as a program (`python tiny.py OUTPUT`), as quantizing prints and warns; the 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -33,24 +34,28 @@ def folder() -> Path:
     """Return the cached folder with `dense`, `gptq` and `awq`; make it if it is not there."""
     versions = "-".join(metadata.version(name).replace("+", "_") for name in LIBRARIES)
     target = Path.home() / ".cache" / "quantchat-tests" / f"tiny-{RECIPE}-{versions}"
-    if not target.is_dir():
-        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        environment = os.environ | {"GPTQMODEL_CPU_WORKERS": "2"}
-        made = subprocess.run(
-            [sys.executable, __file__, str(partial)],
-            cwd=target.parent,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-4000:]
-        if target.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.rename(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.is_dir():
+            _make_apart(target)
     return target
+
+
+def _make_apart(target: Path) -> None:
+    """Make the models in a process of their own, whole or not at all."""
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    made = subprocess.run(
+        [sys.executable, __file__, str(partial)],
+        cwd=target.parent,
+        env=os.environ | {"GPTQMODEL_CPU_WORKERS": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-4000:]
+    partial.rename(target)
 
 
 def make(output: Path) -> None:
