@@ -18,22 +18,18 @@ if os.environ.get("CI"):
 
 
 MAKING = pytest.StashKey[subprocess.Popen[bytes]]()
-ORDER = ("unit", "ui", "e2e", "engine", "screen")
+ORDER = ("unit", "ui", "engine", "screen", "gpu")
 """What needs no model comes first, while the demo's is being made."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests on one worker, and all that drive the real program on one: two would fight for the cores."""
-    here = Path(__file__).parent
-    for item in items:
-        folder = item.path.relative_to(here).parts[0]
-        item.add_marker(pytest.mark.xdist_group(folder if folder == "e2e" else item.path.stem))
-    items.sort(key=lambda item: _rank(item.path.relative_to(here).parts[0]))
-
-
-def _rank(folder: str) -> int:
-    return ORDER.index(folder) if folder in ORDER else len(ORDER)
+    """Spread the files that drive the real program over the run: only one of them runs at a time."""
+    folders = {item.path: item.path.relative_to(Path(__file__).parent).parts[0] for item in items}
+    real = [path for path, folder in folders.items() if folder == "e2e"]
+    others = sorted((path for path in folders if path not in real), key=lambda path: ORDER.index(folders[path]))
+    places: dict[Path, float] = {path: place for place, path in enumerate(others)}
+    places |= {path: (place + 1) * len(others) / (len(real) + 1) - 0.5 for place, path in enumerate(real)}
+    items.sort(key=lambda item: places[item.path])
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

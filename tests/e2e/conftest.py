@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,14 @@ Start = Callable[..., Terminal]
 def model() -> Path:
     """The demo's 4-bit model, made once by the demo's own code and kept outside the checkout."""
     return demo_model()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _alone(model: Path) -> Iterator[None]:
+    """Two real engines would fight for the cores."""
+    with (model.parent / ".e2e.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture
