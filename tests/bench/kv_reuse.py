@@ -28,7 +28,8 @@ BARS = {500: 6, 1500: 15, 3000: 20}
 QUICK = {500: 3, 1500: 2, 3000: 1}
 SWITCH_AT = 1500
 SWITCH_BAR = 1.5
-GREEDY = SamplingSettings(temperature=0.0, max_new_tokens=12)
+# A set seed keeps prompt lookup out: whether it guesses depends on the clock, and passes over guesses round otherwise.
+GREEDY = SamplingSettings(temperature=0.0, max_new_tokens=12, seed=1)
 PLACES = ("France", "Italy", "Spain", "Germany", "Japan", "Egypt", "Greece")
 QUESTION = (
     "{}: leave this text aside and answer in one plain sentence of at most twelve words. "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quantchat.engine import threads
-from quantchat.engine.threads import LONG, RECENT, DecodeThreads, Pace, Threads, calibrate
+from quantchat.engine.threads import LONG, RECENT, SEVERAL, DecodeThreads, Pace, Threads, calibrate
 
 pytestmark = pytest.mark.engine
 
@@ -46,11 +46,13 @@ def test_prompts_take_all_cores_until_those_are_fought_over(monkeypatch: pytest.
     used = Threads(DecodeThreads(1, 0.01))
     used.use(LONG)
     used.took(LONG, LONG * 0.001)
+    used.use(SEVERAL)
+    used.took(SEVERAL, 1.0)
     used.use(LONG)
-    used.use(1)
-    assert counts == [4, 4, 1]
+    used.use(SEVERAL - 1)
+    assert counts == [4, 4, 4, 1]
     used.took(LONG, LONG * 0.02)
     used.use(LONG)
     used.refresh()
     used.use(LONG)
-    assert counts[3:] == [1, 4]
+    assert counts[4:] == [1, 4]

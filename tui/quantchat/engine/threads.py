@@ -17,8 +17,10 @@ WORTH = 1.05
 """More threads must pay at least this factor: they take cores from the screen, and spin when the box is busy."""
 TOO_SLOW = 1.5
 RECENT = 8
-LONG = 128
-"""Tokens from which the last core pays; below, waking its threads costs more than the pass."""
+SEVERAL = 8
+"""Tokens from which a pass takes all cores; two of them were 1.3 to 1.5 times as fast as one from 4 tokens on."""
+LONG = 64
+"""Tokens from which a pass tells whether the cores are free: the weights are then a small part of its cost."""
 CROWDED = 0.35
 """A prompt token that takes this share of a decode step: on free cores it is a tenth, on crowded ones all of it."""
 
@@ -70,7 +72,7 @@ class Threads:
 
     def use(self, tokens: int) -> None:
         """Set the count for a pass over so many tokens."""
-        count = self._long if tokens >= LONG else self._decode
+        count = self._long if tokens >= SEVERAL else self._decode
         if torch.get_num_threads() != count:
             torch.set_num_threads(count)
 
