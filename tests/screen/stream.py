@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import NamedTuple
 
 # As the program writes them; foreign sequences in these tests carry leading zeros or colours that it never uses.
@@ -40,6 +40,8 @@ _FORMS = re.compile(
     )
 )
 _ATTRIBUTES = {"", *map(str, (0, 1, 2, 3, 4, 7, 9, 22, 23, 24, 27, 29, 39, 49))}
+_ANSI_COLORS = {str(first + color) for first in (30, 40, 90, 100) for color in range(8)} - {"31"}
+"""Red is what a sequence in hostile texts sets."""
 FOREIGN_COLOR = ("1", "2", "3")
 """No theme has it; sequences in hostile texts set it."""
 
@@ -54,14 +56,16 @@ class _Piece(NamedTuple):
     text: str
 
 
-def check_stream(raw: bytes, *, columns: int, lines: int, clipboard: bool = False) -> dict[str, int]:
-    """Read all of a stream; return how often each form occurred.
+def check_stream(
+    raw: bytes, *, columns: int, lines: int, clipboard: bool = False, ansi: bool = False
+) -> dict[str, int]:
+    """Read all of a stream, with the ANSI themes' colours or without; return how often each form occurred.
 
     Raises:
         ForeignSequence: at the first byte that belongs to none of the forms, with what surrounds it.
     """
     text = raw.decode("utf-8")
-    pieces = list(_cut(text, columns, lines))
+    pieces = list(_cut(text, columns, lines, _ATTRIBUTES | _ANSI_COLORS if ansi else _ATTRIBUTES))
     words = [index for index, piece in enumerate(pieces) if piece.kind == "text"] or [0]
     for index, piece in enumerate(pieces):
         # Modes are set before the first word is drawn, and set back after the last.
@@ -71,13 +75,13 @@ def check_stream(raw: bytes, *, columns: int, lines: int, clipboard: bool = Fals
     return Counter(piece.kind for piece in pieces)
 
 
-def _cut(text: str, columns: int, lines: int) -> Iterator[_Piece]:
+def _cut(text: str, columns: int, lines: int, codes: Set[str]) -> Iterator[_Piece]:
     at = 0
     while at < len(text):
         found = _FORMS.match(text, at)
         # `lastgroup` is the form itself: its inner groups close before it does.
         kind = found.lastgroup if found else None
-        if found is None or kind is None or not _sound(found, kind, columns, lines):
+        if found is None or kind is None or not _sound(found, kind, columns, lines, codes):
             raise _foreign(text, at)
         yield _Piece(at, kind, found.group())
         at = found.end()
@@ -87,23 +91,23 @@ def _foreign(text: str, at: int) -> ForeignSequence:
     return ForeignSequence(f"at {at}: {text[max(0, at - 80) : at]!r} >>> {text[at : at + 60]!r}")
 
 
-def _sound(found: re.Match[str], kind: str, columns: int, lines: int) -> bool:
+def _sound(found: re.Match[str], kind: str, columns: int, lines: int, codes: Set[str]) -> bool:
     if kind == "style":
-        return _is_own_style(found["codes"].split(";"))
+        return _is_own_style(found["codes"].split(";"), codes)
     if kind == "place":
         return int(found["row"] or 1) <= lines and int(found["column"] or 1) <= columns
     return True
 
 
-def _is_own_style(codes: list[str]) -> bool:
-    """Attributes that the program uses and true colours; all its themes but the ANSI ones have no others."""
+def _is_own_style(codes: list[str], known: Set[str]) -> bool:
+    """Codes that the program uses and true colours; all its themes but the ANSI ones have no other colours."""
     while codes:
         if codes[0] in ("38", "48"):
             color = codes[2:5]
             if codes[1:2] != ["2"] or len(color) != 3 or tuple(color) == FOREIGN_COLOR or not all(map(_is_byte, color)):
                 return False
             codes = codes[5:]
-        elif codes[0] in _ATTRIBUTES:
+        elif codes[0] in known:
             codes = codes[1:]
         else:
             return False

@@ -51,9 +51,9 @@ def fresh_home() -> Iterator[ScriptedHome]:
         shutil.rmtree(folder)
 
 
-def check(terminal: Terminal, *, clipboard: bool = False) -> dict[str, int]:
-    screen = terminal.screen
-    return check_stream(bytes(terminal.raw), columns=screen.columns, lines=screen.lines, clipboard=clipboard)
+def check(terminal: Terminal, *, clipboard: bool = False, ansi: bool = False) -> dict[str, int]:
+    screen, raw = terminal.screen, bytes(terminal.raw)
+    return check_stream(raw, columns=screen.columns, lines=screen.lines, clipboard=clipboard, ansi=ansi)
 
 
 def leave(terminal: Terminal) -> None:
@@ -223,7 +223,8 @@ def test_settings_and_themes(drawn: str) -> None:
         terminal.press(*["down"] * 30)
         terminal.press("esc")
         leave(terminal)
-        check(terminal)
+        # On a busy machine one of the ANSI themes on the way down is tried on.
+        check(terminal, ansi=True)
 
 
 @DRAWN

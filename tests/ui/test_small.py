@@ -234,8 +234,7 @@ def test_a_resize_storm_in_a_real_terminal(scripted: ScriptedHome) -> None:
         terminal.pump(0.001)
     terminal.resize(80, 24)
     terminal.wait_for(lambda text: "tok/s" in text.splitlines()[-1] and "GiB" in text.splitlines()[-1])
-    text = terminal.wait_for(lambda text: "words of an answer" in text and "▁▁▁" in text)
-    assert MODEL in text.splitlines()[0]
+    terminal.wait_for(lambda text: "words of an answer" in text and "▁▁▁" in text and MODEL in text.splitlines()[0])
     terminal.press("esc")
     terminal.wait_for("stopped")
     terminal.press("ctrl+q")
