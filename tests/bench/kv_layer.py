@@ -37,13 +37,13 @@ def load() -> Any:
     return AutoModelForCausalLM.from_pretrained(demo_model(), dtype=torch.bfloat16, device_map={"": "cpu"}).eval()
 
 
-def fill(model: Any, caches: list[Any]) -> None:
-    """Give both caches the same history: random states take as long to attend to as any."""
+def fill(model: Any, caches: list[Any], history: int = HISTORY) -> None:
+    """Give all caches the same history: random states take as long to attend to as any."""
     config = model.config
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     torch.manual_seed(0)
     for layer in range(config.num_hidden_layers):
-        states = torch.randn(1, config.num_key_value_heads, HISTORY, head_size).to(torch.bfloat16)
+        states = torch.randn(1, config.num_key_value_heads, history, head_size).to(torch.bfloat16)
         for cache in caches:
             cache.update(states, states.clone(), layer)
 

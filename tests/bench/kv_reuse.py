@@ -29,13 +29,17 @@ QUICK = {500: 3, 1500: 2, 3000: 1}
 SWITCH_AT = 1500
 SWITCH_BAR = 1.5
 # A set seed keeps prompt lookup out: whether it guesses depends on the clock, and passes over guesses round otherwise.
-GREEDY = SamplingSettings(temperature=0.0, max_new_tokens=12, seed=1)
-PLACES = ("France", "Italy", "Spain", "Germany", "Japan", "Egypt", "Greece")
+GREEDY = SamplingSettings(temperature=0.0, max_new_tokens=10, seed=1)
+PLACES = ("France", "Spain", "Germany", "Japan", "Greece", "Norway", "Poland")
 QUESTION = (
-    "{}: leave this text aside and answer in one plain sentence of at most twelve words. "
-    "What is the name of the capital city of {}?"
+    "{}: please repeat this sentence exactly as it stands, without any other words: "
+    "The train to {} leaves at seven in the morning."
 )
-"""About 40 tokens with the template. Begins with what differs, so that nothing of it is in the cache."""
+"""About 40 tokens with the template. Begins with what differs, so that nothing of it is in the cache.
+
+To be repeated, as each word then is far ahead of the second best: where two are level in bfloat16, as in most answers
+of so small a model, the order of the sums decides, which differs between one long pass and a short one behind a cache.
+"""
 
 
 @dataclass
@@ -103,7 +107,7 @@ async def switch(program: Program, chat: Chat, rounds: int) -> tuple[float, floa
     for session in ("warm", "other"):
         await program.ask(chat.asking(0), GREEDY, session)
     stayed, switched = [], []
-    for number in range(1, rounds + 1):
+    for number in range(1, 2 * rounds, 2):
         for session in ("warm", "other"):
             switched.append((await program.ask(chat.asking(number), GREEDY, session)).first)
             stayed.append((await program.ask(chat.asking(number + 1), GREEDY, session)).first)

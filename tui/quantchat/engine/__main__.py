@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from quantchat.engine import frames, protocol, quiet
+from quantchat.engine import frames, heap, protocol, quiet
 from quantchat.engine.worker import Worker
 from quantchat.paths import logs_dir
 
@@ -114,6 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     watch_parent(leave)
     enter_scratch_folder()
+    heap.keep_freed()
     worker = Worker(Pipe(descriptor).emit)
     worker.start()
     status = serve(worker, 0)

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, AwqCon
 from quantchat.domain.generation import SamplingOverrides
 from quantchat.domain.memory import kv_bytes_per_token
 from quantchat.domain.models import ModelInfo
-from quantchat.engine import checks, kernels, memory, placement, prompt, tensors, threads
+from quantchat.engine import attention, checks, kernels, memory, placement, prompt, tensors, threads
 from quantchat.engine.bars import transformers_bars
 from quantchat.engine.building import KernelFailed, blamed, build, is_built, translated
 from quantchat.engine.kernel_table import Kernel
@@ -171,6 +171,7 @@ def _load(job: _Job) -> LoadedModel:
     checks.check_weights(model, job.info, frozenset(job.tensors), loading)
     recommended, eos_ids = take_generation_defaults(model, tokenizer, folder)
     model.eval()
+    attention.install()
     job.stages.enter("warming up", note=_placed(job))
     with blamed(job.kernel, job.plan, job.device, model):
         proof = checks.warm_up(model, tokenizer, job.device, lambda: SessionCache(model))

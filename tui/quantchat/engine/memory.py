@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import re
-import sys
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,6 +11,7 @@ import psutil
 import torch
 
 from quantchat.domain.memory import format_bytes
+from quantchat.engine import heap
 from quantchat.engine.placement import Room
 from quantchat.errors import LoadError, QuantchatError
 
@@ -83,14 +82,11 @@ def weight_bytes(model: Any) -> int:
 
 
 def give_back() -> None:
-    """Return freed memory to the driver and the system; glibc alone keeps more than 100 MiB after an unload."""
+    """Return freed memory to the driver and the system."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    heap.trim()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
