@@ -412,3 +412,29 @@ async def until(condition: Callable[[], bool], patience: float = 10.0) -> None:
     async with asyncio.timeout(patience):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+class TestStartCancelled:
+    """At every step of the loop: before the process, before its pipes are connected, after that."""
+
+    @pytest.mark.parametrize("steps", range(9))
+    async def test_it_ends_at_once_and_leaves_no_process(self, tmp_path: Path, steps: int) -> None:
+        client = EngineClient(
+            lambda _event: None, command=[sys.executable, "-c", "input()", str(tmp_path)], log_path=tmp_path / "log"
+        )
+        starting = asyncio.ensure_future(client.start())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        starting.cancel()
+        async with asyncio.timeout(20):
+            await asyncio.gather(starting, return_exceptions=True)
+            await client.close(0)
+            while any(str(tmp_path) in " ".join(command_line(process)) for process in psutil.process_iter()):
+                await asyncio.sleep(0.01)
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

@@ -83,7 +83,24 @@ class EngineClient:
                 return
             if self._link:
                 await self._link.ended.wait()
-            self._link = await self._spawn()
+            await self._start_whole()
+
+    async def _start_whole(self) -> None:
+        """Start a process to the end, also when nobody waits for it any more, and then end it.
+
+        asyncio waits for ever in a `subprocess_exec` that is cancelled before the pipes are connected.
+        """
+        spawning = asyncio.ensure_future(self._spawn())
+        try:
+            self._link = await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            await asyncio.wait({spawning}, timeout=LINGER)
+            if spawning.done() and not spawning.cancelled() and not spawning.exception():
+                self._link = spawning.result()
+                self.kill()
+            # Cancelled together with its caller it has killed the process, and a second time ends its waiting.
+            spawning.cancel()
+            raise
 
     async def _spawn(self) -> _Link:
         log = _open_log(self._log_path)
