@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import stat
@@ -419,9 +420,7 @@ class TestStartCancelled:
 
     @pytest.mark.parametrize("steps", range(9))
     async def test_it_ends_at_once_and_leaves_no_process(self, tmp_path: Path, steps: int) -> None:
-        client = EngineClient(
-            lambda _event: None, command=[sys.executable, "-c", "input()", str(tmp_path)], log_path=tmp_path / "log"
-        )
+        client = EngineClient(lambda _event: None, command=waiting(tmp_path), log_path=tmp_path / "log")
         starting = asyncio.ensure_future(client.start())
         for _ in range(steps):
             await asyncio.sleep(0)
@@ -429,8 +428,37 @@ class TestStartCancelled:
         async with asyncio.timeout(20):
             await asyncio.gather(starting, return_exceptions=True)
             await client.close(0)
-            while any(str(tmp_path) in " ".join(command_line(process)) for process in psutil.process_iter()):
-                await asyncio.sleep(0.01)
+        psutil.wait_procs(running(tmp_path), timeout=20)
+        assert not running(tmp_path)
+
+    @pytest.mark.timeout(60)
+    @pytest.mark.parametrize("steps", range(9))
+    def test_it_ends_with_its_loop(self, tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        # What asyncio had half made when its own tasks were cancelled, it leaves to the garbage collector.
+        monkeypatch.setattr(sys, "unraisablehook", lambda _what: None)
+        client = EngineClient(lambda _event: None, command=waiting(tmp_path), log_path=tmp_path / "log")
+
+        async def leave() -> asyncio.Task[None]:
+            starting = asyncio.create_task(client.start())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            return starting
+
+        # The runner cancels what is left, asyncio's own tasks too.
+        asyncio.run(leave())
+        gc.collect()
+        client.kill()
+        psutil.wait_procs(running(tmp_path), timeout=20)
+        assert not running(tmp_path)
+
+
+def waiting(folder: Path) -> list[str]:
+    """A process that reads until its pipe is closed, recognised by its last argument."""
+    return [sys.executable, "-c", "input()", str(folder)]
+
+
+def running(folder: Path) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if command_line(process)[-1:] == [str(folder)]]
 
 
 def command_line(process: psutil.Process) -> list[str]:
