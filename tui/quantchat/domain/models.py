@@ -46,6 +46,20 @@ class QuantSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return " ".join(parts)
 
 
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether a format can run in this engine; what is wrong with one folder are its `problems`.
+
+    Attributes:
+        state: It `runs`, it would run `with` something that can be installed, or it `cannot`.
+        reason: One line why, unless it runs.
+        install: The exact command, for `with`.
+    """
+
+    state: Literal["runs", "with", "cannot"] = "runs"
+    reason: str = ""
+    install: str = ""
+
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is wrong with a model folder.
 
@@ -72,11 +86,15 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     vocabulary: int = 0
 
 
+Kind = Literal["chat", "adapter", "embedding", "vision", "encoder", "draft", "other"]
+Container = Literal["safetensors", "gguf", "pickle", "mlx", "none"]
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A model folder, read without loading it.
+    """A model folder or GGUF file, read without loading it.
 
     Attributes:
-        path: Absolute path of the folder; the model's identity.
+        path: Absolute path of the folder, or of the GGUF file (the first of a split set); the model's identity.
         name: What the user calls it: `owner/name` in the hub cache, else the folder's name.
         root: The scan root under which it was found.
         revision: Commit of a hub snapshot.
@@ -87,6 +105,13 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         disk_bytes: All files of the folder.
         context_window: Tokens, from the config.
         remote_code: The model wants code of its own to run.
+        kind: What it is for; only `chat` models hold conversations.
+        container: The file format of the weights.
+        verdict: Whether its format can run here at all.
+        tied: The output head shares the embedding's weights.
+        files: Python files that remote code would run.
+        copies: Other paths with the same files.
+        modified: Newest modification time of its files, in seconds since the epoch.
     """
 
     path: str
@@ -103,6 +128,13 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     context_window: int | None = None
     has_chat_template: bool = False
     remote_code: bool = False
+    kind: Kind = "chat"
+    container: Container = "safetensors"
+    verdict: Verdict = Verdict()
+    tied: bool = False
+    files: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
+    modified: float = 0.0
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -113,4 +145,4 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def loadable(self) -> bool:
         """Whether a load is worth trying."""
-        return not self.errors
+        return not self.errors and self.verdict.state == "runs"
