@@ -47,7 +47,7 @@ def test_every_kind_is_accepted_or_refused_with_its_reason(models, kind):
 
 def test_a_cpu_and_kernels_that_escape_a_capture_are_refused(models):
     assert graphs.create(models["llama"], WINDOW, "dense") == Refusal("it needs a CUDA device")
-    from quantchat.engine.kernel_table import TABLE
+    from quantchat.domain.kernel_table import TABLE
 
     assert set(graphs.KERNEL_REFUSALS) <= {kernel.name for kernel in TABLE if kernel.device == "cuda"}
 

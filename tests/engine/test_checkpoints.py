@@ -11,9 +11,11 @@ from transformers import DynamicCache
 from gpu import checkpoints
 from gpu.checkpoints import Recipe
 from quantchat.catalog.reader import read_model
-from quantchat.engine import capture, graphs, kernels, loader
+from quantchat.domain import kernels
+from quantchat.engine import capture, graphs, loader
 from quantchat.engine import protocol as p
 from quantchat.engine.building import is_built
+from quantchat.engine.kernels import probe
 from quantchat.engine.static import Refusal
 
 BASE = Recipe("tiny")
@@ -50,7 +52,7 @@ def info_of(folder):
 
 
 def candidates(info) -> list[str]:
-    plan = kernels.plan(info.quant, kernels.probe(["cpu"], is_built))
+    plan = kernels.plan(info.quant, probe(["cpu"], is_built))
     return [kernel.name for kernel in plan.candidates if kernel.name != COMPILES_ITSELF]
 
 

@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
+from quantchat.domain.kernel_table import AMPERE, LEFT_OUT, TABLE, TURING, Kernel
+from quantchat.domain.kernels import QUANTIZED_METHODS, Host, refusal
 from quantchat.domain.models import QuantSpec
-from quantchat.engine.kernel_table import AMPERE, LEFT_OUT, TABLE, TURING, Kernel
-from quantchat.engine.kernels import QUANTIZED_METHODS, Host, refusal
 
 pytestmark = pytest.mark.engine
 ELSEWHERE = {"mlx"}

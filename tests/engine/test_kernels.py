@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from quantchat.domain.kernel_table import CPU_EXTENSION, TABLE
+from quantchat.domain.kernels import Host, plan, preferred_dtype, slow_warning, wished
+from quantchat.domain.loading import KernelRefusal
 from quantchat.domain.models import QuantSpec
 from quantchat.engine import quiet
-from quantchat.engine.kernel_table import CPU_EXTENSION, TABLE
-from quantchat.engine.kernels import Host, plan, preferred_dtype, slow_warning, wished
-from quantchat.engine.protocol import KernelRefusal
 from quantchat.errors import KernelError
 
 GPTQ = QuantSpec(method="gptq", bits=4, group_size=128, desc_act=False, sym=True, checkpoint_format="gptq")

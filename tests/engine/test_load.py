@@ -256,16 +256,16 @@ def test_kernels_that_failed_before_are_passed_over_and_reported(load, models) -
 def test_a_kernel_that_cannot_be_built_names_the_next(load, models, monkeypatch) -> None:
     from gptqmodel import extension
 
-    from quantchat.engine import building, kernels
+    from quantchat.domain.kernels import Host
+    from quantchat.engine import building, loader
 
     words = "ninja: build stopped\n/tmp/x.cu:3: error: no such thing\nmake: *** wait"
     monkeypatch.setattr(building, "is_built", lambda _name: False)
-    monkeypatch.setattr(kernels, "compilers", lambda: (True, True))
     monkeypatch.setattr(extension, "load", lambda name: {name: False})
     monkeypatch.setattr(extension, "error", lambda _name: words)
     steps: list[p.LoadProgress] = []
-    host = kernels.Host(device="cpu", avx512_bf16=True, compiler=True)
-    monkeypatch.setattr(kernels, "probe", lambda *_: host)
+    host = Host(device="cpu", avx512_bf16=True, compiler=True)
+    monkeypatch.setattr(loader, "probe", lambda *_: host)
     with pytest.raises(building.KernelFailed) as caught:
         load(models / "gptq", emit=steps.append)
     assert caught.value.report.code == "kernel-build"
@@ -339,7 +339,8 @@ def test_a_device_that_is_not_there_is_named(load, models) -> None:
 @pytest.mark.parametrize("kind", ["gptq", "dense"])
 def test_an_explicit_map_of_every_layer_loads_the_same_model(load, models, monkeypatch, kind: str) -> None:
     """Two devices cannot be had here; a map that names each layer and each module around them can."""
-    from quantchat.engine import loader, placement
+    from quantchat.domain import placement
+    from quantchat.engine import loader
 
     whole = logits(load(models / kind))
     maps: list[dict[str, str]] = []

@@ -74,7 +74,7 @@ quiet.set_environment()
 quiet.silence()
 import torch
 from quantchat.engine.building import blamed
-from quantchat.engine.kernels import Plan
+from quantchat.domain.kernels import Plan
 from quantchat.errors import LoadError
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 29), used + (1 << 29)))

@@ -14,9 +14,9 @@ import pytest
 
 from quantchat.catalog.reader import read_model
 from quantchat.engine import protocol as p
-from quantchat.engine.kernels import compilers
 from quantchat.services.facts import Fact, Notice
 from quantchat.services.library import Library, Phase
+from quantchat.toolchain import compilers
 
 pytestmark = pytest.mark.engine
 PATIENCE = 240.0

@@ -25,9 +25,11 @@ from transformers import DynamicCache
 from gpu import checkpoints
 from gpu.checkpoints import SEVEN_B, Recipe
 from quantchat.catalog.reader import read_model
-from quantchat.engine import graphs, kernels, loader, memory, traffic
+from quantchat.domain import kernels
+from quantchat.engine import graphs, loader, memory, traffic
 from quantchat.engine import protocol as p
 from quantchat.engine.building import is_built
+from quantchat.engine.kernels import probe
 from quantchat.engine.kvcache import SessionCache
 from quantchat.engine.static import Refusal
 
@@ -64,7 +66,7 @@ class Rows:
 
     def of(self, recipe: Recipe, folder: Path) -> Iterator[list[str]]:
         info = read_model(checkpoints.write(recipe, folder / recipe.name, self.device))
-        plan = kernels.plan(info.quant, kernels.probe([self.device], is_built))
+        plan = kernels.plan(info.quant, probe([self.device], is_built))
         for kernel in plan.candidates:
             if kernel.slow:
                 continue

@@ -8,10 +8,12 @@ from transformers import DynamicCache
 
 from gpu import checkpoints
 from gpu.conftest import DEVICE, RECIPES
-from quantchat.engine import capture, graphs, kernels, loader, memory
+from quantchat.domain import kernels
+from quantchat.domain.kernel_table import TABLE
+from quantchat.engine import capture, graphs, loader, memory
 from quantchat.engine import protocol as p
 from quantchat.engine.building import is_built
-from quantchat.engine.kernel_table import TABLE
+from quantchat.engine.kernels import probe
 from quantchat.engine.kvcache import SessionCache
 from quantchat.engine.static import Refusal
 
@@ -50,7 +52,7 @@ def case(request, checkpoint):
     """One checkpoint loaded with one kernel; both tests below share the load."""
     name, kernel = request.param
     info = checkpoint(RECIPES[name])
-    plan = kernels.plan(info.quant, kernels.probe([DEVICE], is_built))
+    plan = kernels.plan(info.quant, probe([DEVICE], is_built))
     refused = next((refusal.reason for refusal in plan.refusals if refusal.kernel == kernel), None)
     if refused:
         pytest.skip(f"{kernel}: {refused}")

@@ -6,10 +6,9 @@ import itertools
 
 import pytest
 
+from quantchat.domain.loading import DeviceShare
 from quantchat.domain.memory import GIB, MIB
-from quantchat.engine.placement import Room, complete, place, weigh
-from quantchat.engine.protocol import DeviceShare
-from quantchat.engine.tensors import Tensor
+from quantchat.domain.placement import Room, complete, place, weigh
 from quantchat.errors import LoadError
 
 LAYERS = 32
@@ -17,17 +16,13 @@ LAYER_BYTES = 200 * MIB
 KV_LAYER_BYTES = 16 * MIB
 
 
-def tensor(nbytes: int) -> Tensor:
-    return Tensor((nbytes,), nbytes)
-
-
-def llama(tied: bool = False) -> dict[str, Tensor]:
-    tensors = {"model.embed_tokens.weight": tensor(1000 * MIB), "model.norm.weight": tensor(1 * MIB)}
+def llama(tied: bool = False) -> dict[str, int]:
+    tensors = {"model.embed_tokens.weight": 1000 * MIB, "model.norm.weight": 1 * MIB}
     if not tied:
-        tensors["lm_head.weight"] = tensor(1000 * MIB)
+        tensors["lm_head.weight"] = 1000 * MIB
     for index in range(LAYERS):
-        tensors[f"model.layers.{index}.self_attn.q_proj.qweight"] = tensor(LAYER_BYTES // 2)
-        tensors[f"model.layers.{index}.mlp.experts.3.up_proj.qweight"] = tensor(LAYER_BYTES // 2)
+        tensors[f"model.layers.{index}.self_attn.q_proj.qweight"] = LAYER_BYTES // 2
+        tensors[f"model.layers.{index}.mlp.experts.3.up_proj.qweight"] = LAYER_BYTES // 2
     return tensors
 
 
@@ -56,7 +51,7 @@ def test_parts_are_told_apart() -> None:
     assert parts.layers == (LAYER_BYTES,) * LAYERS
     assert parts.inputs == {"model.embed_tokens": 1000 * MIB}
     assert parts.outputs == {"model.norm": MIB, "lm_head": 1000 * MIB}
-    assert parts.total == sum(each.nbytes for each in llama().values())
+    assert parts.total == sum(llama().values())
 
 
 @pytest.mark.parametrize("sizes", [(24,), (4,), (24, 24), (4, 24), (24, 4)])
@@ -139,5 +134,5 @@ def test_a_device_that_is_not_there_is_named() -> None:
 
 
 def test_a_model_without_layers_goes_to_one_device() -> None:
-    found = place(weigh({"head.weight": tensor(MIB)}), rooms(24, 24), KV_LAYER_BYTES)
+    found = place(weigh({"head.weight": MIB}), rooms(24, 24), KV_LAYER_BYTES)
     assert found.device_map() == {"": "cuda:0"}

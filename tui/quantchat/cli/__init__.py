@@ -25,7 +25,7 @@ def known_kernel(_context: click.Context, _option: click.Parameter, name: str | 
     """Refuse a kernel that is in no row of the table, and list those that are."""
     if name is None:
         return None
-    from quantchat.engine.kernel_table import NAMES
+    from quantchat.domain.kernel_table import NAMES
 
     short = dict.fromkeys(kernel.partition("_")[2] for kernel in NAMES)
     if name in (*NAMES, *short):

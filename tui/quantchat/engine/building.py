@@ -10,11 +10,11 @@ from typing import Any
 
 from gptqmodel import extension
 
+from quantchat.domain.kernel_table import Kernel
+from quantchat.domain.kernels import Plan
+from quantchat.domain.loading import KernelRefusal
 from quantchat.engine import checks, memory
-from quantchat.engine.kernel_table import Kernel
-from quantchat.engine.kernels import Plan
 from quantchat.engine.progress import Stages
-from quantchat.engine.protocol import KernelRefusal
 from quantchat.engine.tensors import DAMAGED_REMEDY
 from quantchat.errors import KernelError, LoadError, ModelError, QuantchatError
 

@@ -8,6 +8,7 @@ import msgspec
 
 from quantchat.domain.chat import ChatMessage
 from quantchat.domain.generation import SamplingSettings
+from quantchat.domain.loading import DeviceShare, KernelRefusal
 from quantchat.domain.models import ModelInfo
 
 Decoding = Literal["auto", "eager", "generate"]
@@ -15,21 +16,6 @@ Decoding = Literal["auto", "eager", "generate"]
 
 class Word(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
     """Base of all commands and events."""
-
-
-class DeviceShare(msgspec.Struct, frozen=True):
-    """A device and its share of a model's layers; shares are weighed against each other, 0 means by free memory."""
-
-    device: str
-    share: float = 0.0
-
-
-class KernelRefusal(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A kernel that was not taken, why, and what would change that (empty if nothing would)."""
-
-    kernel: str
-    reason: str
-    remedy: str = ""
 
 
 class Load(Word, frozen=True, kw_only=True, tag="load"):

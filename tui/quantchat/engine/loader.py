@@ -11,13 +11,15 @@ import torch
 from gptqmodel import GPTQModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, AwqConfig, GPTQConfig
 
+from quantchat.domain import kernels, placement
 from quantchat.domain.generation import SamplingOverrides
+from quantchat.domain.kernel_table import Kernel
 from quantchat.domain.memory import kv_bytes_per_token
 from quantchat.domain.models import ModelInfo
-from quantchat.engine import attention, checks, kernels, memory, placement, prompt, tensors, threads
+from quantchat.engine import attention, checks, memory, prompt, tensors, threads
 from quantchat.engine.bars import transformers_bars
 from quantchat.engine.building import KernelFailed, blamed, build, is_built, translated
-from quantchat.engine.kernel_table import Kernel
+from quantchat.engine.kernels import probe
 from quantchat.engine.kvcache import SessionCache
 from quantchat.engine.progress import Stages
 from quantchat.engine.protocol import Load, LoadProgress, LoadReport
@@ -129,14 +131,14 @@ def _prepare(job: _Job) -> None:
         job.config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     _fill_quantization_config(job)
     _place(job)
-    job.host = kernels.probe(job.devices, is_built)
+    job.host = probe(job.devices, is_built)
     if job.info.quant.method in kernels.QUANTIZED_METHODS:
         _choose_kernel(job)
 
 
 def _place(job: _Job) -> None:
     command, window = job.command, min(job.info.context_window or PLANNED_CONTEXT, PLANNED_CONTEXT)
-    parts = placement.weigh(job.tensors)
+    parts = placement.weigh({name: tensor.nbytes for name, tensor in job.tensors.items()})
     kv_layer_bytes = window * kv_bytes_per_token(job.info) // max(len(parts.layers), 1)
     job.placement = placement.place(parts, memory.rooms(command.device), kv_layer_bytes, command.placement)
     if layers := job.placement.describe():
@@ -145,7 +147,8 @@ def _place(job: _Job) -> None:
 
 def _choose_kernel(job: _Job) -> None:
     quant = job.info.quant
-    matrices = tensors.quantized_matrices(job.tensors, quant)
+    packed = (tensor.shape for name, tensor in job.tensors.items() if name.endswith(".qweight"))
+    matrices = kernels.packed_matrices(packed, quant)
     job.plan = kernels.plan(quant, job.host, matrices, job.command.failed)
     wish = kernels.wished(job.command.kernel, quant.method)
     try:

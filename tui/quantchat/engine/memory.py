@@ -11,8 +11,8 @@ import psutil
 import torch
 
 from quantchat.domain.memory import format_bytes
+from quantchat.domain.placement import Room
 from quantchat.engine import heap
-from quantchat.engine.placement import Room
 from quantchat.errors import LoadError, QuantchatError
 
 E = TypeVar("E", bound=QuantchatError)

@@ -12,16 +12,16 @@ from typing import Literal
 import msgspec
 
 from quantchat.domain.generation import FinishReason, SamplingOverrides, TurnStatistics
+from quantchat.domain.loading import DeviceShare as DeviceShare
+from quantchat.domain.loading import KernelRefusal as KernelRefusal
 from quantchat.domain.thinking import Channel as Channel
 from quantchat.engine.commands import Command as Command
 from quantchat.engine.commands import CountTokens as CountTokens
 from quantchat.engine.commands import Decoding as Decoding
 from quantchat.engine.commands import Dequantize as Dequantize
-from quantchat.engine.commands import DeviceShare as DeviceShare
 from quantchat.engine.commands import Evaluate as Evaluate
 from quantchat.engine.commands import Forget as Forget
 from quantchat.engine.commands import Generate as Generate
-from quantchat.engine.commands import KernelRefusal as KernelRefusal
 from quantchat.engine.commands import Load as Load
 from quantchat.engine.commands import MeasureBandwidth as MeasureBandwidth
 from quantchat.engine.commands import Partial as Partial

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 from safetensors import SafetensorError, safe_open
 
-from quantchat.domain.models import QuantSpec
 from quantchat.errors import LoadError
 
 STANDARD_FILE = "model.safetensors"
 STANDARD_INDEX = "model.safetensors.index.json"
 DAMAGED_REMEDY = "Copy or download the model again."
-WORD_BITS = 32
 ELEMENT_BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
 }  # fmt: skip
@@ -71,27 +68,3 @@ def _read_file(file: Path) -> dict[str, Tensor]:
             shape = tuple(part.get_shape())
             found[name] = Tensor(shape, math.prod(shape) * ELEMENT_BYTES.get(part.get_dtype(), 1))
     return found
-
-
-def quantized_matrices(tensors: Mapping[str, Tensor], spec: QuantSpec) -> frozenset[tuple[int, int]]:
-    """Return the sizes (input, output features) of the packed matrices; empty for packings that hide them."""
-    layout = _LAYOUTS.get(spec.checkpoint_format or "")
-    if layout is None or not spec.bits:
-        return frozenset()
-    packed = {tensor.shape for name, tensor in tensors.items() if name.endswith(".qweight")}
-    return frozenset(layout(shape, spec.bits) for shape in packed if len(shape) == 2)
-
-
-def _rows_packed(shape: tuple[int, ...], bits: int) -> tuple[int, int]:
-    return shape[0] * WORD_BITS // bits, shape[1]
-
-
-def _columns_packed(shape: tuple[int, ...], bits: int) -> tuple[int, int]:
-    return shape[0], shape[1] * WORD_BITS // bits
-
-
-def _turned(shape: tuple[int, ...], bits: int) -> tuple[int, int]:
-    return shape[1] * WORD_BITS // bits, shape[0]
-
-
-_LAYOUTS = {"gptq": _rows_packed, "gptq_v2": _rows_packed, "gemm": _columns_packed, "gemv": _turned}

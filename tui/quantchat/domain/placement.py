@@ -1,4 +1,4 @@
-"""Which layers go to which device: contiguous blocks, planned before a weight is read. Imports no torch."""
+"""Which layers go to which device: contiguous blocks, planned before a weight is read."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from itertools import accumulate
 
 import msgspec
 
+from quantchat.domain.loading import DeviceShare
 from quantchat.domain.memory import MIB, format_bytes
-from quantchat.engine.protocol import DeviceShare
-from quantchat.engine.tensors import Tensor
 from quantchat.errors import LoadError
 
 HEADROOM_BYTES = 700 * MIB
@@ -121,21 +120,24 @@ def _parents(name: str) -> list[str]:
     return [".".join(parts[:length]) for length in range(1, len(parts))]
 
 
-def weigh(tensors: Mapping[str, Tensor]) -> Parts:
-    """Sort tensors into layers and what comes before and after them; the layers are the list that weighs most."""
+def weigh(sizes: Mapping[str, int]) -> Parts:
+    """Sort tensors, by name with their bytes, into layers and what comes before and after them.
+
+    The layers are the list that weighs most.
+    """
     lists: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    for name, tensor in tensors.items():
+    for name, nbytes in sizes.items():
         if found := _LAYER.match(name):
-            lists[found[1]][int(found[2])] += tensor.nbytes
+            lists[found[1]][int(found[2])] += nbytes
     prefix = max(lists, key=lambda name: sum(lists[name].values()), default="")
     layers = lists.get(prefix, {})
     inputs: dict[str, int] = defaultdict(int)
     outputs: dict[str, int] = defaultdict(int)
-    for name, tensor in tensors.items():
+    for name, nbytes in sizes.items():
         if not (prefix and name.startswith(f"{prefix}.")):
-            (inputs if _INPUT.search(name) else outputs)[name.rpartition(".")[0]] += tensor.nbytes
-    sizes = tuple(layers.get(index, 0) for index in range(max(layers, default=-1) + 1))
-    return Parts(prefix=prefix, layers=sizes, inputs=dict(inputs), outputs=dict(outputs))
+            (inputs if _INPUT.search(name) else outputs)[name.rpartition(".")[0]] += nbytes
+    by_layer = tuple(layers.get(index, 0) for index in range(max(layers, default=-1) + 1))
+    return Parts(prefix=prefix, layers=by_layer, inputs=dict(inputs), outputs=dict(outputs))
 
 
 def place(parts: Parts, rooms: Sequence[Room], kv_layer_bytes: int, wanted: Sequence[DeviceShare] = ()) -> Placement:
