@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from quantchat import __version__
-from quantchat.domain.text import clean
-from quantchat.errors import ErrorReport, QuantchatError
+from quantchat.cli.common import FOLDER, explained, find_models
+from quantchat.cli.models import models_command
 
 if TYPE_CHECKING:
-    from quantchat.catalog.scan import ScanResult
     from quantchat.engine.protocol import Decoding
-
-FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 def known_kernel(_context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
@@ -110,23 +107,6 @@ def open_screen(
     sys.exit(app.return_code or 0)
 
 
-def say(text: str, *, err: bool = False) -> None:
-    """Print a line that may hold file names; nothing in it commands the terminal."""
-    click.echo(clean(text), err=err)
-
-
-class explained:  # noqa: N801 - reads as a word in `with explained():`
-    """Turns quantchat's errors into a message on stderr and their exit code."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, QuantchatError):
-            say(f"quantchat: {error}", err=True)
-            sys.exit(error.exit_code)
-
-
 @main.command()
 @click.option("--prepare", is_flag=True, help="Only make the model; do not open the screen.")
 def demo(prepare: bool) -> None:
@@ -139,29 +119,6 @@ def demo(prepare: bool) -> None:
         click.echo(str(folder))
         return
     open_screen(model=str(folder))
-
-
-@main.command()
-@click.option("--models-dir", "models_dirs", type=FOLDER, multiple=True, help="Scan this folder too; may be repeated.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
-@click.pass_context
-def models(context: click.Context, models_dirs: tuple[Path, ...], as_json: bool) -> None:
-    """List the models on this machine."""
-    import msgspec
-
-    from quantchat.domain.memory import format_bytes
-
-    with explained():
-        found, problems = _scan(context, models_dirs)
-    if as_json:
-        click.echo(msgspec.json.encode(found.models))
-    for model in () if as_json else found.models:
-        words = model.quant.label() if model.loadable else f"cannot load: {model.errors[0].cause}"
-        say(f"{model.name}  {words}  {format_bytes(model.weight_bytes)}  {model.path}")
-    for problem in (*problems, *found.problems):
-        say(problem.sentence(), err=True)
-    if not found.models:
-        click.echo("No models found. `quantchat demo` makes a small one.", err=True)
 
 
 @main.command()
@@ -199,7 +156,7 @@ def bench(
     from quantchat.services.bench import Target
 
     with explained():
-        found, _ = _scan(context, models_dirs)
+        found, _ = find_models(context, models_dirs)
         chosen = [find_model(name, found.models) for name in models]
         targets = [
             Target(model=model, kernel=kernel, device=device, decoding=decoding)
@@ -209,14 +166,4 @@ def bench(
         bench_targets(targets, quick=quick, as_json=as_json)
 
 
-def _scan(context: click.Context, models_dirs: Sequence[Path]) -> tuple[ScanResult, list[ErrorReport]]:
-    """Find the models of this machine; also what is wrong with the settings."""
-    from quantchat.catalog.roots import default_roots
-    from quantchat.catalog.scan import scan
-    from quantchat.store.settings import load_settings
-
-    settings, problems = load_settings()
-    own = [Path(folder).expanduser() for folder in settings.models_dirs]
-    # `quantchat --models-dir D models` means the same as `quantchat models --models-dir D`.
-    before = context.parent.params["models_dirs"] if context.parent is not None else ()
-    return scan(default_roots([*before, *models_dirs, *own])), list(problems)
+main.add_command(models_command)
