@@ -86,6 +86,79 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     vocabulary: int = 0
 
 
+class AttentionSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a conversation keeps in the KV cache; counts of numbers, to be multiplied by the size of one.
+
+    Attributes:
+        full: Layers that keep every token.
+        sliding: Layers that keep the last `window` tokens.
+        window: Tokens.
+        token_values: Numbers per token and full layer: keys and values of all KV heads, or MLA's compressed ones.
+        sliding_values: Likewise of a sliding layer.
+        state_bytes: What layers without a token list (linear attention, state space, convolution) keep in all.
+        expanded_values: Numbers per token that MLA makes of the compressed ones in every pass; 0 for other kinds.
+    """
+
+    full: int = 0
+    sliding: int = 0
+    window: int = 0
+    token_values: int = 0
+    sliding_values: int = 0
+    state_bytes: int = 0
+    expanded_values: int = 0
+
+
+class Pieces(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The tensors of a part of a network, by what a load makes of them.
+
+    Attributes:
+        floats: Floating-point numbers outside packed matrices; loaded in the dtype of the activations.
+        packed_weights: Weights of packed matrices, before packing.
+        packed: Bytes of the integers that hold those.
+        scales: Numbers of their scales.
+        zeros: Bytes of their packed zero points.
+        order: Bytes of their group indices (`g_idx`).
+        other: Bytes of what is loaded as it is stored.
+    """
+
+    floats: int = 0
+    packed_weights: int = 0
+    packed: int = 0
+    scales: int = 0
+    zeros: int = 0
+    order: int = 0
+    other: int = 0
+
+
+class LayerRun(msgspec.Struct, frozen=True):
+    """So many neighbouring layers of the same pieces."""
+
+    count: int
+    pieces: Pieces
+
+
+class WeightSizes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the headers say of the weights, enough to predict what any kernel makes of them on any device.
+
+    Attributes:
+        prefix: Name of the list of layers, such as `model.layers`.
+        layers: The layers in their order.
+        inputs: Before the layers: embeddings, image towers.
+        outputs: After them: the last norm, the head.
+        matrices: Input and output features of the packed matrices, each size once.
+        largest: Weights of the largest packed matrix.
+        widest: Output features of the widest matrix in a layer.
+    """
+
+    prefix: str = ""
+    layers: tuple[LayerRun, ...] = ()
+    inputs: Pieces = Pieces()
+    outputs: Pieces = Pieces()
+    matrices: tuple[tuple[int, int], ...] = ()
+    largest: int = 0
+    widest: int = 0
+
+
 Kind = Literal["chat", "adapter", "embedding", "vision", "encoder", "draft", "other"]
 Container = Literal["safetensors", "gguf", "pickle", "mlx", "none"]
 
@@ -109,6 +182,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         container: The file format of the weights.
         verdict: Whether its format can run here at all.
         tied: The output head shares the embedding's weights.
+        attention: What a conversation keeps in the KV cache.
+        weights: Sizes of the weights by what a load makes of them.
         files: Python files that remote code would run.
         copies: Other paths with the same files.
         modified: Newest modification time of its files, in seconds since the epoch.
@@ -132,6 +207,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     container: Container = "safetensors"
     verdict: Verdict = Verdict()
     tied: bool = False
+    attention: AttentionSpec = AttentionSpec()
+    weights: WeightSizes = WeightSizes()
     files: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
     modified: float = 0.0
