@@ -13,6 +13,7 @@ import click
 from quantchat import __version__
 from quantchat.cli.common import FOLDER, explained, find_models
 from quantchat.cli.models import models_command
+from quantchat.cli.pull import pull
 
 if TYPE_CHECKING:
     from quantchat.engine.protocol import Decoding
@@ -167,3 +168,4 @@ def bench(
 
 
 main.add_command(models_command)
+main.add_command(pull)
