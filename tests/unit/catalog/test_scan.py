@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from quantchat import paths
+from quantchat.catalog.index import Entry
 from quantchat.catalog.reader import read_model
+from quantchat.catalog.reading import read_entry
 from quantchat.catalog.roots import Root, default_roots, hub_cache
 from quantchat.catalog.scan import find_model, scan
+from quantchat.catalog.walk import Candidate
 from quantchat.domain.models import ModelInfo
 from quantchat.errors import ModelError
 from unit.catalog.model_folders import make_dense, make_gptq, make_hub_repository, write_json
@@ -85,9 +89,22 @@ def test_a_root_that_is_a_file(tmp_path: Path) -> None:
 def test_a_scan_can_be_cancelled(tmp_path: Path) -> None:
     for number in range(5):
         make_gptq(tmp_path / f"m{number}")
-    asked = iter([False, False, False, True, True, True, True])
-    models = scan([Root(tmp_path, "test")], lambda: next(asked)).models
+    told: list[int] = []
+    read = 0
+
+    def reading(candidates: Sequence[Candidate], cancelled: Callable[[], bool]) -> Iterator[Entry]:
+        nonlocal read
+        for candidate in candidates:
+            if cancelled():
+                return
+            read += 1
+            yield read_entry(candidate)
+
+    models = scan(
+        [Root(tmp_path, "test")], lambda: read == 2, read=reading, tell=lambda found: told.append(len(found))
+    ).models
     assert [model.name for model in models] == ["m0", "m1"]
+    assert told == [0]
 
 
 def test_a_hub_cache_shows_the_main_snapshot(tmp_path: Path) -> None:
@@ -120,7 +137,7 @@ def test_half_deleted_hub_entries(tmp_path: Path, spoil: str) -> None:
         (repository / "blobs").rename(repository / "gone")
         (model,) = scan([Root(tmp_path, "test")]).models
         assert not model.loadable
-        assert "file-unreadable" in {problem.code for problem in model.problems}
+        assert {"link-broken", "file-unreadable"} & {problem.code for problem in model.problems}
         return
     (repository / "snapshots").rename(tmp_path / ".gone")
     if spoil == "nothing downloaded":

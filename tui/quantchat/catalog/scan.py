@@ -3,128 +3,96 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 
 import msgspec
 
-from quantchat.catalog.hub import is_hub_repository, repository_name, shown_snapshot
-from quantchat.catalog.problems import clean, os_reason
+from quantchat.catalog.duplicates import merged
+from quantchat.catalog.index import Entry, Index
+from quantchat.catalog.problems import clean
 from quantchat.catalog.reader import MARKERS, read_model
+from quantchat.catalog.reading import read_entry
 from quantchat.catalog.roots import Root
+from quantchat.catalog.walk import Candidate, Walk
 from quantchat.domain.models import ModelInfo
 from quantchat.errors import ErrorReport, ModelError
 
-DEPTH = 4
-"""Folders below a root; LM Studio nests publisher and model, the deepest habit known."""
 ALIKE = 0.6
-_MARKERS = frozenset(MARKERS)
+TELL_SECONDS = 0.1
+"""How often a scan under way tells what it has found."""
+
+Read = Callable[[Sequence[Candidate], Callable[[], bool]], Iterator[Entry]]
+"""Reads folders, in any order, until the function says that the scan is cancelled."""
 
 
 class ScanResult(msgspec.Struct, frozen=True):
-    """Models sorted by name, and what could not be looked at."""
+    """Models sorted by name, each once, and what could not be looked at.
+
+    Attributes:
+        read: How many folders were read because the index did not know them.
+    """
 
     models: tuple[ModelInfo, ...] = ()
     problems: tuple[ErrorReport, ...] = ()
+    read: int = 0
 
 
-def scan(roots: Sequence[Root], cancelled: Callable[[], bool] | None = None) -> ScanResult:
-    """Read every model folder below the roots; never raises for what is on the disk.
+def scan(
+    roots: Sequence[Root],
+    cancelled: Callable[[], bool] | None = None,
+    *,
+    index: Index | None = None,
+    read: Read | None = None,
+    tell: Callable[[tuple[ModelInfo, ...]], None] | None = None,
+) -> ScanResult:
+    """Find every model below the roots; never raises for what is on the disk.
 
     Args:
         roots: Scanned in this order; a folder reached twice belongs to the first.
         cancelled: Asked before each folder; once true, the scan ends with what it has.
+        index: What earlier scans know; is brought up to date.
+        read: How folders are read that the index does not know; one after the other in this process if None.
+        tell: Told what was found so far, now and then.
     """
-    walk = _Walk(cancelled or (lambda: False))
+    cancelled, index = cancelled or (lambda: False), index or Index()
+    walk = Walk(index, cancelled)
     for root in roots:
         walk.root(root)
-    models = sorted(walk.models, key=lambda model: (model.name.casefold(), model.path))
-    return ScanResult(tuple(models), tuple(walk.problems))
+    count = _read(walk, read or _read_here, cancelled, tell)
+    if not cancelled():
+        index.finish(tuple(os.fsencode(root.path) for root in roots))
+    return ScanResult(_sorted(walk), tuple(walk.problems), count)
 
 
-class _Walk:
-    def __init__(self, cancelled: Callable[[], bool]) -> None:
-        self.models: list[ModelInfo] = []
-        self.problems: list[ErrorReport] = []
-        self._cancelled = cancelled
-        self._seen: set[tuple[int, int]] = set()
+def _read(
+    walk: Walk, read: Read, cancelled: Callable[[], bool], tell: Callable[[tuple[ModelInfo, ...]], None] | None
+) -> int:
+    """Read what the index did not know, and what turns up below folders that were no models."""
+    count, told = 0, 0.0
+    while walk.unread and not cancelled():
+        candidates, walk.unread = walk.unread, []
+        for entry in read(candidates, cancelled):
+            if tell is not None and time.monotonic() - told > TELL_SECONDS:
+                tell(_sorted(walk))
+                told = time.monotonic()
+            walk.take(entry)
+            count += 1
+    return count
 
-    def root(self, root: Root) -> None:
-        # Not Path.exists, which raises where a folder above may not be entered.
-        if os.path.exists(root.path) or root.asked_for:
-            self._visit(root.path, str(root.path), DEPTH)
 
-    def _visit(self, folder: Path, root: str, depth: int) -> None:
-        if self._cancelled() or not self._first_visit(folder):
+def _read_here(candidates: Sequence[Candidate], cancelled: Callable[[], bool]) -> Iterator[Entry]:
+    for candidate in candidates:
+        if cancelled():
             return
-        if is_hub_repository(folder):
-            self._visit_hub_repository(folder, root)
-            return
-        names, subfolders = self._list(folder)
-        if "model_index.json" in names:
-            return
-        if names & _MARKERS and self._add(read_model(folder, root=root)):
-            return
-        if depth > 0:
-            for name in sorted(subfolders):
-                self._visit(folder / name, root, depth - 1)
-
-    def _visit_hub_repository(self, repository: Path, root: str) -> None:
-        snapshot = shown_snapshot(repository)
-        if snapshot is None or not self._first_visit(snapshot):
-            return
-        names, _ = self._list(snapshot)
-        if names & _MARKERS:
-            self._add(read_model(snapshot, root=root, name=repository_name(repository), revision=snapshot.name))
-
-    def _add(self, model: ModelInfo) -> bool:
-        if any(problem.code == "not-a-model" for problem in model.problems):
-            return False
-        self.models.append(model)
-        return True
-
-    def _first_visit(self, folder: Path) -> bool:
-        try:
-            status = folder.stat()
-        except OSError as error:
-            self._report(folder, error)
-            return False
-        identity = (status.st_dev, status.st_ino)
-        if identity in self._seen:
-            return False
-        self._seen.add(identity)
-        return True
-
-    def _list(self, folder: Path) -> tuple[set[str], list[str]]:
-        names: set[str] = set()
-        subfolders: list[str] = []
-        try:
-            with os.scandir(folder) as found:
-                for item in found:
-                    names.add(item.name)
-                    if not item.name.startswith((".", "datasets--", "spaces--")) and _is_folder(item):
-                        subfolders.append(item.name)
-        except OSError as error:
-            self._report(folder, error)
-        return names, subfolders
-
-    def _report(self, folder: Path, error: OSError) -> None:
-        self.problems.append(
-            ErrorReport(
-                code="folder-unreadable",
-                title="A folder cannot be searched for models",
-                detail=f"{clean(folder)}: {os_reason(error)}.",
-                remedy="Check the path and its permissions, or take the folder out of the settings.",
-            )
-        )
+        yield read_entry(candidate)
 
 
-def _is_folder(item: os.DirEntry[str]) -> bool:
-    try:
-        return item.is_dir()
-    except OSError:
-        return False
+def _sorted(walk: Walk) -> tuple[ModelInfo, ...]:
+    models = merged(walk.known, walk.aliases)
+    return tuple(sorted(models, key=lambda model: (model.name.casefold(), model.path)))
 
 
 def find_model(name_or_path: str, models: Sequence[ModelInfo]) -> ModelInfo:

@@ -1,0 +1,32 @@
+"""A process that reads model folders: a large header parsed on a thread would hold up the screen.
+
+It reads a list of candidates from its stdin up to the end, and writes one frame with an entry for each, in this order.
+"""
+
+from __future__ import annotations
+
+import gc
+import struct
+import sys
+
+import msgspec
+
+from quantchat.catalog.reading import read_entry
+from quantchat.catalog.walk import Candidate
+
+LENGTH = struct.Struct("<I")
+
+
+def main() -> None:
+    """Read what stdin names."""
+    # What is read makes no cycles worth looking for, and the process ends soon.
+    gc.disable()
+    candidates = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=list[Candidate])
+    for candidate in candidates:
+        frame = msgspec.msgpack.encode(read_entry(candidate))
+        sys.stdout.buffer.write(LENGTH.pack(len(frame)) + frame)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Walk the scan roots: what the index knows is taken from there, other model folders are left to be read."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from quantchat.catalog.hub import is_hub_repository, read_repository
+from quantchat.catalog.index import Entry, Index, Place, measure
+from quantchat.catalog.problems import clean, os_reason
+from quantchat.catalog.reader import MARKERS
+from quantchat.catalog.roots import Root
+from quantchat.domain.models import ModelInfo
+from quantchat.errors import ErrorReport
+
+DEPTH = 4
+"""Folders below a root; LM Studio nests publisher and model, the deepest habit known."""
+_MARKERS = frozenset(os.fsencode(name) for name in MARKERS)
+_NOT_MODELS = (b".", b"datasets--", b"spaces--")
+
+
+class Candidate(msgspec.Struct, frozen=True, array_like=True):
+    """A folder to be read, and the scan root under which it was found."""
+
+    place: Place
+    root: bytes
+
+
+class Known(msgspec.Struct, frozen=True):
+    """A model folder that was read; `order` is its turn on the walk."""
+
+    entry: Entry
+    root: bytes
+    order: int
+    superseded: bool = False
+
+
+class _Visit(msgspec.Struct, frozen=True):
+    """A place on the walk: how many folders further down it may go, and to which if there is no model here."""
+
+    candidate: Candidate
+    depth: int
+    order: int
+    places: tuple[Place, ...] = ()
+
+
+class Walk:
+    """One walk. `known` is what was found, `unread` what must be read and handed to `take`."""
+
+    def __init__(self, index: Index, cancelled: Callable[[], bool]) -> None:
+        self.known: list[Known] = []
+        self.unread: list[Candidate] = []
+        self.problems: list[ErrorReport] = []
+        self.aliases: Mapping[bytes, list[bytes]] = defaultdict(list)
+        self._index = index
+        self._cancelled = cancelled
+        self._seen: dict[tuple[int, int], bytes] = {}
+        self._pending: dict[bytes, _Visit] = {}
+
+    def root(self, root: Root) -> None:
+        """Walk one root; its absence is worth a word only where the user named it."""
+        path = os.fsencode(root.path)
+        # Not Path.exists, which raises where a folder above may not be entered.
+        if os.path.exists(path) or root.asked_for:
+            self._visit(Place(path), path, DEPTH)
+
+    def take(self, entry: Entry) -> None:
+        """Go on with what was read of a candidate."""
+        pending = self._pending.pop(entry.path)
+        if not entry.models:
+            entry = msgspec.structs.replace(entry, places=pending.places)
+        self._index.put(entry)
+        self._enter(entry, pending)
+
+    def _visit(self, place: Place, root: bytes, depth: int) -> None:
+        if self._cancelled():
+            return
+        status = self._status(place.path, is_root=place.path == root)
+        if status is None:
+            return
+        identity = status.st_dev, status.st_ino
+        if identity in self._seen:
+            self.aliases[self._seen[identity]].append(place.path)
+            return
+        self._seen[identity] = place.path
+        visit = _Visit(Candidate(place, root), depth, order=len(self._seen))
+        entry = self._index.get(place.path, status) or self._look(visit, status)
+        if entry is not None:
+            self._enter(entry, visit)
+
+    def _status(self, path: bytes, *, is_root: bool) -> os.stat_result | None:
+        try:
+            status = os.stat(path)
+            if stat.S_ISDIR(status.st_mode):
+                return status
+            if is_root:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        except OSError as error:
+            # A link to nowhere is no place to look for models, and not worth a word.
+            if is_root or not os.path.islink(path):
+                self._report(path, error)
+        return None
+
+    def _look(self, visit: _Visit, status: os.stat_result) -> Entry | None:
+        """Find out what a folder is; None if it must be read."""
+        path = visit.candidate.place.path
+        plain = Entry(path, status.st_ino, status.st_mtime_ns)
+        if is_hub_repository(path):
+            entry = _repository_entry(plain)
+            self._index.put(entry)
+            return entry
+        names, places = self._list(path)
+        if b"model_index.json" in names:
+            places = ()
+        elif names & _MARKERS:
+            self._pending[path] = msgspec.structs.replace(visit, places=places)
+            self.unread.append(visit.candidate)
+            return None
+        entry = msgspec.structs.replace(plain, places=places)
+        if names or places:
+            self._index.put(entry)
+        return entry
+
+    def _enter(self, entry: Entry, visit: _Visit) -> None:
+        root = visit.candidate.root
+        if entry.models:
+            self.known.append(Known(entry, root, visit.order, visit.candidate.place.superseded))
+            return
+        below = 1 if is_hub_repository(entry.path) else visit.depth
+        for place in entry.places if below > 0 else ():
+            self._visit(place, root, below - 1)
+
+    def _list(self, folder: bytes) -> tuple[frozenset[bytes], tuple[Place, ...]]:
+        """Return all names, and the folders among them; what is reached by links comes last."""
+        names = set()
+        folders = []
+        try:
+            with os.scandir(folder) as found:
+                for item in found:
+                    names.add(item.name)
+                    if not item.name.startswith(_NOT_MODELS) and (item.is_symlink() or _is_folder(item)):
+                        folders.append((item.is_symlink(), item.name))
+        except OSError as error:
+            self._report(folder, error)
+        return frozenset(names), tuple(Place(os.path.join(folder, name)) for _, name in sorted(folders))
+
+    def _report(self, folder: bytes, error: OSError) -> None:
+        self.problems.append(
+            ErrorReport(
+                code="folder-unreadable",
+                title="A folder cannot be searched for models",
+                detail=f"{clean(os.fsdecode(folder))}: {os_reason(error)}.",
+                remedy="Check the path and its permissions, or take the folder out of the settings.",
+            )
+        )
+
+
+def _repository_entry(plain: Entry) -> Entry:
+    repository = read_repository(plain.path)
+    return msgspec.structs.replace(
+        plain,
+        stamps=tuple((name, *measure(os.path.join(plain.path, name))) for name in repository.sources),
+        places=tuple(
+            Place(snapshot.path, snapshot.name, snapshot.commit, superseded=snapshot in repository.superseded)
+            for snapshot in (*repository.shown, *repository.superseded)
+        ),
+    )
+
+
+def _is_folder(item: os.DirEntry[bytes]) -> bool:
+    try:
+        return item.is_dir()
+    except OSError:
+        return False
+
+
+def with_root(model: ModelInfo, root: bytes) -> ModelInfo:
+    """The same folder may be found under another root than when it was read."""
+    shown = root.decode("utf-8", "backslashreplace")
+    return model if model.root == shown else msgspec.structs.replace(model, root=shown)
