@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,13 +19,16 @@ from quantchat.errors import ErrorReport, QuantchatError, StorageError
 from quantchat.services.archive import Archive
 from quantchat.services.context import ContextMeter
 from quantchat.services.conversation import Conversation
-from quantchat.services.facts import Listener, Notice
+from quantchat.services.facts import Listener, Notice, PullChanged
 from quantchat.services.idle import IdleUnload
 from quantchat.services.library import EngineFactory, Library, Phase
 from quantchat.services.loads import options_of
 from quantchat.services.memory import MemoryWatch
 from quantchat.store.settings import Settings
 from quantchat.store.state import UiState, load_state, save_state
+
+if TYPE_CHECKING:
+    from quantchat.services.pull.jobs import Job, Pulls
 
 QUIT_GRACE = 1.2
 """Seconds that the engine gets to leave on quit; with the kill that follows, quitting stays well under 2.5 s."""
@@ -137,6 +142,27 @@ class Desk:
             self.load(model)
         return model is not None
 
+    @cached_property
+    def pulls(self) -> Pulls:
+        """The downloads of this program; made when the first is thought of."""
+        from quantchat.services.pull.jobs import Pulls
+
+        return Pulls(self._on_pull)
+
+    def pull_line(self) -> str:
+        """Say how the download under way stands; empty if there is none."""
+        running = self.pulls.running if "pulls" in self.__dict__ else []
+        return f"Downloading {running[-1].name}: {running[-1].line()}" if running else ""
+
+    def _on_pull(self, job: Job) -> None:
+        self._listen(PullChanged())
+        if job.error is not None:
+            self._listen(Notice(report=job.error))
+        elif job.state == "done":
+            words = ErrorReport(code="pulled", title=f"{job.name} is downloaded and checked")
+            self._listen(Notice(report=words, severity="information"))
+            self.run(self.library.scan())
+
     async def look(self) -> None:
         """Look at memory, and whether the model is idle; called about once a second."""
         self.idle.check()
@@ -162,6 +188,8 @@ class Desk:
         """Keep what streams, write everything, end the engine; return what could not be written."""
         self.context.close()
         self.conversation.finish_now()
+        if "pulls" in self.__dict__:
+            await self.pulls.close()
         unsaved, _ = await asyncio.gather(self.archive.close(), self.library.close(QUIT_GRACE))
         await self._save_state()
         return [error.report for error in unsaved]

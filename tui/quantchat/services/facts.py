@@ -23,6 +23,10 @@ class EngineChanged(Fact, frozen=True, kw_only=True):
     """The engine's phase, its loaded model or the progress of a load changed."""
 
 
+class PullChanged(Fact, frozen=True, kw_only=True):
+    """A download began, moved or ended."""
+
+
 class SessionsChanged(Fact, frozen=True, kw_only=True):
     """A session was made, renamed, deleted, or changed its place in the list."""
 

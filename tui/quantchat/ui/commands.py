@@ -77,6 +77,8 @@ COMMANDS: tuple[Command, ...] = (
         "previous-model", "Previous model", "Load the model that was loaded before", "previous_model", "", "previous"
     ),
     Command("kernels", "Kernels", "Which run, which do not, and why", "kernels", "", "kernels"),
+    Command("doctor", "Doctor", "Examine this machine, with what mends it", "doctor", "", "doctor", "[model]"),
+    Command("pull", "Download a model", "Fetch a model, with its fit before", "pull", "", "pull", "[repo]"),
     Command("rescan", "Scan for models", "Look for models again", "rescan", "f5", "rescan"),
     Command("new", "New session", "Start an empty session", "new_session", "ctrl+n", "new"),
     Command("sessions", "Sessions", "Choose a session", "sessions", "f3", "sessions"),

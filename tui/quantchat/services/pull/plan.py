@@ -53,6 +53,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """What the hub's own choice of files makes."""
         return self.described.model
 
+    def retaken(self, taken: Collection[str]) -> Plan:
+        """Return the plan with these files instead."""
+        return _plan(self.described, taken, self.free)
+
     @property
     def fits_on_disk(self) -> bool:
         """Whether the disk has room; also where that cannot be told."""
@@ -96,13 +100,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def make_plan(described: Described, taken: Collection[str] | None = None) -> Plan:
-    """Plan the download of the files that are taken by default, or of these."""
-    files = tuple(
-        offer.file for offer in described.offers if (offer.taken if taken is None else offer.file.path in taken)
-    )
+def make_plan(described: Described) -> Plan:
+    """Plan the download of the files that are taken by default, on the disk as it is now."""
+    taken = {offer.file.path for offer in described.offers if offer.taken}
+    return _plan(described, taken, _free_bytes(Path(described.cache)))
+
+
+def _plan(described: Described, taken: Collection[str], free: int | None) -> Plan:
+    files = tuple(offer.file for offer in described.offers if offer.file.path in taken)
     missing = sum(file.size - described.present.get(file.path, 0) for file in files)
-    return Plan(described=described, files=files, missing=missing, free=_free_bytes(Path(described.cache)))
+    return Plan(described=described, files=files, missing=missing, free=free)
 
 
 def _no_weights(offers: Collection[Offer]) -> str:

@@ -7,6 +7,7 @@ space), and the catalog reads it like any other model folder: the same recogniti
 from __future__ import annotations
 
 import json
+import os
 import struct
 import tempfile
 from collections.abc import Sequence
@@ -77,6 +78,8 @@ def preview_model(source: Source, files: Sequence[RemoteFile], folder: Path) -> 
     with tempfile.TemporaryDirectory(prefix="quantchat-preview-") as scratch:
         with ThreadPoolExecutor(PARALLEL) as pool:
             list(pool.map(lambda file: _lay_out(source, file, Path(scratch)), files))
+        # The catalog takes a folder that was written to just now for one that is being copied.
+        os.utime(scratch, (0, 0))
         read_from = _gguf(files, Path(scratch)) or Path(scratch)
         model = read_model(read_from, name=source.wanted.repository, revision=source.commit)
     if any(problem.code == "not-a-model" for problem in model.problems):
@@ -98,6 +101,7 @@ def _lay_out(source: Source, file: RemoteFile, scratch: Path) -> None:
     with open(place, "wb") as written:
         written.write(_beginning(source, file))
         written.truncate(file.size)
+    os.utime(place, (0, 0))
 
 
 def _beginning(source: Source, file: RemoteFile) -> bytes:

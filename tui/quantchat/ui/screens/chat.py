@@ -105,8 +105,8 @@ class ChatScreen(ChatActions, Screen[None]):
                 self._on_session_changed(session, answered)
             case facts.SessionsChanged():
                 self.reload_sessions()
-            case facts.ModelsChanged():
-                self.later("models", "status")
+            case facts.ModelsChanged() | facts.PullChanged():
+                self.later("models", "status", "activity")
             case facts.EngineChanged():
                 self.desk.context.touch()
                 self.later("models", "sessions", "header", "activity", "status", "mark")
@@ -216,7 +216,7 @@ class ChatScreen(ChatActions, Screen[None]):
             line = (
                 status.turn_line(self.own_turn, waiting, self.others)
                 or status.refusal_line(self.desk.context.of(self.session))
-                or status.note_line(self.desk.library.note)
+                or status.note_line(self.desk.library.note or self.desk.pull_line())
             )
         self.query_one("#activity", Line).show(line)
 

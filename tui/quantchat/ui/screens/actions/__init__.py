@@ -6,6 +6,7 @@ from quantchat.ui.screens.actions.appearance import AppearanceActions
 from quantchat.ui.screens.actions.drafts import DraftActions
 from quantchat.ui.screens.actions.models import ModelActions
 from quantchat.ui.screens.actions.prompting import PromptActions
+from quantchat.ui.screens.actions.pulling import PullActions
 from quantchat.ui.screens.actions.reading import ReadingActions
 from quantchat.ui.screens.actions.sampling import SamplingActions
 from quantchat.ui.screens.actions.sessions import SessionActions
@@ -17,6 +18,7 @@ class ChatActions(
     PromptActions,
     DraftActions,
     ModelActions,
+    PullActions,
     SessionActions,
     SamplingActions,
     ReadingActions,

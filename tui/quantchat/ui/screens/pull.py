@@ -1,0 +1,263 @@
+"""Fetching a model: a name or a search, its files and what they make, the download, which goes on behind the chat."""
+
+from __future__ import annotations
+
+import asyncio
+import glob
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+from textual.worker import Worker
+
+from quantchat.domain.memory import format_bytes
+from quantchat.domain.text import clean
+from quantchat.errors import QuantchatError
+from quantchat.services.background import in_background
+from quantchat.services.pull.client import describe, search
+from quantchat.services.pull.describing import plan_lines
+from quantchat.services.pull.files import Offer, is_weights
+from quantchat.services.pull.jobs import Job, Pulls
+from quantchat.services.pull.names import Wanted, looks_like_repository, parse_name
+from quantchat.services.pull.plan import Plan, make_plan
+from quantchat.services.pull.words import Describe, FileMoved, Hit, Search
+from quantchat.ui.screens.dialogs import Panel
+from quantchat.ui.status import meter
+from quantchat.ui.widgets.field import Field
+from quantchat.ui.widgets.line import Line
+from quantchat.ui.widgets.rows import Row, RowList
+
+if TYPE_CHECKING:
+    from quantchat.services.memory import MemoryWatch
+
+Shows = Literal["name", "hits", "files", "job"]
+
+HINTS: dict[Shows, str] = {
+    "name": "Enter looks it up  Esc closes",
+    "hits": "Enter shows its files  / another name  Esc closes",
+    "files": "p downloads  Space takes or leaves a file  / another name  Esc closes",
+    "job": "x stops  / another name  Esc closes, and it goes on",
+}
+SETTLE_SECONDS = 0.5
+"""Files that are taken and left one after the other are looked at once."""
+BAR_CELLS = 20
+
+
+def hit_row(hit: Hit) -> Row:
+    """A repository that a search found."""
+    detail = f"{hit.downloads:,} downloads{', gated' * hit.gated}"
+    return Row(hit.repository, clean(hit.repository, newlines=False), detail)
+
+
+def offer_row(offer: Offer, taken: bool) -> Row:
+    """A file that can be taken, and why it is not by default."""
+    detail = format_bytes(offer.file.size)
+    if offer.reason and not taken:
+        detail = f"{offer.reason}  {detail}"
+    return Row(offer.file.path, clean(offer.file.path, newlines=False), detail, "●" if taken else " ", "$accent")
+
+
+def moved_row(file: FileMoved, size: int) -> Row:
+    """A file that is being fetched."""
+    mark = {"done": "✓", "failed": "!", "fetching": "↓", "checking": "?"}.get(file.state, " ")
+    style = {"done": "$success", "failed": "$error"}.get(file.state, "$accent")
+    words = file.note or ("checking" if file.state == "checking" else "")
+    share = f"{file.done / size:.0%} of " if size and file.state == "fetching" else ""
+    return Row(
+        file.path,
+        clean(file.path, newlines=False),
+        clean(f"{words}  {share}{format_bytes(size)}".strip(), newlines=False),
+        mark,
+        style,
+    )
+
+
+class PullScreen(ModalScreen[None]):
+    """The dialog; Esc leaves a download running."""
+
+    CSS_PATH: ClassVar[list[str]] = ["dialogs.tcss", "pull.tcss"]
+    AUTO_FOCUS = "#pull-name"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,ctrl+c", "close", "Close", priority=True),
+        Binding("slash", "name", "Another name"),
+        Binding("space", "toggle", "Take or leave"),
+        Binding("p", "pull", "Download"),
+        Binding("x", "stop", "Stop the download"),
+    ]
+
+    def __init__(self, pulls: Pulls, memory: MemoryWatch, name: str = "") -> None:
+        super().__init__()
+        self._pulls, self._memory, self._name_given = pulls, memory, clean(name, newlines=False)
+        self._shows: Shows = "name"
+        self._hits: dict[str, Hit] = {}
+        self._plan: Plan | None = None
+        self._taken: set[str] = set()
+        self._job: Job | None = None
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog -pull") as frame:
+            frame.border_title = "Download a model"
+            yield Field(self._name_given, placeholder="owner/name, or words to search for", id="pull-name")
+            yield RowList(id="pull-rows", empty="")
+            with Panel(id="pull-words") as panel:
+                panel.can_focus = False
+                yield Static(markup=False)
+            yield Line(id="pull-progress")
+
+    def on_mount(self) -> None:
+        self._show("name")
+        self._pulls.watchers.add(self._on_job)
+        running = self._pulls.running
+        if self._name_given:
+            self._begin(self._name_given)
+        elif running:
+            self._show_job(running[-1])
+
+    def on_unmount(self) -> None:
+        self._pulls.watchers.discard(self._on_job)
+
+    # What is shown
+
+    @property
+    def _rows(self) -> RowList:
+        return self.query_one("#pull-rows", RowList)
+
+    def _show(self, what: Shows, rows: Iterable[Row] = ()) -> None:
+        self._shows = what
+        self.query_one(".dialog").border_subtitle = HINTS[what]
+        self._rows.show(list(rows))
+        if what != "name" and self.focused is not self._rows:
+            self.set_focus(self._rows)
+
+    def _say(self, words: str, *, error: bool = False) -> None:
+        self.query_one("#pull-words", Panel).set_class(error, "-error")
+        self.query_one("#pull-words Static", Static).update(clean(words))
+
+    def _say_progress(self, words: str) -> None:
+        self.query_one("#pull-progress", Line).show(Content(clean(words, newlines=False)))
+
+    # Looking up
+
+    @on(Input.Submitted, "#pull-name")
+    def _on_submitted(self, event: Input.Submitted) -> None:
+        if event.value.strip():
+            self._begin(event.value.strip())
+
+    def _begin(self, text: str) -> None:
+        """Look a repository up, show its running download, or search for words."""
+        self._plan, self._job = None, None
+        self._say_progress("")
+        if not looks_like_repository(text):
+            self._work(self._search(text), f"Searching for {text} …")
+            return
+        try:
+            wanted = parse_name(text)
+        except QuantchatError as error:
+            self._say(str(error), error=True)
+            return
+        running = self._pulls.find(str(wanted))
+        if running is not None:
+            self._show_job(running)
+        else:
+            self._work(self._describe(Describe(wanted=wanted)), f"Asking the hub about {wanted} …")
+
+    def _work(self, work: object, words: str) -> None:
+        self._say(words)
+        _: Worker[None] = self.run_worker(self._explained(work), exclusive=True, group="hub")  # type: ignore[arg-type]
+
+    async def _explained(self, work: object) -> None:
+        try:
+            await work  # type: ignore[misc]
+        except QuantchatError as error:
+            self._say(str(error), error=True)
+
+    async def _search(self, words: str) -> None:
+        found = await search(Search(words=words))
+        self._hits = {hit.repository: hit for hit in found.hits}
+        if not found.hits:
+            self._show("name")
+            self._say("Nothing was found")
+            return
+        self._show("hits", map(hit_row, found.hits))
+        self._say(f"{len(found.hits)} found, most downloaded first")
+
+    async def _describe(self, task: Describe) -> None:
+        described = await describe(task)
+        plan = await in_background(make_plan, described)
+        self._taken = {file.path for file in plan.files}
+        self._show_plan(plan)
+
+    async def _describe_again(self, wanted: Wanted, taken: set[str], others: set[str]) -> None:
+        await asyncio.sleep(SETTLE_SECONDS)
+        exact = {name: tuple(map(glob.escape, names)) for name, names in (("include", taken), ("exclude", others))}
+        described = await describe(Describe(wanted=wanted, include=exact["include"], exclude=exact["exclude"]))
+        self._show_plan(await in_background(make_plan, described))
+
+    # The files
+
+    def _show_plan(self, plan: Plan) -> None:
+        self._plan = plan
+        self._show("files", [offer_row(offer, offer.file.path in self._taken) for offer in plan.described.offers])
+        self._say("\n".join(plan_lines(plan, self._memory.latest)))
+
+    @on(RowList.OptionSelected)
+    def _on_selected(self, event: RowList.OptionSelected) -> None:
+        if self._shows == "hits" and event.option_id in self._hits:
+            self.query_one("#pull-name", Field).value = event.option_id
+            self._begin(event.option_id)
+        elif self._shows == "files":
+            self.action_toggle()
+
+    def action_toggle(self) -> None:
+        path, plan = self._rows.highlighted_id, self._plan
+        if self._shows != "files" or plan is None or path is None:
+            return
+        self._taken ^= {path}
+        self._show_plan(plan.retaken(self._taken))
+        if is_weights(path):
+            others = {offer.file.path for offer in plan.described.offers} - self._taken
+            work = self._describe_again(plan.wanted, set(self._taken), others)
+            _: Worker[None] = self.run_worker(self._explained(work), exclusive=True, group="hub")
+
+    def action_name(self) -> None:
+        self.set_focus(self.query_one("#pull-name"))
+
+    # The download
+
+    def action_pull(self) -> None:
+        if self._shows != "files" or self._plan is None:
+            return
+        self.workers.cancel_group(self, "hub")
+        try:
+            self._show_job(self._pulls.start(self._plan.retaken(self._taken)))
+        except QuantchatError as error:
+            self._say(str(error), error=True)
+
+    def action_stop(self) -> None:
+        if self._job is not None:
+            self._pulls.cancel(self._job)
+
+    def _show_job(self, job: Job) -> None:
+        self._job = job
+        self.query_one("#pull-name", Field).value = job.name
+        self._say("\n".join(plan_lines(job.plan, self._memory.latest)))
+        self._on_job(job)
+
+    def _on_job(self, job: Job) -> None:
+        if job is not self._job or not self.is_attached:
+            return
+        sizes = {file.path: file.size for file in job.plan.files}
+        self._show("job", [moved_row(file, sizes[path]) for path, file in job.tracker.files.items()])
+        if job.state == "failed":
+            self._say(job.line(), error=True)
+        running = f"{meter(job.progress.share, BAR_CELLS)} " if job.state == "running" else ""
+        self._say_progress("" if job.state == "failed" else f"{running}{job.line()}")
+
+    def action_close(self) -> None:
+        self.dismiss(None)
