@@ -12,6 +12,7 @@ import click
 
 from quantchat import __version__
 from quantchat.cli.common import FOLDER, explained, find_models
+from quantchat.cli.doctor import doctor
 from quantchat.cli.models import models_command
 from quantchat.cli.pull import pull
 
@@ -167,5 +168,6 @@ def bench(
         bench_targets(targets, quick=quick, as_json=as_json)
 
 
+main.add_command(doctor)
 main.add_command(models_command)
 main.add_command(pull)

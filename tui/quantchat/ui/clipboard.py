@@ -13,6 +13,7 @@ from textual.app import App
 
 from quantchat import paths
 from quantchat.domain.memory import format_bytes
+from quantchat.domain.terminals import is_deaf, takes_text
 from quantchat.errors import StorageError
 from quantchat.store.atomic import write_atomic
 from quantchat.store.settings import ClipboardSetting
@@ -22,10 +23,6 @@ LIMIT = 74_994
 SCREEN_CHUNK = 250
 """GNU screen drops a passed-through string that its buffer cannot hold: 256 bytes in old versions, 768 in new ones."""
 TMUX_SECONDS = 3.0
-
-_TAKING_TERMS = ("xterm-kitty", "xterm-ghostty", "alacritty", "foot", "wezterm", "contour", "rio")
-_TAKING_PROGRAMS = frozenset({"WezTerm", "ghostty", "vscode", "rio", "contour"})
-_DEAF_TERMS = ("linux", "dumb", "vt1", "vt2", "cons25")
 
 
 class Ways(NamedTuple):
@@ -62,16 +59,9 @@ def ways(setting: ClipboardSetting, env: Mapping[str, str], size: int) -> Ways:
         return Ways(terminal=False, file=True)
     if setting == "osc52":
         return Ways(terminal=True, file=False)
-    if env.get("TERM", "").startswith(_DEAF_TERMS):
+    if is_deaf(env):
         return Ways(terminal=False, file=True)
-    return Ways(terminal=True, file=not _takes_text(env))
-
-
-def _takes_text(env: Mapping[str, str]) -> bool:
-    if "TMUX" in env or "STY" in env:
-        return False
-    known = env.get("TERM", "").startswith(_TAKING_TERMS) or env.get("TERM_PROGRAM") in _TAKING_PROGRAMS
-    return known or "WT_SESSION" in env
+    return Ways(terminal=True, file=not takes_text(env))
 
 
 def sequence(data: bytes, env: Mapping[str, str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from quantchat.ui.screens.actions.part import ScreenPart
 
 
@@ -42,6 +44,26 @@ class ModelActions(ScreenPart):
         from quantchat.ui.screens.dialogs import TextScreen
 
         self._screen.app.push_screen(TextScreen("Kernels", kernel_text(report)))
+
+    def action_doctor(self, name: str = "") -> None:
+        """Examine this machine; with a name, judge that model instead of all."""
+        from quantchat.catalog.scan import find_model
+        from quantchat.services.doctor.machine import Machine
+        from quantchat.ui.screens.doctor import DoctorScreen
+
+        settings = self.desk.settings
+
+        def machine() -> Machine:
+            models, wanted = self.desk.library.models, name.strip()
+            return Machine(
+                models=lambda: (find_model(wanted, models),) if wanted else models,
+                models_dirs=[Path(folder).expanduser() for folder in settings.models_dirs],
+                kernel=settings.kernel,
+                device=settings.device,
+                named=bool(wanted),
+            )
+
+        self._screen.app.push_screen(DoctorScreen(machine))
 
     def action_rescan(self) -> None:
         self.desk.run(self.desk.library.scan())

@@ -1,0 +1,124 @@
+"""A look at the libraries for `quantchat doctor`, in a process of its own: an import may fail, hang or crash.
+
+Prints one line of JSON when a step begins and when it is done, so that a crash tells in which step it was.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from quantchat.engine import quiet
+
+IMPORTS = ("transformers", "accelerate", "optimum.gptq", "gptqmodel")
+SAID = 400
+
+Say = Callable[..., None]
+
+
+def main() -> None:
+    """Go through the steps; no failed one keeps the next from being tried, unless that needs torch."""
+    # What libraries and compilers print goes to stderr: only lines of JSON reach the doctor.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    quiet.set_environment()
+    warnings.simplefilter("ignore")
+
+    def say(**what: Any) -> None:
+        print(json.dumps(what), file=channel, flush=True)
+
+    if step("torch", look_at_torch, say):
+        for name in IMPORTS:
+            step(name, lambda say, name=name: look_at_library(name, say), say)
+        step("kernels", look_at_kernels, say)
+    say(end=True)
+    # Not through the destructors of torch, which may abort.
+    channel.flush()
+    os._exit(0)
+
+
+def step(name: str, look: Callable[[Say], None], say: Say) -> bool:
+    """Run a step; its exception is said, and then it is false."""
+    say(step=name)
+    try:
+        look(say)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an import raises is what was asked for
+        say(error={name: words(error)})
+        return False
+    return True
+
+
+def words(error: BaseException) -> str:
+    """Name an exception, with the beginning of its message in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:SAID]}"
+
+
+def look_at_torch(say: Say) -> None:
+    """Import torch and let each GPU add two numbers."""
+    import torch
+
+    facts: dict[str, Any] = {
+        "version": torch.__version__,
+        "cuda": torch.version.cuda,
+        "hip": torch.version.hip,
+        "archs": archs(torch),
+    }
+    if torch.version.cuda or torch.version.hip:
+        try:
+            torch.cuda.init()
+            facts |= {"available": True, "devices": [trial(torch, i) for i in range(torch.cuda.device_count())]}
+        except Exception as error:  # noqa: BLE001 - the driver's words are what was asked for
+            facts["said"] = words(error)
+    say(torch=facts)
+
+
+def archs(torch: Any) -> list[str]:
+    """Return what torch holds code for; without a GPU only a private function tells."""
+    try:
+        return (torch._C._cuda_getArchFlags() or "").split()
+    except AttributeError:
+        return []
+
+
+def trial(torch: Any, index: int) -> tuple[str, tuple[int, int], str]:
+    """Name a GPU and say what went wrong when it computed, if anything did."""
+    name, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
+    try:
+        twice = (torch.ones(8, device=f"cuda:{index}") + 1).sum().item()
+    except Exception as error:  # noqa: BLE001 - see above
+        return name, capability, words(error)
+    return name, capability, "" if twice == 16 else f"it added wrongly: {twice}"
+
+
+def look_at_library(name: str, say: Say) -> None:
+    """Import a library as the engine does."""
+    if name == "gptqmodel":
+        quiet.silence()
+    module = importlib.import_module(name)
+    whole = sys.modules[name.partition(".")[0]]
+    say(version={name: str(getattr(module, "__version__", None) or getattr(whole, "__version__", ""))})
+
+
+def look_at_kernels(say: Say) -> None:
+    """Ask what the kernels need of this machine, and where their builds lie."""
+    import msgspec
+    import torch
+    from gptqmodel import extension
+
+    from quantchat.domain.kernel_table import TABLE
+    from quantchat.engine.building import is_built
+    from quantchat.engine.kernels import probe
+
+    wanted = sys.argv[1:] or [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    say(host=msgspec.to_builtins(probe(wanted, is_built)))
+    names = {kernel.extension for kernel in TABLE if kernel.extension}
+    say(builds={name: str(extension._extension_for_name(name).build_root()) for name in sorted(names)})
+
+
+if __name__ == "__main__":
+    main()

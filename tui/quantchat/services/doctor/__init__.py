@@ -1,0 +1,1 @@
+"""What is wrong with this machine for quantized models, and the command that mends it."""

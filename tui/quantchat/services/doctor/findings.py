@@ -1,0 +1,71 @@
+"""What the doctor finds, as data and as text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+import msgspec
+
+from quantchat.domain.text import clean
+
+Level = Literal["green", "yellow", "red"]
+LEVELS: tuple[Level, ...] = ("green", "yellow", "red")
+MARKS: dict[Level, str] = {"green": "✓", "yellow": "!", "red": "✗"}
+LABEL = 22
+"""Columns of the titles."""
+WIDE = 70
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at.
+
+    Attributes:
+        id: Stable machine name, such as `tmux.escape-time`.
+        level: `red` keeps something from working, `yellow` makes it slow, fragile or incomplete.
+        found: What is there and what that means, in one or two sentences.
+        fix: Shell commands that mend it, one per line; empty where none does.
+    """
+
+    id: str
+    title: str
+    level: Level = "green"
+    found: str = ""
+    fix: str = ""
+
+    def lines(self, width: int = 0) -> Iterator[str]:
+        """Write it as people read it: mark, title and what was found, then the commands.
+
+        Args:
+            width: Columns to break the words at, 0 for none; commands stay whole, to be copied.
+        """
+        title = clean(self.title, newlines=False)
+        line = f"{MARKS[self.level]} {title:<{LABEL}} {clean(self.found, newlines=False)}".rstrip()
+        indent = " " * (LABEL + 3 if width >= WIDE else 2)
+        yield from textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False) if width else [line]
+        yield from (f"    {clean(command, newlines=False)}" for command in self.fix.splitlines())
+
+
+class Report(msgspec.Struct, frozen=True):
+    """All findings of one examination, as `--json` prints them."""
+
+    worst: Level
+    findings: tuple[Finding, ...]
+
+
+def report(findings: Iterable[Finding]) -> Report:
+    """Gather findings, with the worst of their levels."""
+    found = tuple(findings)
+    return Report(max((finding.level for finding in found), key=LEVELS.index, default="green"), found)
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """Count the findings by level, in a line."""
+    counted = {level: sum(finding.level == level for finding in findings) for level in reversed(LEVELS)}
+    return ", ".join(f"{count} {level}" for level, count in counted.items() if count)
+
+
+def text(findings: Iterable[Finding]) -> str:
+    """Write findings as plain lines, to read or to copy."""
+    return "\n".join(line for finding in findings for line in finding.lines())
