@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from quantchat.catalog.packages import fingerprint, installed
 from quantchat.catalog.reader import read_model
 from quantchat.domain.models import QuantSpec, Shape
 from unit.catalog.model_folders import (
@@ -28,6 +31,8 @@ from unit.catalog.model_folders import (
     write_json,
     write_safetensors,
 )
+
+UP = "model.layers.0.mlp.up_proj"
 
 
 def autogptq(folder: Path) -> Path:
@@ -154,7 +159,7 @@ def test_weight_bytes_are_the_sum_of_the_tensors(tmp_path: Path) -> None:
 
 def test_shape_of_the_network(tmp_path: Path) -> None:
     shape = read_model(make_gptq(tmp_path / "m")).shape
-    assert shape == Shape(layers=2, hidden_size=64, attention_heads=8, kv_heads=4, head_size=8, vocabulary=320)
+    assert shape == Shape(layers=1, hidden_size=64, attention_heads=8, kv_heads=4, head_size=8, vocabulary=320)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +172,12 @@ def test_shape_of_the_network(tmp_path: Path) -> None:
     ],
 )
 def test_variants_of_gptq(tmp_path: Path, changes: dict[str, object], expected: str) -> None:
-    model = read_model(make_gptq(tmp_path / "m", **changes))
+    folder = make_gptq(tmp_path / "m", **changes)
+    groups = 2 if changes.get("group_size") == 32 else 1
+    packed = 16 if changes.get("bits") == 8 else 8
+    layer = GPTQ_LAYER | {f"{UP}.qweight": ("I32", (packed, 128)), f"{UP}.scales": ("F16", (groups, 128))}
+    write_safetensors(folder / "model.safetensors", EMBEDDING | layer)
+    model = read_model(folder)
     assert model.loadable
     assert model.quant.label() == expected
     assert model.quant.raw["quant_method"] == "gptq"
@@ -198,19 +208,6 @@ def test_old_marlin_folders_name_their_packing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "label"),
     [
-        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "BITSANDBYTES"),
-        ({"quantization_config": {"load_in_8bit": True}}, "BITSANDBYTES"),
-        (
-            {
-                "quantization_config": {
-                    "quant_method": "compressed-tensors",
-                    "format": "pack-quantized",
-                    "config_groups": {"group_0": {"weights": {"num_bits": 4, "group_size": 128, "symmetric": True}}},
-                }
-            },
-            "COMPRESSED-TENSORS 4b g128",
-        ),
-        ({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}, "FP8"),
         (
             {
                 "quantization_config": {
@@ -220,9 +217,7 @@ def test_old_marlin_folders_name_their_packing(tmp_path: Path) -> None:
             },
             "HQQ 4b g64",
         ),
-        ({"quantization_config": {"quant_method": "aqlm", "nbits_per_codebook": 16}}, "AQLM"),
         ({"quantization_config": {"quant_method": "exl2", "bits": 4.65}}, "EXL2"),
-        ({"quantization_config": {"quant_method": "mxfp4"}}, "MXFP4"),
         (
             {"quantization_config": {"quant_method": "intel/auto-round", "bits": 4, "group_size": 128}},
             "AUTO-ROUND 4b g128",
@@ -232,8 +227,7 @@ def test_old_marlin_folders_name_their_packing(tmp_path: Path) -> None:
             {"quantization": {"bits": 4, "group_size": 64}, "quantization_config": {"bits": 4, "group_size": 64}},
             "MLX 4b g64",
         ),
-        ({"compression_config": {"config_groups": {}}}, "COMPRESSED-TENSORS"),
-        ({"text_config": {"quantization_config": {"quant_method": "fbgemm_fp8"}}}, "FP8"),
+        ({"text_config": {"quantization_config": {"quant_method": "fbgemm_fp8"}}}, "FBGEMM_FP8"),
     ],
 )
 def test_formats_that_cannot_run_yet_are_named(tmp_path: Path, config: dict[str, object], label: str) -> None:
@@ -241,8 +235,45 @@ def test_formats_that_cannot_run_yet_are_named(tmp_path: Path, config: dict[str,
     assert model.quant.label() == label
     (problem,) = model.errors
     assert problem.code == "format-cannot-run"
-    assert "cannot run here yet: " in problem.cause
+    assert model.verdict.state == "cannot"
+    assert f"cannot run here yet: {model.verdict.reason}" in problem.cause
     assert problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("config", "command"),
+    [
+        ({"quantization_config": {"load_in_8bit": True}}, "pip install 'bitsandbytes>=0.46.1'"),
+        ({"compression_config": {"config_groups": {}}}, "pip install 'compressed-tensors>=0.15.0'"),
+    ],
+)
+def test_formats_that_need_a_package_say_which(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: dict[str, object], command: str
+) -> None:
+    folder = make_dense(tmp_path / "m", **config)
+    site = tmp_path / "site"
+    monkeypatch.syspath_prepend(site)
+    installed.cache_clear()
+    model = read_model(folder)
+    assert (model.verdict.state, model.verdict.install) == ("with", command)
+    assert [(one.code, one.remedy) for one in model.errors] == [("package-missing", f"Run: {command}")]
+    before = fingerprint()
+    for version, state in (("0.1", "with"), ("1.0", "runs")):
+        name = command.split("'")[1].partition(">")[0]
+        write_distribution(site, name, version)
+        installed.cache_clear()
+        assert read_model(folder).verdict.state == state
+        assert fingerprint() != before
+    installed.cache_clear()
+
+
+def write_distribution(site: Path, name: str, version: str) -> None:
+    """What pip leaves of a package: its metadata, here without the package."""
+    shutil.rmtree(site, ignore_errors=True)
+    folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    importlib.invalidate_caches()
 
 
 def test_a_method_that_nobody_knows(tmp_path: Path) -> None:
@@ -254,7 +285,7 @@ def test_a_multimodal_config_nests_its_text_model(tmp_path: Path) -> None:
     folder = make_dense(tmp_path / "m")
     write_json(folder / "config.json", {"model_type": "gemma3", "text_config": LLAMA | {"model_type": "gemma3_text"}})
     model = read_model(folder)
-    assert (model.model_type, model.shape.layers, model.context_window) == ("gemma3", 2, 2048)
+    assert (model.model_type, model.shape.layers, model.context_window) == ("gemma3", 1, 2048)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -19,16 +20,24 @@ JSON_LIMIT = 64 * 1024**2
 LFS_MAGIC = b"version https://git-lfs.github.com/spec/"
 LFS_LIMIT = 1024
 SUBFOLDER_DEPTH = 3
+LINK_FAULTS = {errno.ELOOP: "link-loop", errno.ENOENT: "link-broken"}
 
 JsonObject = dict[str, object]
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A name in a folder, links followed. `regular` is False for folders, pipes and links to nowhere."""
+    """A name in a folder, links followed. `regular` is False for folders, pipes and links to nowhere.
+
+    Attributes:
+        modified: In seconds since the epoch.
+        fault: Error number of the system where it cannot be looked at.
+    """
 
     size: int
     regular: bool
     identity: tuple[int, int] = (0, 0)
+    modified: float = 0.0
+    fault: int = 0
 
 
 class Folder:
@@ -64,6 +73,10 @@ class Folder:
         """Return the regular files that end so, sorted."""
         return sorted(name for name, entry in self.entries.items() if entry.regular and name.endswith(suffixes))
 
+    def modified(self) -> float:
+        """Return the newest time of the files, in seconds since the epoch."""
+        return max((entry.modified for entry in self.entries.values() if entry.regular), default=0.0)
+
     def disk_bytes(self) -> int:
         """Sum the sizes of all files in bytes, links followed, each file once, three levels deep."""
         sizes = {entry.identity: entry.size for entry in self.entries.values() if entry.regular}
@@ -77,10 +90,15 @@ class Folder:
             self._parsed[name] = None
             try:
                 if name in self.entries:
+                    self._refuse_link(name)
                     self._parsed[name] = read_json(self.path / name)
             except Defect as fault:
                 self.problems.append(fault.problem)
         return self._parsed[name]
+
+    def _refuse_link(self, name: str) -> None:
+        if (code := LINK_FAULTS.get(self.entries[name].fault)) is not None:
+            raise defect(code, file=name)
 
     def is_lfs_pointer(self, name: str) -> bool:
         """Whether a file is what Git leaves in place of a large file that was not fetched."""
@@ -96,9 +114,10 @@ class Folder:
 def _entry(item: os.DirEntry[str]) -> Entry:
     try:
         status = item.stat()
-    except OSError:
-        return Entry(0, regular=False)
-    return Entry(status.st_size, stat.S_ISREG(status.st_mode), (status.st_dev, status.st_ino))
+    except OSError as error:
+        return Entry(0, regular=False, fault=error.errno or errno.EIO)
+    identity = status.st_dev, status.st_ino
+    return Entry(status.st_size, stat.S_ISREG(status.st_mode), identity, status.st_mtime)
 
 
 def _add_sizes(path: str, sizes: dict[tuple[int, int], int], depth: int) -> None:

@@ -1,68 +1,26 @@
 """The quantization formats that are recognised: one small definition per format, and where configs name them.
 
-To add a format, add a definition to `FORMATS`. One without a `refusal` can be loaded; its config is then held to the
-types below, because a wrong one would load as noise.
+To add a format, add a definition to `FORMATS`. What the formats ask of the machine was read from the quantizers of
+transformers 5.23 and from GPTQModel 7.7, which load them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from quantchat.catalog.definitions import Format, Package, Refusal, Source, at
 
-import msgspec
-
-Path = tuple[str, ...]
-
-
-class Setting(msgspec.Struct, frozen=True):
-    """Where a setting may stand, most usual place first, and what it must be.
-
-    Attributes:
-        places: Key paths; `*` takes the first value of an object.
-        kind: Type of the value.
-        default: What the format's library takes when the config is silent; `...` if it must be said.
-    """
-
-    places: tuple[Path, ...]
-    kind: type = int
-    default: object = None
-
-
-class Format(msgspec.Struct, frozen=True, kw_only=True):
-    """How one quantization format writes its config and its tensors.
-
-    Attributes:
-        method: Canonical `quant_method`.
-        names: Other names of it.
-        settings: Fields of `QuantSpec` to where they stand.
-        raw_names: Field of `QuantSpec` to the key that transformers reads, where the two differ.
-        extras: Further settings that transformers reads: key to where they stand.
-        refusal: Why it cannot run here; empty if it can.
-        packed: Suffix of tensors that pack several weights into an integer.
-        beside: Suffixes of tensors that go with the weights and are none.
-        counts: Whether weights can be counted from the headers.
-    """
-
-    method: str
-    names: tuple[str, ...] = ()
-    title: str = ""
-    settings: Mapping[str, Setting] = {}
-    raw_names: Mapping[str, str] = {}
-    extras: Mapping[str, Setting] = {}
-    refusal: str = ""
-    packed: str = ""
-    beside: tuple[str, ...] = ()
-    counts: bool = True
-
-
-def _at(*places: str, kind: type = int, default: object = None) -> Setting:
-    return Setting(tuple(tuple(place.split(".")) for place in places), kind, default)
-
-
-_PACKAGE = "it needs a package that quantchat does not use"
-_KERNEL = "there is no kernel for it in quantchat"
-_BITS = _at("bits", "w_bit", "wbits", "nbits")
-_GROUP_SIZE = _at("group_size", "q_group_size", "groupsize")
-_SCALES = (".weight_scale_inv", ".weight_scale", ".input_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx")
+_NEEDS_GPU_PACKAGE = "its kernels are in a package that quantchat does not use and that needs a GPU"
+_PROGRAM = "it needs the ExLlama program"
+_UNPACKED = "It is unpacked to 16 bits while loading, and takes the memory of the unquantized model."
+_OWN_PACKING = "it was packed for one kernel; GPTQModel reads the common packing and packs for Marlin itself"
+_RENAMED = Refusal("transformers takes no packing of this name", 'Set "version" to "gemm" in its quantization config.')
+_BITS = at("bits", "w_bit", "wbits", "nbits")
+_GROUP_SIZE = at("group_size", "q_group_size", "groupsize")
+_BITS_AND_GROUP = {"bits": _BITS, "group_size": _GROUP_SIZE}
+_GROUPS = "config_groups.*.weights"
+_SCALES = (
+    ".weight_scale_inv", ".weight_scale", ".weight_scale_2", ".weight_global_scale", ".input_scale",
+    ".input_global_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx",
+)  # fmt: skip
 
 UNQUANTIZED = Format(method="none", title="Unquantized")
 UNKNOWN = Format(method="unknown", counts=False)
@@ -70,30 +28,39 @@ UNKNOWN = Format(method="unknown", counts=False)
 FORMATS = (
     Format(
         method="gptq",
-        names=("marlin",),
+        names=("marlin", "gptqmodel"),
         title="GPTQ",
         settings={
-            "bits": _at("bits", "wbits", default=...),
-            "group_size": _at("group_size", "groupsize", default=128),
-            "desc_act": _at("desc_act", kind=bool, default=False),
-            "sym": _at("sym", kind=bool, default=True),
-            "checkpoint_format": _at("checkpoint_format", "format", kind=str, default="gptq"),
-            "lm_head": _at("lm_head", kind=bool, default=False),
+            "bits": at("bits", "wbits", default=...),
+            "group_size": at("group_size", "groupsize", default=128),
+            "desc_act": at("desc_act", kind=bool, default=False),
+            "sym": at("sym", kind=bool, default=True),
+            "checkpoint_format": at("checkpoint_format", "format", kind=str, default="gptq"),
+            "lm_head": at("lm_head", kind=bool, default=False),
         },
+        kernels=True,
+        variants={"marlin": Refusal(_OWN_PACKING), "bitblas": Refusal(_OWN_PACKING)},
         packed=".qweight",
         beside=(".qzeros", ".scales", ".g_idx"),
     ),
     Format(
         method="awq",
+        names=("llm-awq",),
         title="AWQ",
         settings={
-            "bits": _at("bits", "w_bit", default=...),
-            "group_size": _at("group_size", "q_group_size", default=128),
-            "checkpoint_format": _at("version", "checkpoint_format", "format", kind=str, default="gemm"),
-            "lm_head": _at("lm_head", kind=bool, default=False),
+            "bits": at("bits", "w_bit", default=...),
+            "group_size": at("group_size", "q_group_size", default=128),
+            "checkpoint_format": at("version", "checkpoint_format", "format", kind=str, default="gemm"),
+            "lm_head": at("lm_head", kind=bool, default=False),
         },
         raw_names={"checkpoint_format": "version"},
-        extras={"zero_point": _at("zero_point", kind=bool, default=True)},
+        extras={"zero_point": at("zero_point", kind=bool, default=True)},
+        kernels=True,
+        variants={
+            "marlin": Refusal(_OWN_PACKING),
+            "bitblas": Refusal(_OWN_PACKING),
+            **dict.fromkeys(("exllama", "exllamav2", "exllama_v2"), _RENAMED),
+        },
         packed=".qweight",
         beside=(".qzeros", ".scales"),
     ),
@@ -102,90 +69,139 @@ FORMATS = (
         names=("compressed_tensors", "sparseml"),
         title="compressed-tensors",
         settings={
-            "bits": _at("config_groups.*.weights.num_bits"),
-            "group_size": _at("config_groups.*.weights.group_size"),
-            "sym": _at("config_groups.*.weights.symmetric", kind=bool),
-            "checkpoint_format": _at("format", kind=str),
+            "bits": at(f"{_GROUPS}.num_bits"),
+            "group_size": at(f"{_GROUPS}.group_size"),
+            "sym": at(f"{_GROUPS}.symmetric", kind=bool),
+            "checkpoint_format": at("format", kind=str),
         },
-        refusal="transformers unpacks it to full size, and needs another package for that",
+        package=Package("compressed-tensors", "0.15.0"),
+        note=_UNPACKED,
+        variants=dict.fromkeys(
+            ("marlin-24", "sparse-24-bitmask", "sparse-bitmask"),
+            Refusal("compressed-tensors no longer reads this packing"),
+        ),
+        unpacked=True,
         packed=".weight_packed",
         beside=_SCALES,
+        signs=(".weight_packed",),
     ),
-    Format(method="bitsandbytes", title="bitsandbytes", refusal=_PACKAGE, counts=False),
+    Format(
+        method="bitsandbytes",
+        names=("bitsandbytes_4bit", "bitsandbytes_8bit", "bnb"),
+        title="bitsandbytes",
+        settings={"checkpoint_format": at("bnb_4bit_quant_type", kind=str)},
+        package=Package("bitsandbytes", "0.46.1"),
+        counts=False,
+        signs=(".weight.absmax", ".weight.quant_state.bitsandbytes__nf4", ".weight.quant_state.bitsandbytes__fp4"),
+    ),
     Format(
         method="fp8",
-        names=("fbgemm_fp8", "finegrained_fp8", "mxfp8"),
+        names=("finegrained_fp8", "mxfp8"),
         title="FP8",
-        refusal=_KERNEL,
+        settings={"checkpoint_format": at("fmt", kind=str)},
+        note=_UNPACKED,
+        unpacked=True,
         beside=_SCALES,
+        signs=(".weight_scale_inv",),
     ),
+    Format(method="fbgemm_fp8", title="FBGEMM FP8", cannot=_NEEDS_GPU_PACKAGE, beside=_SCALES),
     Format(
         method="hqq",
         title="HQQ",
         settings={
-            "bits": _at("quant_config.weight_quant_params.nbits", "weight_quant_params.nbits", "nbits"),
-            "group_size": _at("quant_config.weight_quant_params.group_size", "weight_quant_params.group_size"),
+            "bits": at("quant_config.weight_quant_params.nbits", "weight_quant_params.nbits", "nbits"),
+            "group_size": at("quant_config.weight_quant_params.group_size", "weight_quant_params.group_size"),
         },
-        refusal=_PACKAGE,
+        cannot="transformers 5 does not read its packed weights",
         counts=False,
+        signs=(".W_q",),
     ),
     Format(
         method="auto-round",
         names=("intel/auto-round", "autoround", "auto_round"),
         title="AutoRound",
-        settings={"bits": _BITS, "group_size": _GROUP_SIZE, "sym": _at("sym", kind=bool)},
-        refusal="only its export to plain GPTQ or AWQ does",
+        settings=_BITS_AND_GROUP | {"sym": at("sym", kind=bool), "checkpoint_format": at("packing_format", kind=str)},
+        cannot="only its export to plain GPTQ or AWQ does",
         packed=".qweight",
         beside=(".qzeros", ".scales", ".g_idx"),
     ),
     Format(
-        method="mlx",
-        title="MLX",
-        settings={"bits": _BITS, "group_size": _GROUP_SIZE},
-        refusal="it is made for Apple's processors",
+        method="aqlm",
+        title="AQLM",
+        settings={"bits": at("nbits_per_codebook")},
+        package=Package("aqlm[cpu,gpu]", "1.1.6"),
+        counts=False,
+        signs=(".codebooks",),
+    ),
+    Format(method="torchao", title="torchao", counts=False),
+    Format(
+        method="mxfp4",
+        title="MXFP4",
+        note=_UNPACKED,
+        unpacked=True,
+        counts=False,
+        signs=("_blocks",),
+    ),
+    Format(
+        method="bitnet",
+        title="BitNet",
+        note="It is computed without a kernel of its own, slowly.",
         counts=False,
     ),
-    Format(method="aqlm", title="AQLM", refusal=_PACKAGE, counts=False),
+    Format(
+        method="mlx",
+        title="MLX",
+        settings=_BITS_AND_GROUP,
+        cannot="it is made for Apple's processors",
+        counts=False,
+    ),
+    Format(
+        method="quip",
+        names=("quip#", "quip_sharp"),
+        title="QuIP#",
+        settings={"checkpoint_format": at("codebook", kind=str)},
+        cannot="transformers does not read it; it needs the QuIP# program",
+        counts=False,
+        signs=(".Qidxs",),
+    ),
+    Format(method="exl2", title="EXL2", settings=_BITS_AND_GROUP, cannot=_PROGRAM, counts=False, signs=(".q_invperm",)),
+    Format(method="exl3", title="EXL3", settings=_BITS_AND_GROUP, cannot=_PROGRAM, counts=False, signs=(".trellis",)),
+    Format(method="nvfp4", title="NVFP4", cannot="transformers does not load weights packed so", counts=False),
+    Format(
+        method="modelopt",
+        names=("modelopt_fp4", "modelopt_fp8"),
+        title="ModelOpt",
+        settings={
+            "group_size": at("group_size", "quantization.group_size"),
+            "checkpoint_format": at("quant_algo", "quantization.quant_algo", kind=str),
+        },
+        cannot="transformers does not load weights packed so",
+        counts=False,
+    ),
+    Format(
+        method="gguf", title="GGUF", cannot="this release has no engine for it; a later one brings it", counts=False
+    ),
     *(
-        Format(
-            method=method,
-            names=names,
-            title=title,
-            settings={"bits": _BITS, "group_size": _GROUP_SIZE},
-            refusal=refusal,
-            counts=False,
-        )
-        for method, title, refusal, names in (
-            ("exl2", "EXL2", "it needs the ExLlama program", ()),
-            ("exl3", "EXL3", "it needs the ExLlama program", ()),
-            ("mxfp4", "MXFP4", _KERNEL, ()),
-            ("nvfp4", "NVFP4", _KERNEL, ("modelopt", "modelopt_fp4")),
-            ("quanto", "Quanto", _PACKAGE, ()),
-            ("torchao", "torchao", _PACKAGE, ()),
-            ("eetq", "EETQ", _PACKAGE, ()),
-            ("higgs", "HIGGS", _PACKAGE, ()),
-            ("vptq", "VPTQ", _PACKAGE, ()),
-            ("spqr", "SpQR", _PACKAGE, ()),
-            ("quark", "Quark", _PACKAGE, ()),
-            ("fp_quant", "FP-Quant", _PACKAGE, ()),
-            ("bitnet", "BitNet", _KERNEL, ()),
-            ("qqq", "QQQ", _KERNEL, ()),
-            ("paroquant", "ParoQuant", _KERNEL, ()),
-            ("gguf", "GGUF", _KERNEL, ()),
+        Format(method=method, names=names, title=title, settings=_BITS_AND_GROUP, cannot=why, counts=False)
+        for method, title, why, names in (
+            ("quanto", "Quanto", "transformers does not read its packed weights", ()),
+            ("eetq", "EETQ", _NEEDS_GPU_PACKAGE, ()),
+            ("higgs", "HIGGS", _NEEDS_GPU_PACKAGE, ()),
+            ("vptq", "VPTQ", _NEEDS_GPU_PACKAGE, ()),
+            ("spqr", "SpQR", _NEEDS_GPU_PACKAGE, ()),
+            ("fp_quant", "FP-Quant", _NEEDS_GPU_PACKAGE, ()),
+            ("fouroversix", "Four Over Six", _NEEDS_GPU_PACKAGE, ("4over6",)),
+            ("quark", "Quark", "it needs a package that quantchat does not use", ()),
+            ("sinq", "SINQ", "it needs a package that quantchat does not use", ()),
+            ("metal", "Metal", "it is made for Apple's processors", ()),
+            ("qqq", "QQQ", "there is no kernel for it in quantchat", ()),
+            ("paroquant", "ParoQuant", "there is no kernel for it in quantchat", ()),
+            ("bitblas", "BitBLAS", "there is no kernel for it in quantchat", ()),
         )
     ),
 )
 
 BY_NAME = {name: entry for entry in FORMATS for name in (entry.method, *entry.names)}
-
-
-class Source(msgspec.Struct, frozen=True):
-    """A place that may hold a quantization config, and the method that it means when it names none."""
-
-    file: str
-    key: Path = ()
-    method: str = ""
-
 
 SOURCES = (
     Source("config.json", ("quantization_config",)),
@@ -193,6 +209,8 @@ SOURCES = (
     Source("config.json", ("compression_config",), "compressed-tensors"),
     Source("quantize_config.json", (), "gptq"),
     Source("quant_config.json", (), "awq"),
+    Source("hf_quant_config.json", (), "modelopt"),
+    Source("config.json", ("quip_params",), "quip"),
     Source("config.json", ("quantization",), "mlx"),
 )
 CONFIG_FILES = tuple(dict.fromkeys(source.file for source in SOURCES))

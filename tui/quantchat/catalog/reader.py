@@ -7,29 +7,24 @@ from pathlib import Path
 
 import msgspec
 
+from quantchat.catalog.attention import read_attention
+from quantchat.catalog.contradictions import judge_tensors
 from quantchat.catalog.files import Folder, JsonObject
 from quantchat.catalog.formats import CONFIG_FILES
+from quantchat.catalog.kinds import Named, judge_kind, kind_of
 from quantchat.catalog.problems import Defect, clean, problem
-from quantchat.catalog.recognition import recognise
-from quantchat.catalog.shape import read_context_window, read_shape, text_config
-from quantchat.catalog.weights import pickle_files, read_weights, weight_files
-from quantchat.domain.models import ModelInfo, Problem
+from quantchat.catalog.recognition import Recognition, recognise, recognise_tensors
+from quantchat.catalog.shape import read_context_window, read_shape
+from quantchat.catalog.sizes import is_tied, weigh
+from quantchat.catalog.triage import code_files, explain_transfer, listed
+from quantchat.catalog.weights import Weights, count_parameters, pickle_files, read_weights, weight_files
+from quantchat.domain.models import Container, ModelInfo, Problem, Verdict
 
 MARKERS = (*CONFIG_FILES, "adapter_config.json")
 """A folder with one of these is a model."""
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tekken.json", "spiece.model", "vocab.json", "vocab.txt")
 _TOKENIZER_SUFFIXES = (".tiktoken", "tiktoken.model", "bpe.model")
-_OTHER_TASKS = (
-    "ForSequenceClassification",
-    "ForTokenClassification",
-    "ForQuestionAnswering",
-    "ForMaskedLM",
-    "ForImageClassification",
-    "ForObjectDetection",
-    "ForCTC",
-    "ForTextToWaveform",
-)
 
 
 def read_model(path: Path, *, root: str = "", name: str | None = None, revision: str | None = None) -> ModelInfo:
@@ -64,39 +59,80 @@ def _describe(folder: Folder, found: ModelInfo) -> ModelInfo:
     configs = {name: folder.json(name) for name in CONFIG_FILES}
     config = configs["config.json"] or {}
     recognition = recognise(configs)
+    named = Named(_architecture(config) or "", _text(config, "model_type") or "", code_files(folder, config))
+    kind = kind_of(folder, config, named)
     folder.problems += _judge_config(folder, config)
-    folder.problems += [recognition.problem] if recognition.problem else []
-    weights = read_weights(folder, recognition)
+    weights = read_weights(folder)
+    recognition = _second_look(recognition, weights)
+    folder.problems += judge_tensors(weights.tensors, config, recognition.spec)
+    unfit = judge_kind(kind, named) or recognition.problem
+    folder.problems += [unfit] if unfit else []
     has_template = _has_chat_template(folder)
-    remote_code = _wants_remote_code(folder, config)
-    folder.problems += _judge_tokenizer(folder)
-    folder.problems += [] if has_template else [problem("chat-template-missing")]
-    folder.problems += [problem("remote-code")] if remote_code else []
+    folder.problems += _judge_words(folder, has_template=has_template) if kind == "chat" else []
+    folder.problems += [problem("remote-code", files=listed(named.code))] if named.code and unfit is None else []
+    problems = explain_transfer(folder, folder.problems)
     if _is_foreign(folder, config):
-        folder.problems[:] = [problem("not-a-model")]
+        problems = [problem("not-a-model")]
     return msgspec.structs.replace(
         found,
-        architecture=_architecture(config),
-        model_type=_text(config, "model_type"),
+        architecture=named.architecture or None,
+        model_type=named.model_type or None,
         quant=recognition.spec,
         shape=read_shape(config),
-        parameters=weights.parameters,
+        parameters=count_parameters(weights.tensors, recognition),
         weight_bytes=weights.weight_bytes,
         disk_bytes=folder.disk_bytes(),
         context_window=read_context_window(config),
         has_chat_template=has_template,
-        remote_code=remote_code,
-        problems=tuple(folder.problems),
+        remote_code=bool(named.code),
+        files=named.code,
+        kind=kind,
+        container=_container(folder, recognition, weights),
+        verdict=_verdict(recognition, unfit),
+        attention=read_attention(config),
+        weights=weigh(weights.tensors, recognition.spec, config),
+        tied=is_tied(config, weights.tensors),
+        modified=folder.modified(),
+        problems=tuple(dict.fromkeys(problems)),
     )
+
+
+def _second_look(recognition: Recognition, weights: Weights) -> Recognition:
+    """Let the tensors speak where the configs say nothing."""
+    if recognition.spec.method != "none":
+        return recognition
+    return recognise_tensors([tensor.name for tensor in weights.tensors]) or recognition
+
+
+def _verdict(recognition: Recognition, unfit: Problem | None) -> Verdict:
+    if unfit is None or unfit is recognition.problem:
+        return recognition.verdict
+    return Verdict(state="cannot", reason=unfit.cause)
+
+
+def _container(folder: Folder, recognition: Recognition, weights: Weights) -> Container:
+    if recognition.spec.method == "mlx" or weights.written_by == "mlx":
+        return "mlx"
+    if weight_files(folder):
+        return "safetensors"
+    if pickle_files(folder):
+        return "pickle"
+    return "gguf" if folder.names(".gguf") else "none"
 
 
 def _describe_adapter(folder: Folder, found: ModelInfo) -> ModelInfo:
     adapter = folder.json("adapter_config.json") or {}
     base = adapter.get("base_model_name_or_path")
-    folder.problems.append(
-        problem("adapter", base=base if base and isinstance(base, str) else "a model it does not name")
+    fault = problem("adapter", base=base if base and isinstance(base, str) else "a model it does not name")
+    return msgspec.structs.replace(
+        found,
+        disk_bytes=folder.disk_bytes(),
+        kind="adapter",
+        container="safetensors" if folder.names(".safetensors") else "pickle" if folder.names(".bin") else "none",
+        verdict=Verdict(state="cannot", reason=fault.cause),
+        modified=folder.modified(),
+        problems=(*folder.problems, fault),
     )
-    return msgspec.structs.replace(found, disk_bytes=folder.disk_bytes(), problems=tuple(folder.problems))
 
 
 def _judge_config(folder: Folder, config: JsonObject) -> list[Problem]:
@@ -104,12 +140,11 @@ def _judge_config(folder: Folder, config: JsonObject) -> list[Problem]:
         return [problem("config-missing")]
     if folder.json("config.json") is None:
         return []
-    if _text(config, "model_type") is None:
-        return [problem("model-type-missing")]
-    architecture = _architecture(config)
-    if architecture and (architecture.endswith(_OTHER_TASKS) or config.get("is_encoder_decoder") is True):
-        return [problem("not-a-chat-model", architecture=architecture)]
-    return []
+    return [] if _text(config, "model_type") else [problem("model-type-missing")]
+
+
+def _judge_words(folder: Folder, *, has_template: bool) -> list[Problem]:
+    return [*_judge_tokenizer(folder), *([] if has_template else [problem("chat-template-missing")])]
 
 
 def _judge_tokenizer(folder: Folder) -> list[Problem]:
@@ -123,11 +158,6 @@ def _has_chat_template(folder: Folder) -> bool:
     if any(folder.entries[name].size for name in ("chat_template.jinja", "chat_template.json") if name in folder):
         return True
     return bool((folder.json("tokenizer_config.json") or {}).get("chat_template"))
-
-
-def _wants_remote_code(folder: Folder, config: JsonObject) -> bool:
-    tokenizer = folder.json("tokenizer_config.json") or {}
-    return any(bool(part.get("auto_map")) for part in (config, text_config(config), tokenizer))
 
 
 def _is_foreign(folder: Folder, config: JsonObject) -> bool:

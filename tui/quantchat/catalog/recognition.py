@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
 
-from quantchat.catalog.formats import BY_NAME, SOURCES, UNKNOWN, UNQUANTIZED, Format, Path, Setting, Source
+from quantchat.catalog.definitions import Format, Path, Setting, Source
+from quantchat.catalog.formats import BY_NAME, FORMATS, SOURCES, UNKNOWN, UNQUANTIZED
 from quantchat.catalog.problems import clean, problem
-from quantchat.domain.models import Problem, QuantSpec
+from quantchat.catalog.verdicts import complaint, judge
+from quantchat.domain.models import Problem, QuantSpec, Verdict
 
 Config = Mapping[str, object]
 
 
 class Recognition(msgspec.Struct, frozen=True):
-    """What the configs of a folder say, the definition behind it, and what is wrong with it."""
+    """What the configs of a folder say, the definition behind it, whether it can run, and what is wrong with it."""
 
     spec: QuantSpec
     format: Format
+    verdict: Verdict = Verdict()
     problem: Problem | None = None
 
 
@@ -28,9 +31,30 @@ def recognise(configs: Mapping[str, Config | None]) -> Recognition:
         definition = BY_NAME.get(method)
         if definition is None:
             spec = QuantSpec(method=clean(method, 32) or "unknown", source=source.file)
-            return Recognition(spec, UNKNOWN, problem("quantization-unknown", method=spec.method))
+            return _refused(spec, UNKNOWN, problem("quantization-unknown", method=spec.method))
         return _read(definition, found, source)
     return Recognition(QuantSpec(method="none"), UNQUANTIZED)
+
+
+def recognise_tensors(names: Collection[str]) -> Recognition | None:
+    """Say what the tensors of a model are whose configs call it unquantized; None if they are plain weights."""
+    suffixes = {suffix for name in names for suffix in _suffixes(name)}
+    for definition in FORMATS:
+        if suffixes.intersection(definition.signs):
+            return _judged(QuantSpec(method=definition.method, source="tensors"), definition)
+    packed = next((name for name in names if name.endswith((".qweight", ".qzeros"))), None)
+    if packed is None:
+        return None
+    spec = QuantSpec(method="unknown", source="tensors")
+    return _refused(spec, UNKNOWN, problem("quantization-config-missing", tensor=packed))
+
+
+def _suffixes(name: str) -> Iterator[str]:
+    """The ends of a tensor name that a format's signs may be."""
+    parts = name.split(".")
+    for length in (1, 2, 3):
+        yield "." + ".".join(parts[-length:])
+    yield "_" + name.rpartition("_")[2]
 
 
 def _sources(configs: Mapping[str, Config | None]) -> Iterator[tuple[Source, Config]]:
@@ -56,9 +80,8 @@ def _read(definition: Format, found: Config, source: Source) -> Recognition:
     for field, setting in (definition.settings | definition.extras).items():  # type: ignore[operator]
         value = _look_up(found, setting)
         fault = _fault(field, value, setting)
-        if fault and not definition.refusal:
-            spec = QuantSpec(method=definition.method, source=source.file)
-            return Recognition(spec, definition, problem("quantization-invalid", file=source.file, why=fault))
+        if fault and definition.kernels:
+            return _senseless(QuantSpec(method=definition.method, source=source.file), definition, fault)
         values[field] = setting.default if value is None or fault else value
     if isinstance(values.get("checkpoint_format"), str):
         values["checkpoint_format"] = clean(_packing(found, values), 32).lower()
@@ -67,18 +90,26 @@ def _read(definition: Format, found: Config, source: Source) -> Recognition:
         method=definition.method,
         source=source.file,
         dynamic=bool(found.get("dynamic")),
-        raw={} if definition.refusal else _canonical(definition, found, values),
+        raw=_canonical(definition, found, values) if definition.kernels else {},
         **fields,  # type: ignore[arg-type]
     )
-    if definition.refusal:
-        return Recognition(
-            spec, definition, problem("format-cannot-run", format=definition.title, why=definition.refusal)
-        )
     if not _travels(spec.raw):
-        spec = msgspec.structs.replace(spec, raw={})
         fault = "it holds text or numbers that no program can pass on"
-        return Recognition(spec, definition, problem("quantization-invalid", file=source.file, why=fault))
-    return Recognition(spec, definition)
+        return _senseless(msgspec.structs.replace(spec, raw={}), definition, fault)
+    return _judged(spec, definition)
+
+
+def _judged(spec: QuantSpec, definition: Format) -> Recognition:
+    verdict = judge(definition, spec)
+    return Recognition(spec, definition, verdict, complaint(definition, spec, verdict))
+
+
+def _refused(spec: QuantSpec, definition: Format, fault: Problem) -> Recognition:
+    return Recognition(spec, definition, Verdict(state="cannot", reason=fault.cause), fault)
+
+
+def _senseless(spec: QuantSpec, definition: Format, fault: str) -> Recognition:
+    return _refused(spec, definition, problem("quantization-invalid", file=spec.source, why=fault))
 
 
 def _packing(found: Config, values: Config) -> object:

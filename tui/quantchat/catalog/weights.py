@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from quantchat.catalog.files import Folder, JsonObject
 from quantchat.catalog.problems import Defect, defect, problem
 from quantchat.catalog.recognition import Recognition
-from quantchat.catalog.safetensors import DTYPE_BITS, TensorInfo, read_header
+from quantchat.catalog.safetensors import DTYPE_BITS, Header, TensorInfo, read_header
+from quantchat.catalog.triage import SHOWN_FILES, judge_links, listed
 
 WEIGHTS = "model.safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
 _SHARD = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})\.safetensors$")
 _NOT_WEIGHTS = re.compile(r"^(training_args|optimizer|scheduler|scaler|rng_state|adapter_model|tokenizer)")
-_SHOWN_FILES = 3
 
 
 class Weights(msgspec.Struct, frozen=True):
-    """Sizes of the weights that are there: bytes, and weights before packing where headers tell."""
+    """The weights that are there.
+
+    Attributes:
+        weight_bytes: Sum of the tensors.
+        tensors: All of them, if the files are whole.
+        written_by: The framework that wrote the files, as they say.
+    """
 
     weight_bytes: int = 0
-    parameters: int | None = None
+    tensors: tuple[TensorInfo, ...] = ()
+    written_by: str = ""
 
 
-def read_weights(folder: Folder, recognition: Recognition) -> Weights:
+def read_weights(folder: Folder) -> Weights:
     """Find the weight files and read their headers; what is wrong goes to the folder's problems."""
     before = len(folder.problems)
     try:
@@ -34,12 +41,14 @@ def read_weights(folder: Folder, recognition: Recognition) -> Weights:
     except Defect as fault:
         folder.problems.append(fault.problem)
         return Weights()
-    tensors = [tensor for name in files for tensor in _tensors(folder, name)]
-    sound = len(folder.problems) == before
+    headers = [header for name in files if (header := _header(folder, name)) is not None]
+    tensors = tuple(tensor for header in headers for tensor in header.tensors)
+    sound = not any(one.severity == "error" for one in folder.problems[before:])
     if sound and (lost := indexed - {tensor.name for tensor in tensors}):
         folder.problems.append(problem("tensors-missing", count=len(lost), tensor=min(lost)))
-    parameters = count_parameters(tensors, recognition) if sound else None
-    return Weights(sum(tensor.size for tensor in tensors), parameters)
+        sound = False
+    written_by = next((header.written_by for header in headers if header.written_by), "")
+    return Weights(sum(tensor.size for tensor in tensors), tensors if sound else (), written_by)
 
 
 def weight_files(folder: Folder) -> list[str]:
@@ -77,12 +86,12 @@ def count_parameters(tensors: Sequence[TensorInfo], recognition: Recognition) ->
     return total
 
 
-def _tensors(folder: Folder, name: str) -> Iterable[TensorInfo]:
+def _header(folder: Folder, name: str) -> Header | None:
     try:
-        return read_header(folder.path / name).tensors
+        return read_header(folder.path / name)
     except Defect as fault:
         folder.problems.append(fault.problem)
-        return ()
+        return None
 
 
 def _choose(folder: Folder) -> tuple[list[str], set[str]]:
@@ -99,7 +108,7 @@ def _choose(folder: Folder) -> tuple[list[str], set[str]]:
     if shards:
         raise _unindexed(shards)
     if len(files) > 1:
-        raise defect("weights-ambiguous", files=_listed(files))
+        raise defect("weights-ambiguous", files=listed(files))
     return files, set()
 
 
@@ -111,8 +120,10 @@ def _indexed(folder: Folder, index: str) -> tuple[list[str], set[str]]:
     files = sorted(set(placed.values()))
     missing = [name for name in files if name not in folder]
     if missing:
-        words = problem("shards-missing", missing=len(missing), total=len(files), files=_listed(missing))
-        folder.problems.append(words)
+        words = problem("shards-missing", missing=len(missing), total=len(files), files=listed(missing))
+        folder.problems += judge_links(folder, missing) or [words]
+    if extra := [name for name in folder.names(".safetensors") if _SHARD.match(name) and name not in files]:
+        folder.problems.append(problem("shards-extra", count=len(extra), files=listed(extra)))
     return [name for name in files if name in folder], set(placed)
 
 
@@ -133,8 +144,8 @@ def _unindexed(shards: list[re.Match[str]]) -> Defect:
     present = {int(shard["number"]) for shard in shards if shard["stem"] == stem}
     missing = [number for number in range(1, total + 1) if number not in present]
     if missing:
-        names = [f"{stem}-{number:05d}-of-{total:05d}.safetensors" for number in missing[: _SHOWN_FILES + 1]]
-        return defect("shards-missing", missing=len(missing), total=total, files=_listed(names))
+        names = [f"{stem}-{number:05d}-of-{total:05d}.safetensors" for number in missing[: SHOWN_FILES + 1]]
+        return defect("shards-missing", missing=len(missing), total=total, files=listed(names))
     return defect("index-missing", file=stem + INDEX_SUFFIX)
 
 
@@ -144,11 +155,8 @@ def _no_weights(folder: Folder) -> Defect:
     if folder.names(".gguf"):
         return defect("gguf-only")
     broken = [name for name in folder.entries if name.endswith(".safetensors") and name not in folder]
+    if links := judge_links(folder, broken):
+        return Defect(links[0])
     if broken:
-        return defect("shards-missing", missing=len(broken), total=len(broken), files=_listed(broken))
+        return defect("shards-missing", missing=len(broken), total=len(broken), files=listed(broken))
     return defect("weights-missing")
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:_SHOWN_FILES])
-    return f"{shown}, …" if len(names) > _SHOWN_FILES else shown
