@@ -44,7 +44,7 @@ def causal(batch: int, tokens: int):
 
 
 @pytest.mark.parametrize(("heads", "key_heads"), [(9, 3), (4, 2), (8, 1)])
-@pytest.mark.parametrize("tokens", [1, 2, 5, 16, 17, 30])
+@pytest.mark.parametrize("tokens", [1, 2, 5, 11, 16, 17, 33])
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("kind", ["bool", "float"])
 def test_the_values_are_those_of_transformers(attention, heads, key_heads, tokens, batch, kind) -> None:
