@@ -118,6 +118,11 @@ _TABLE = {
     ),
     "weights-damaged": _Words("{file} is not a sound safetensors file: {why}.", "Download this file again."),
     "gguf-damaged": _Words("{file} is not a sound GGUF file: {why}.", "Download this file again."),
+    "gguf-vocabulary-only": _Words("{file} holds a vocabulary and no weights.", "Download the model's own GGUF file."),
+    "gguf-projector": _Words(
+        "{file} reads images for another model; it is no model of its own.", "Choose the model beside it."
+    ),
+    "gguf-type-unknown": _Words("{file} has tensors of a type that is not known here: {type}.", "Update quantchat."),
     "tokenizer-missing": _Words("The tokenizer is missing.", "Download tokenizer.json from the model's page."),
     "chat-template-missing": _Words(
         "The model has no chat template.", "A plain one is used; an instruct version answers better.", "warning"

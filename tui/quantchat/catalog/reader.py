@@ -11,6 +11,7 @@ from quantchat.catalog.attention import read_attention
 from quantchat.catalog.contradictions import judge_tensors
 from quantchat.catalog.files import Folder, JsonObject
 from quantchat.catalog.formats import CONFIG_FILES
+from quantchat.catalog.gguf_model import SUFFIX, read_gguf_model
 from quantchat.catalog.kinds import Named, judge_kind, kind_of
 from quantchat.catalog.problems import Defect, clean, problem
 from quantchat.catalog.recognition import Recognition, recognise, recognise_tensors
@@ -28,12 +29,12 @@ _TOKENIZER_SUFFIXES = (".tiktoken", "tiktoken.model", "bpe.model")
 
 
 def read_model(path: Path, *, root: str = "", name: str | None = None, revision: str | None = None) -> ModelInfo:
-    """Describe a model folder; a bad one is described by its problems and never raises.
+    """Describe a model folder or a GGUF file; a bad one is described by its problems and never raises.
 
     Args:
-        path: The folder.
+        path: The folder, or the file; of a split GGUF model the first.
         root: The scan root under which it was found.
-        name: What to call it; the folder's name if None.
+        name: What to call it; the name of the folder or the file if None.
         revision: Commit of a hub snapshot.
     """
     location = Path(os.path.abspath(path))
@@ -44,6 +45,8 @@ def read_model(path: Path, *, root: str = "", name: str | None = None, revision:
         root=os.fsencode(root).decode("utf-8", "backslashreplace"),
         revision=clean(revision) if revision else None,
     )
+    if location.name.endswith(SUFFIX) and not os.path.isdir(location):
+        return read_gguf_model(location, msgspec.structs.replace(found, name=found.name.removesuffix(SUFFIX)))
     try:
         folder = Folder(location)
     except Defect as fault:

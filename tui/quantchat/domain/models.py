@@ -38,6 +38,8 @@ class QuantSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The short form of a model row, such as `GPTQ 4b g128`."""
         if self.method == "none":
             return "unquantized"
+        if self.method == "gguf" and self.checkpoint_format:
+            return f"GGUF {self.checkpoint_format.upper()}"
         parts = [self.method.upper()]
         if self.bits is not None:
             parts.append(f"{self.bits}b")
@@ -95,7 +97,8 @@ class AttentionSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         window: Tokens.
         token_values: Numbers per token and full layer: keys and values of all KV heads, or MLA's compressed ones.
         sliding_values: Likewise of a sliding layer.
-        state_bytes: What layers without a token list (linear attention, state space, convolution) keep in all.
+        state_values: What layers without a token list (linear attention, state space, convolution) keep in all.
+        state_bytes: What such layers keep besides in a dtype of their own, in bytes.
         expanded_values: Numbers per token that MLA makes of the compressed ones in every pass; 0 for other kinds.
     """
 
@@ -104,6 +107,7 @@ class AttentionSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     window: int = 0
     token_values: int = 0
     sliding_values: int = 0
+    state_values: int = 0
     state_bytes: int = 0
     expanded_values: int = 0
 
