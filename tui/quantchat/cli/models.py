@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from quantchat.cli.common import FOLDER, explained, find_models, say
+from quantchat.cli.common import FOLDER, explained, find_models, say, scan_roots
+from quantchat.domain.text import clean
+from quantchat.errors import Cancelled, UsageError
 
 if TYPE_CHECKING:
     from quantchat.domain.models import ModelInfo
+    from quantchat.services.removal import Removal
 
+SHOWN_PATHS = 20
 Order = Literal["name", "size", "fit", "modified"]
 
 models_dir_option = click.option(
@@ -91,4 +97,73 @@ def _say_nothing_found(models: tuple[ModelInfo, ...], words: tuple[str, ...]) ->
         say("No models found. `quantchat demo` makes a small one.", err=True)
 
 
-models_command.add_command(list_command)
+@click.command("show")
+@click.argument("name")
+@models_dir_option
+@json_option
+@click.pass_context
+def show_command(context: click.Context, name: str, models_dirs: tuple[Path, ...], as_json: bool) -> None:
+    """Show everything that is known about a model: what is wrong, memory, settings, chat template, how to load it.
+
+    NAME is a path, a name from `quantchat models`, or a part of one.
+    """
+    from quantchat.catalog.scan import find_model
+    from quantchat.cli.modelcard import as_json as card_as_json
+    from quantchat.cli.modelcard import card_of, printed
+
+    with explained():
+        scanned, _ = find_models(context, models_dirs)
+        known = card_of(find_model(name, scanned.models))
+    if as_json:
+        click.echo(card_as_json(known))
+    else:
+        click.echo(printed(known, styled=sys.stdout.isatty()))
+
+
+@click.command("rm")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@models_dir_option
+@click.pass_context
+def remove_command(context: click.Context, name: str, yes: bool, models_dirs: tuple[Path, ...]) -> None:
+    """Delete a model from the disk, after showing what goes; of a hub cache only what no other snapshot needs."""
+    from quantchat.catalog.scan import find_model
+    from quantchat.services.removal import execute, plan_removal, require_free
+
+    with explained():
+        scanned, _ = find_models(context, models_dirs)
+        model = find_model(name, scanned.models)
+        roots = [root.path for root in scan_roots(context, models_dirs)[0]]
+        plan = plan_removal(model, scanned.models, roots)
+        require_free(model.path)
+        _print(removal_lines(plan))
+        if not yes:
+            _confirm(model)
+        execute(plan, model.path)
+    say(f"Removed {model.name}.")
+
+
+def removal_lines(plan: Removal) -> list[str]:
+    """Say what a removal deletes."""
+    from quantchat.domain.memory import format_bytes
+
+    going = [*(f"{folder}{os.sep}" for folder in plan.folders), *plan.files]
+    more = len(going) - SHOWN_PATHS
+    kept = f"; {format_bytes(plan.kept)} stay, which others need" if plan.kept else ""
+    return [
+        f"This deletes {plan.name} and frees {format_bytes(plan.freed)}{kept}:",
+        *(f"  {clean(path, newlines=False)}" for path in going[:SHOWN_PATHS]),
+        *([f"  and {more} more files"] if more > 0 else []),
+        *plan.notes,
+    ]
+
+
+def _confirm(model: ModelInfo) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError("Nothing was deleted", "There is no terminal to ask on.", "Add --yes to delete it.")
+    if not click.confirm(clean(f"Delete {model.name}?", newlines=False)):
+        raise Cancelled("Nothing was deleted")
+
+
+for _command in (list_command, show_command, remove_command):
+    models_command.add_command(_command)

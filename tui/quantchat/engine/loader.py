@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, AwqCon
 from quantchat.domain import kernels, placement
 from quantchat.domain.generation import SamplingOverrides
 from quantchat.domain.kernel_table import Kernel
-from quantchat.domain.memory import kv_bytes_per_token
+from quantchat.domain.memory import cache_bytes
 from quantchat.domain.models import ModelInfo
 from quantchat.engine import attention, checks, memory, prompt, tensors, threads
 from quantchat.engine.bars import transformers_bars
@@ -27,6 +27,7 @@ from quantchat.engine.quiet import no_warnings
 from quantchat.engine.recommended import take_generation_defaults
 from quantchat.engine.warm import default_budgets
 from quantchat.errors import KernelError
+from quantchat.holding import hold
 
 __all__ = ["KernelFailed", "LoadedModel", "load"]
 
@@ -83,6 +84,7 @@ class _Job:
 
     command: Load
     stages: Stages
+    idle_bytes: int = 0
     config: Any = None
     tensors: Mapping[str, tensors.Tensor] = field(default_factory=dict)
     placement: placement.Placement | None = None
@@ -117,7 +119,7 @@ def load(command: Load, emit: Callable[[LoadProgress], None]) -> LoadedModel:
         KernelFailed: if the kernel is at fault.
         LoadError: for everything else that is wrong with the model.
     """
-    job = _Job(command, Stages(command.request, emit))
+    job = _Job(command, Stages(command.request, emit), memory.resident_bytes())
     with no_warnings():
         _prepare(job)
         return _load(job)
@@ -126,6 +128,7 @@ def load(command: Load, emit: Callable[[LoadProgress], None]) -> LoadedModel:
 def _prepare(job: _Job) -> None:
     job.stages.enter("reading config")
     folder = Path(job.info.path)
+    hold(folder)
     with translated("The model's configuration cannot be read"):
         job.tensors = tensors.read_tensors(folder)
         job.config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -139,7 +142,7 @@ def _prepare(job: _Job) -> None:
 def _place(job: _Job) -> None:
     command, window = job.command, min(job.info.context_window or PLANNED_CONTEXT, PLANNED_CONTEXT)
     parts = placement.weigh({name: tensor.nbytes for name, tensor in job.tensors.items()})
-    kv_layer_bytes = window * kv_bytes_per_token(job.info) // max(len(parts.layers), 1)
+    kv_layer_bytes = cache_bytes(job.info, window) // max(len(parts.layers), 1)
     job.placement = placement.place(parts, memory.rooms(command.device), kv_layer_bytes, command.placement)
     if layers := job.placement.describe():
         job.stages.enter("placing layers", note=layers)
@@ -286,6 +289,7 @@ def _report(
         placement=_placed(job),
         weight_bytes=memory.weight_bytes(model),
         device_bytes=memory.device_bytes(*job.devices),
+        idle_bytes=job.idle_bytes,
         context_window=int(window or 0),
         template=template,
         recommended=recommended,

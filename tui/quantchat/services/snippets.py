@@ -1,0 +1,324 @@
+"""Lines to copy: how a model is loaded by plain transformers and by vLLM, without quantchat.
+
+Each `Snippet` has either a text to run or a reason why there is none.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from pprint import pformat
+from typing import Literal
+
+import msgspec
+
+from quantchat.domain.models import ModelInfo, QuantSpec
+
+Device = Literal["cpu", "cuda"]
+
+ASK = """\
+messages = [{"role": "user", "content": "What is the capital of France?"}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)"""
+ASK_PLAIN = 'inputs = tokenizer("The capital of France is", return_tensors="pt")'
+ANSWER = """\
+output = model.generate(**inputs.to(model.device), max_new_tokens=100)
+print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))"""
+
+PACKAGES: Mapping[str, str] = {
+    "gptq": "transformers accelerate gptqmodel optimum",
+    "awq": "transformers accelerate gptqmodel",
+    "none": "transformers accelerate",
+}
+CLASSES = (
+    ("ForConditionalGeneration", "AutoModelForImageTextToText"),
+    ("ForSequenceClassification", "AutoModelForSequenceClassification"),
+    ("ForTokenClassification", "AutoModelForTokenClassification"),
+    ("ForQuestionAnswering", "AutoModelForQuestionAnswering"),
+    ("ForMaskedLM", "AutoModelForMaskedLM"),
+)
+"""Ends of class names in config.json, and the class of transformers that loads them."""
+SEQUENCE_TO_SEQUENCE = ("t5", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "longt5", "switch_transformers")
+
+OUR_OWN = frozenset(
+    {
+        "adapter",
+        "draft-model",
+        "embedding-model",
+        "format-cannot-run",
+        "format-cannot-run-so",
+        "gguf-only",
+        "not-a-chat-model",
+        "package-missing",
+        "quantization-unknown",
+        "remote-code-needed",
+        "vision-model",
+    }
+)
+"""Problems that keep a model from running in quantchat, and not everywhere."""
+OLD_TRANSFORMERS = "architecture-unknown"
+
+
+class Snippet(msgspec.Struct, frozen=True, kw_only=True):
+    """Something to copy, or why there is nothing.
+
+    Attributes:
+        title: What it is for.
+        language: Of the text.
+        text: To be run as it stands.
+        reason: Why there is no text; one line.
+    """
+
+    title: str
+    language: Literal["python", "sh"]
+    text: str = ""
+    reason: str = ""
+
+
+def snippets(model: ModelInfo, *, device: Device, context: int | None = None) -> tuple[Snippet, ...]:
+    """Return what to copy for a model.
+
+    Args:
+        model: The model.
+        device: Where it would be loaded on this machine.
+        context: Tokens to serve at most, such as the largest context that fits; the model's own window if None.
+    """
+    return transformers_snippet(model, device), vllm_snippet(model, context)
+
+
+# transformers
+
+
+def transformers_snippet(model: ModelInfo, device: Device) -> Snippet:
+    """Write a script that loads a model with transformers and asks it something."""
+    if reason := _unfit(model) or _unloadable(model):
+        return Snippet(title="transformers", language="python", reason=reason)
+    text = "\n".join(_gptqmodel(model, device) if _needs_gptqmodel(model) else _plain(model, device))
+    return Snippet(title="transformers", language="python", text=text)
+
+
+def _unloadable(model: ModelInfo) -> str:
+    if model.kind == "adapter":
+        return "It is an adapter: peft loads it on top of its base model (AutoPeftModelForCausalLM)."
+    if model.verdict.state == "cannot":
+        return f"{model.quant.label()}: {model.verdict.reason}."
+    old = [problem for problem in model.errors if problem.code == OLD_TRANSFORMERS]
+    return f"{old[0].cause} {old[0].remedy}" if old else ""
+
+
+def _unfit(model: ModelInfo) -> str:
+    """Say why nobody could load a folder as it is."""
+    broken = [problem for problem in model.errors if problem.code not in OUR_OWN | {OLD_TRANSFORMERS}]
+    return f"{broken[0].cause} {broken[0].remedy}" if broken else ""
+
+
+def _plain(model: ModelInfo, device: Device) -> Iterator[str]:
+    quant, gguf = model.quant, model.container == "gguf"
+    path = str(Path(model.path).parent) if gguf else model.path
+    own_config = quant.method in ("gptq", "awq") and quant.source not in ("", "config.json")
+    loader, speaks = _class_of(model)
+    reader = "AutoProcessor" if loader == "AutoModelForImageTextToText" else "AutoTokenizer"
+    yield from _head(model, device, [reader, loader, *(["AutoConfig"] if own_config else []), *_configs(quant, device)])
+    yield f"path = {path!r}"
+    named = f", gguf_file={Path(model.path).name!r}" if gguf else ""
+    yield f"tokenizer = {reader}.from_pretrained(path{named})"
+    if own_config:
+        yield from _own_config(quant)
+    yield f"model = {loader}.from_pretrained("
+    yield "    path,"
+    if gguf:
+        yield f"    gguf_file={Path(model.path).name!r},  # unpacked to full size"
+    yield from ["    config=config,"] if own_config else []
+    yield f"    dtype={_dtype(model, device)},"
+    # Named: "auto" without a GPU chooses a kernel that needs one, and fails at the first token.
+    yield '    device_map={"": "cpu"},' if device == "cpu" else '    device_map={"": "cuda:0"},'
+    if backend := _backend(quant, device):
+        yield f'    quantization_config=GPTQConfig(bits={quant.bits}, backend="{backend}"),'
+    yield ")"
+    yield from _conversation(model) if speaks else ()
+
+
+def _class_of(model: ModelInfo) -> tuple[str, bool]:
+    """Return the class that loads a model, and whether it generates text."""
+    architecture = model.architecture or ""
+    if model.model_type in SEQUENCE_TO_SEQUENCE:
+        return "AutoModelForSeq2SeqLM", False
+    if model.kind == "embedding":
+        return "AutoModel", False
+    for ending, loader in CLASSES:
+        if architecture.endswith(ending) and not (model.kind == "chat" and loader == "AutoModelForImageTextToText"):
+            return loader, False
+    return ("AutoModelForCausalLM", True) if model.kind in ("chat", "draft") else ("AutoModel", False)
+
+
+def _head(model: ModelInfo, device: Device, names: list[str]) -> Iterator[str]:
+    install = model.verdict.install.removeprefix("pip install ")
+    packages = PACKAGES.get(model.quant.method, PACKAGES["none"])
+    extra = install if model.verdict.state == "with" and install != model.verdict.install else ""
+    yield f"# pip install {packages} {extra}".rstrip()
+    if model.remote_code:
+        yield f"# It may want to run code of its own ({_code_files(model)}): read that before trust_remote_code=True."
+    if model.quant.method in ("gptq", "awq"):
+        yield from _few_cores(device)
+    if _dtype(model, device).startswith("torch."):
+        yield "import torch"
+    yield f"from transformers import {', '.join(sorted(set(names)))}"
+    yield ""
+
+
+def _few_cores(device: Device) -> Iterator[str]:
+    if device == "cpu" and (os.cpu_count() or 1) <= 2:
+        yield "import os"
+        yield ""
+        yield 'os.environ["GPTQMODEL_CPU_WORKERS"] = "2"  # its thread pool wants two, and this machine has few cores'
+        yield ""
+
+
+def _code_files(model: ModelInfo) -> str:
+    return ", ".join(repr(name)[1:-1] for name in model.files[:3]) or "its .py files"
+
+
+def _dtype(model: ModelInfo, device: Device) -> str:
+    if device == "cpu":
+        return "torch.bfloat16"
+    return "torch.float16" if model.quant.method in ("gptq", "awq") else '"auto"'
+
+
+def _backend(quant: QuantSpec, device: Device) -> str:
+    # What is chosen without it is 12 times slower.
+    return "gptq_torch_int8" if device == "cpu" and quant.method == "gptq" and quant.bits == 8 else ""
+
+
+def _configs(quant: QuantSpec, device: Device) -> list[str]:
+    return ["GPTQConfig"] if _backend(quant, device) else []
+
+
+def _own_config(quant: QuantSpec) -> Iterator[str]:
+    plain = {key: value for key, value in quant.raw.items() if isinstance(value, str | int | float | bool)}
+    yield f"# transformers does not read {quant.source}, and would load random weights without this."
+    yield "config = AutoConfig.from_pretrained(path)"
+    yield f"config.quantization_config = {pformat(plain, width=100)}"
+
+
+def _conversation(model: ModelInfo) -> Iterator[str]:
+    yield ""
+    yield ASK if model.has_chat_template else ASK_PLAIN
+    yield ANSWER
+
+
+def _needs_gptqmodel(model: ModelInfo) -> bool:
+    """Whether transformers loads it wrongly, by what can be seen from outside (`engine.loader.GPTQMODEL_CASES`)."""
+    quant = model.quant
+    return quant.method in ("gptq", "awq") and (quant.lm_head or quant.dynamic or not _standard_names(model))
+
+
+def _standard_names(model: ModelInfo) -> bool:
+    names = ("model.safetensors", "model.safetensors.index.json")
+    return any(os.path.exists(os.path.join(model.path, name)) for name in names)
+
+
+def _gptqmodel(model: ModelInfo, device: Device) -> Iterator[str]:
+    yield f"# pip install {PACKAGES['gptq']}"
+    yield "# transformers by itself loads this one wrongly."
+    yield from _few_cores(device)
+    yield "import torch"
+    yield "from gptqmodel import GPTQModel"
+    yield "from transformers import AutoTokenizer"
+    yield ""
+    yield f"path = {model.path!r}"
+    yield "tokenizer = AutoTokenizer.from_pretrained(path)"
+    where = "cpu" if device == "cpu" else "cuda:0"
+    yield f'model = GPTQModel.load(path, device="{where}", dtype={_dtype(model, device)}).model'
+    yield from _conversation(model)
+
+
+# vLLM: what it takes, from `model_executor/layers/quantization/` of vLLM 0.28
+
+MARLIN_GROUPS = (-1, 32, 64, 128)
+BY_ITSELF = frozenset(
+    {"none", "compressed-tensors", "fp8", "torchao", "quark", "auto-round", "mxfp4", "nvfp4", "modelopt"}
+)
+"""Methods that vLLM reads from config.json."""
+PLUGINS = {"bitsandbytes": "vllm-bnb-plugin", "gguf": "vllm-gguf-plugin"}
+
+
+def vllm_snippet(model: ModelInfo, context: int | None = None) -> Snippet:
+    """Write the command that serves a model with vLLM."""
+    if reason := _unfit(model) or _not_served(model):
+        return Snippet(title="vLLM", language="sh", reason=reason)
+    return Snippet(title="vLLM", language="sh", text="\n".join(_serve(model, context)))
+
+
+def _not_served(model: ModelInfo) -> str:
+    if model.kind in ("adapter", "draft"):
+        return f"vLLM serves no {model.kind} alone, only together with the model that it belongs to."
+    if model.container in ("mlx", "pickle"):
+        return f"vLLM is given no {model.container} weights here; use a safetensors version."
+    method = model.quant.method
+    if method == "gptq":
+        return _refused_gptq(model.quant)
+    if method == "awq":
+        return _refused_awq(model.quant)
+    if method in BY_ITSELF or method in PLUGINS or model.container == "gguf":
+        return ""
+    return f"vLLM has no kernels for {model.quant.label()}."
+
+
+def _refused_gptq(quant: QuantSpec) -> str:
+    if quant.checkpoint_format == "marlin":
+        return "vLLM repacks GPTQ for Marlin itself, and reads no weights that are packed so already."
+    if quant.bits not in (4, 8) or quant.sym is False:
+        kind = "symmetric" if quant.sym is not False else "asymmetric"
+        return f"vLLM takes GPTQ with 4 or 8 bits, symmetric; this one has {quant.bits} bits and is {kind}."
+    return _refused_groups(quant)
+
+
+def _refused_awq(quant: QuantSpec) -> str:
+    if quant.bits != 4:
+        return f"vLLM takes AWQ with 4 bits; this one has {quant.bits}."
+    if quant.checkpoint_format not in (None, "gemm"):
+        return f"vLLM reads AWQ's gemm packing; this one is packed for {quant.checkpoint_format}."
+    return _refused_groups(quant)
+
+
+def _refused_groups(quant: QuantSpec) -> str:
+    if quant.group_size in (None, *MARLIN_GROUPS):
+        return ""
+    return f"vLLM's kernels take groups of 32, 64, 128 or a whole column; this one has groups of {quant.group_size}."
+
+
+def _serve(model: ModelInfo, context: int | None) -> Iterator[str]:
+    plugin = PLUGINS.get("gguf" if model.container == "gguf" else model.quant.method)
+    if plugin:
+        yield f"# pip install {plugin}"
+    if model.remote_code:
+        yield f"# It may want to run code of its own ({_code_files(model)}): read that before --trust-remote-code."
+    yield " ".join(["vllm serve", shell_quoted(model.path), *_options(model, context)])
+
+
+def _options(model: ModelInfo, context: int | None) -> Iterator[str]:
+    if model.quant.method in ("gptq", "awq"):
+        yield f"--quantization {model.quant.method}_marlin"
+    if model.container == "gguf":
+        yield "--tokenizer BASE_MODEL"
+    if model.kind == "embedding":
+        yield "--runner pooling"
+    elif window := min(filter(None, (context, model.context_window)), default=0):
+        yield f"--max-model-len {window}"
+
+
+def shell_quoted(text: str) -> str:
+    """Quote a word for a POSIX shell; what cannot be seen is written in the escapes of bash and zsh."""
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = "".join(_escaped(letter) for letter in text)
+    return f"$'{escaped}'"
+
+
+def _escaped(letter: str) -> str:
+    if letter in "'\\":
+        return f"\\{letter}"
+    if letter.isprintable():
+        return letter
+    return "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", "surrogateescape"))
