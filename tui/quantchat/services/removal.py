@@ -17,11 +17,12 @@ from typing import Any
 
 import msgspec
 
-from quantchat.catalog.hub import is_hub_repository
 from quantchat.domain.models import ModelInfo
 from quantchat.errors import ModelError, StorageError
 from quantchat.holding import alone_with, holders
 
+REPOSITORY = "models--"
+"""How the folders of models in a hub cache begin."""
 SHARD = re.compile(r"^(?P<stem>.*)-\d{5}-of-(?P<total>\d{5})\.gguf$")
 
 
@@ -159,6 +160,8 @@ def _refusal(path: Path, reason: str, remedy: str) -> ModelError:
 
 
 def _plan_folder(model: ModelInfo, path: Path) -> Removal:
+    if mounts := [above for above, _, _ in os.walk(path) if os.path.ismount(above)]:
+        raise _refusal(path, f"another disk is mounted in it, at {mounts[0]}", "Unmount that first.")
     found = list(_files_below(path))
     freed, kept = _sizes(found)
     links = sum(stat.S_ISLNK(status.st_mode) for _, status in found)
@@ -208,7 +211,7 @@ def _sizes(files: Iterable[tuple[Path, os.stat_result]]) -> tuple[int, int]:
 def _snapshot(path: Path) -> Path | None:
     """Return the snapshot folder of a hub cache that a path is or lies in."""
     for folder in (path, *path.parents):
-        if folder.parent.name == "snapshots" and is_hub_repository(folder.parent.parent):
+        if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith(REPOSITORY):
             return folder
     return None
 
