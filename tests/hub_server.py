@@ -189,7 +189,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _search(self, query: dict[str, list[str]]) -> None:
         words = query.get("search", [""])[0].lower()
         found = [
-            {"id": name, "downloads": one.downloads, "likes": 1, "gated": "manual" if one.gated else False, "tags": one.tags}
+            {
+                "id": name,
+                "downloads": one.downloads,
+                "likes": 1,
+                "gated": "manual" if one.gated else False,
+                "tags": one.tags,
+            }
             for name, one in self.hub.repositories.items()
             if words in name.lower()
         ]
@@ -336,12 +342,12 @@ def serving(repositories: dict[str, Repository]) -> Iterator[HubServer]:
 
 
 def hub_env(hub: HubServer, home: str) -> dict[str, str]:
-    """The environment in which this hub is the only one, with short time limits."""
+    """The environment in which this hub is the only one."""
     return {
         "HF_ENDPOINT": hub.url,
         "HF_HOME": home,
         "HF_HUB_CACHE": f"{home}/hub",
-        "HF_HUB_DOWNLOAD_TIMEOUT": "2",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "30",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_OFFLINE": "0",
         "HF_TOKEN": "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -33,7 +34,9 @@ def gptq_repository(rows: int = 8192, seed: int = 1) -> Repository:
         make_model(Path(scratch) / "model", tensors=tensors, files={"config.json": config})
         files = folder_files(Path(scratch) / "model")
     noise = random.Random(seed).randbytes(rows * 128)
-    head = len(files[WEIGHTS]) - sum(_bytes(shape, size) for shape, size in ((s, _SIZES[d]) for d, s in tensors.values()))
+    head = len(files[WEIGHTS]) - sum(
+        _bytes(shape, size) for shape, size in ((s, _SIZES[d]) for d, s in tensors.values())
+    )
     files[WEIGHTS] = files[WEIGHTS][:head] + noise + files[WEIGHTS][head + len(noise) :]
     files |= {
         "pytorch_model.bin": b"\x80\x02pickle" * 100,
@@ -78,7 +81,11 @@ class PullRig:
     def partial(self) -> Path:
         return self.folder / "blobs" / f"{self.repository.etag(WEIGHTS)}.incomplete"
 
-    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, env: Mapping[str, str] | None = None, largest_file: int = 0
+    ) -> subprocess.Popen[str]:
+        """Run `quantchat pull`; with `largest_file`, the system lets it write no larger ones."""
+        limit = (largest_file, largest_file)
         script = Path(sys.executable).parent / "quantchat"
         process = subprocess.Popen(
             [sys.executable, str(script), "pull", *arguments],
@@ -87,12 +94,15 @@ class PullRig:
             stderr=subprocess.PIPE,
             text=True,
             env=self.env | dict(env or {}),
+            preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)) if largest_file else None,
         )
         self._started.append(process)
         return process
 
-    def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        process = self.start(*arguments, env=env)
+    def run(
+        self, *arguments: str, env: Mapping[str, str] | None = None, largest_file: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments, env=env, largest_file=largest_file)
         out, err = process.communicate(timeout=60)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

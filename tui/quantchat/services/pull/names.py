@@ -37,7 +37,7 @@ def parse_name(text: str) -> Wanted:
         UsageError: if it is none of these.
     """
     name, _, revision = _without_address(text.strip()).partition("@")
-    parts = name.strip("/").split("/")
+    parts = name.rstrip("/").split("/")
     if len(parts) > 2 or not all(_PART.fullmatch(part) and "--" not in part and ".." not in part for part in parts):
         raise UsageError(f"{clean(text, newlines=False)!r} is no name of a repository", remedy=_EXAMPLE)
     if revision and (not _REVISION.fullmatch(revision) or ".." in revision or revision.startswith("/")):

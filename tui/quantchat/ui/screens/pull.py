@@ -197,7 +197,8 @@ class PullScreen(ModalScreen[None]):
         await asyncio.sleep(SETTLE_SECONDS)
         exact = {name: tuple(map(glob.escape, names)) for name, names in (("include", taken), ("exclude", others))}
         described = await describe(Describe(wanted=wanted, include=exact["include"], exclude=exact["exclude"]))
-        self._show_plan(await in_background(make_plan, described))
+        plan = await in_background(make_plan, described)
+        self._show_plan(plan.retaken(self._taken))
 
     # The files
 
