@@ -1,23 +1,50 @@
-"""The compilers of this machine, and what GPTQModel's kernels may do with them. Nothing is started."""
+"""The compilers of this machine, and what GPTQModel's kernels may do with them. Nothing is started or imported."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 DENIALS = ("", "0", "false", "no", "off")
+LIBRARY_SUFFIXES = (".so", ".pyd", ".dll", ".dylib")
 
 
 def compilers() -> tuple[bool, bool]:
     """Say whether a C++ compiler with ninja, and nvcc, are there."""
     compiler = any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "c++", "clang++"))
+    return compiler and ninja() is not None, nvcc() is not None
+
+
+def ninja() -> str | None:
+    """Return the path of ninja, which pip puts beside the interpreter: the environment need not be activated."""
+    return shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))
+
+
+def nvcc() -> str | None:
+    """Return the path of the CUDA compiler."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
-    nvcc = bool(shutil.which("nvcc")) or (Path(home) / "bin" / "nvcc").is_file()
-    return compiler and shutil.which("ninja") is not None, nvcc
+    beside = Path(home) / "bin" / "nvcc"
+    return shutil.which("nvcc") or (str(beside) if beside.is_file() else None)
 
 
 def offline() -> bool:
-    """Whether kernels must not download sources, and the user gave none."""
-    forbidden = os.environ.get("GPTQMODEL_OFFLINE", "0").lower() not in DENIALS
+    """Whether kernels must not download sources, and the user gave none; the engine forbids it unless told."""
+    forbidden = os.environ.get("GPTQMODEL_OFFLINE", "1").lower() not in DENIALS
     return forbidden and not os.environ.get("GPTQMODEL_CUTLASS_DIR")
+
+
+def built_extensions() -> frozenset[str]:
+    """Return GPTQModel's extensions that were compiled on this machine, for whatever versions.
+
+    They lie in `torch_extensions/<extension>/<fingerprint>/` of its cache (`default_torch_ops_build_root` and
+    `build_root` in `gptqmodel/utils/cpp.py`); only GPTQModel itself knows whether the fingerprint is still right.
+    """
+    try:
+        chosen = os.environ.get("GPTQMODEL_TORCH_EXTENSIONS_DIR")
+        root = Path(chosen or "~/.cache/gptqmodel/torch_extensions").expanduser()
+        libraries = [path for path in root.glob("*/*/*") if path.suffix in LIBRARY_SUFFIXES]
+    except (OSError, RuntimeError):
+        return frozenset()
+    return frozenset(path.parent.parent.name for path in libraries)

@@ -108,6 +108,27 @@ int nvmlDeviceGetTemperature(void *device, int sensor, unsigned *celsius) {
     return number(device, "temperature", celsius);
 }
 
+int nvmlSystemGetDriverVersion(char *version, unsigned length) {
+    char value[512];
+    int result = initialized ? look_up("driver", value) : 1;
+    if (!result) snprintf(version, length, "%s", value);
+    return result;
+}
+
+int nvmlSystemGetCudaDriverVersion_v2(int *version) {
+    char value[512];
+    int result = initialized ? look_up("cuda", value) : 1;
+    if (!result) *version = atoi(value);
+    return result;
+}
+
+int nvmlDeviceGetCudaComputeCapability(void *device, int *major, int *minor) {
+    char value[512];
+    int result = ask(device, "capability", value);
+    if (!result) sscanf(value, "%d %d", major, minor);
+    return result;
+}
+
 int nvmlDeviceGetPowerUsage(void *device, unsigned *milliwatts) { return number(device, "power", milliwatts); }
 
 int nvmlDeviceGetEnforcedPowerLimit(void *device, unsigned *milliwatts) { return number(device, "limit", milliwatts); }

@@ -39,6 +39,7 @@ FIRST = """
 0.temperature 61
 0.power 215500
 0.limit 350000
+0.capability 8 6
 0.processes 17:1000 4242:2500
 """
 SECOND = """
@@ -100,6 +101,8 @@ def test_two_devices_tell_everything(snapshots: Snapshots) -> None:
         "temperature": 61,
         "power": 215.5,
         "power_limit": 350.0,
+        "capability": [8, 6],
+        "processes": [{"pid": 17, "bytes": 1000}, {"pid": 4242, "bytes": 2500}],
     }
     assert second["name"] == "NVIDIA H200"
     assert second["used"] == 0
@@ -117,7 +120,7 @@ def test_two_devices_tell_everything(snapshots: Snapshots) -> None:
         ("temperature", "temperature"),
         ("power", "power"),
         ("limit", "power_limit"),
-        ("processes", "engine_bytes"),
+        ("capability", "capability"),
     ],
 )
 @pytest.mark.parametrize("code", [3, 4, 999])
@@ -128,6 +131,15 @@ def test_an_unanswered_query_leaves_only_its_own_field_empty(
     whole, seen = snapshots("init 0\ncount 1\n" + FIRST, f"init 0\ncount 1\n{script}\n0.{query} !{code}\n")
     expected = whole["devices"][0] | {field: "GPU 0" if field == "name" else None}
     assert seen["devices"] == [expected]
+
+
+@pytest.mark.parametrize("code", [3, 4, 999])
+def test_processes_that_the_driver_hides(snapshots: Snapshots, code: int) -> None:
+    whole, seen = snapshots(
+        "init 0\ncount 1\n" + FIRST,
+        f"init 0\ncount 1\n{FIRST}".replace("0.processes 17:1000 4242:2500", f"0.processes !{code}"),
+    )
+    assert seen["devices"] == [whole["devices"][0] | {"processes": [], "engine_bytes": None}]
 
 
 def test_a_driver_without_the_second_memory_query(snapshots: Snapshots) -> None:

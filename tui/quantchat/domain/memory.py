@@ -1,4 +1,4 @@
-"""Byte arithmetic: what a model needs, how sizes are written."""
+"""Byte arithmetic: what a conversation needs, how sizes are written."""
 
 from __future__ import annotations
 
@@ -11,41 +11,31 @@ MIB = 1024**2
 
 Fit = Literal["fits", "tight", "too big", "broken"]
 
-REPACKING_SHARE = 0.08
-"""Kernels repack weights after the first forward: 4 to 8 % more, measured on the CPU kernels of GPTQModel 7.7."""
-RUNTIME_BYTES = {"cpu": 800 * MIB, "cuda": 600 * MIB}
-"""Held by the imports alone on the CPU (796 MiB measured); CUDA context and workspaces on a GPU (estimate)."""
-PLANNED_CONTEXT = 4096
-TIGHT_SHARE = 0.9
-
 
 def kv_bytes_per_token(model: ModelInfo, element_bytes: int = 2) -> int:
-    """Bytes of KV cache per token: 2 (keys, values) × layers × KV heads × head size × element size.
+    """Bytes that one more token adds to the KV cache of a long conversation; 0 if the shape is unknown.
 
-    Exact for full-attention models (23,040 B measured for SmolLM2-135M in bf16). 0 if the shape is unknown.
+    With full attention that is 2 (keys, values) × layers × KV heads × head size × element size (23,040 B measured for
+    SmolLM2-135M in bf16). Windows that are full and recurrent states add nothing.
     """
-    shape = model.shape
+    spec, shape = model.attention, model.shape
+    if spec.full or spec.sliding or spec.state_values:
+        return spec.full * spec.token_values * element_bytes
     return 2 * shape.layers * shape.kv_heads * shape.head_size * element_bytes
 
 
-def predicted_bytes(model: ModelInfo, device: Literal["cpu", "cuda"]) -> int:
-    """Bytes needed to load a model and chat with a window of up to 4,096 tokens.
+def cache_bytes(model: ModelInfo, tokens: int, element_bytes: float = 2) -> int:
+    """Bytes of the KV cache of a conversation.
 
-    Weights from the safetensors headers, the kernels' repacking, the KV cache, and what the runtime itself takes.
+    Layers with a window keep its length less one (`DynamicSlidingWindowLayer` of transformers); recurrent states have
+    one size for any length.
     """
-    window = min(model.context_window or PLANNED_CONTEXT, PLANNED_CONTEXT)
-    weights = model.weight_bytes * (1 + REPACKING_SHARE)
-    return int(weights) + window * kv_bytes_per_token(model) + RUNTIME_BYTES[device]
-
-
-def judge_fit(model: ModelInfo, device: Literal["cpu", "cuda"], free_bytes: int) -> Fit:
-    """Say whether a model fits into free memory now; `tight` above 90 % of it."""
-    if not model.loadable:
-        return "broken"
-    need = predicted_bytes(model, device)
-    if need > free_bytes:
-        return "too big"
-    return "tight" if need > TIGHT_SHARE * free_bytes else "fits"
+    spec = model.attention
+    if not (spec.full or spec.sliding or spec.state_values):
+        return int(tokens * kv_bytes_per_token(model, 1) * element_bytes)
+    windowed = spec.sliding * spec.sliding_values * min(tokens, max(spec.window - 1, 0))
+    values = spec.full * spec.token_values * tokens + windowed + spec.state_values
+    return int(values * element_bytes) + spec.state_bytes
 
 
 def format_bytes(count: int) -> str:

@@ -17,7 +17,7 @@ HEADROOM_BYTES = 700 * MIB
 """Per GPU: the CUDA context, the kernels' workspaces, activations of a prefill chunk (estimate)."""
 HEADROOM_SHARE = 0.06
 """What kernels repack and the allocator cannot use, as a share of free memory (4 to 8 % measured on the CPU)."""
-_LAYER = re.compile(r"(.*?)\.(\d+)\.")
+_LAYER = re.compile(r"(.*?)\.(\d{1,6})\.")
 _INPUT = re.compile(r"embed(?!_out)|\bwte\b|\bwpe\b|vision|visual|tower|projector|audio")
 
 
@@ -120,6 +120,17 @@ def _parents(name: str) -> list[str]:
     return [".".join(parts[:length]) for length in range(1, len(parts))]
 
 
+def in_list(name: str) -> tuple[str, int] | None:
+    """Return the list of modules that a tensor belongs to, such as `model.layers`, and its place there."""
+    found = _LAYER.match(name)
+    return (found[1], int(found[2])) if found else None
+
+
+def is_input(name: str) -> bool:
+    """Whether a tensor outside the layers is needed before them: embeddings, image towers."""
+    return _INPUT.search(name) is not None
+
+
 def weigh(sizes: Mapping[str, int]) -> Parts:
     """Sort tensors, by name with their bytes, into layers and what comes before and after them.
 
@@ -127,15 +138,15 @@ def weigh(sizes: Mapping[str, int]) -> Parts:
     """
     lists: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for name, nbytes in sizes.items():
-        if found := _LAYER.match(name):
-            lists[found[1]][int(found[2])] += nbytes
+        if found := in_list(name):
+            lists[found[0]][found[1]] += nbytes
     prefix = max(lists, key=lambda name: sum(lists[name].values()), default="")
     layers = lists.get(prefix, {})
     inputs: dict[str, int] = defaultdict(int)
     outputs: dict[str, int] = defaultdict(int)
     for name, nbytes in sizes.items():
         if not (prefix and name.startswith(f"{prefix}.")):
-            (inputs if _INPUT.search(name) else outputs)[name.rpartition(".")[0]] += nbytes
+            (inputs if is_input(name) else outputs)[name.rpartition(".")[0]] += nbytes
     by_layer = tuple(layers.get(index, 0) for index in range(max(layers, default=-1) + 1))
     return Parts(prefix=prefix, layers=by_layer, inputs=dict(inputs), outputs=dict(outputs))
 
@@ -155,14 +166,23 @@ def place(parts: Parts, rooms: Sequence[Room], kv_layer_bytes: int, wanted: Sequ
     Raises:
         LoadError: if a wanted device is not there, or what it should hold does not fit.
     """
+    placement = divide(parts, rooms, kv_layer_bytes, wanted)
+    if len(placement.blocks) > 1:
+        _check_room(placement.blocks, {room.device: room for room in rooms})
+    return placement
+
+
+def divide(parts: Parts, rooms: Sequence[Room], kv_layer_bytes: int, wanted: Sequence[DeviceShare] = ()) -> Placement:
+    """Divide the layers as `place` does, whether what goes to a device fits there or not.
+
+    Raises:
+        LoadError: if a wanted device is not there.
+    """
     chosen = _named(rooms, wanted)
     if not wanted and len(chosen) > 1:
         need = parts.total + kv_layer_bytes * len(parts.layers)
         chosen = [room for room in chosen if room.usable >= need][:1] or chosen
-    blocks = _blocks(parts, chosen, kv_layer_bytes, _weights(chosen, wanted))
-    if len(blocks) > 1:
-        _check_room(blocks, {room.device: room for room in chosen})
-    return Placement(parts=parts, blocks=blocks)
+    return Placement(parts=parts, blocks=_blocks(parts, chosen, kv_layer_bytes, _weights(chosen, wanted)))
 
 
 def _named(rooms: Sequence[Room], wanted: Sequence[DeviceShare]) -> list[Room]:

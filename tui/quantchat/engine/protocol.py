@@ -82,6 +82,7 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         dtype: Of the activations, such as `bfloat16`.
         weight_bytes: Parameters and buffers on the device, bytes.
         device_bytes: Device memory that the process holds after the warm-up (CUDA), else its resident set size.
+        idle_bytes: Resident set size of the process before the load.
         context_window: Tokens; 0 if the model does not say.
         template: `model` for its own chat template, else the name of the fallback.
         recommended: Sampling that the model's `generation_config.json` asks for.
@@ -104,6 +105,7 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     placement: str = ""
     weight_bytes: int = 0
     device_bytes: int = 0
+    idle_bytes: int = 0
     context_window: int = 0
     template: str = "model"
     recommended: SamplingOverrides = SamplingOverrides()

@@ -13,6 +13,13 @@ T = TypeVar("T")
 MILLIWATTS = 1000
 
 
+class GpuProcess(msgspec.Struct, frozen=True):
+    """A process that computes on a GPU; its bytes are None where the driver does not tell, as in containers."""
+
+    pid: int
+    bytes: int | None = None
+
+
 class GpuDevice(msgspec.Struct, frozen=True, kw_only=True):
     """One GPU at one moment; None for what this device or driver does not tell.
 
@@ -26,6 +33,8 @@ class GpuDevice(msgspec.Struct, frozen=True, kw_only=True):
         temperature: Of the GPU die, degrees Celsius.
         power: Watts drawn now.
         power_limit: Watts at which the driver throttles.
+        capability: Compute capability, such as (9, 0).
+        processes: What computes on this GPU; empty also where the driver does not tell.
     """
 
     index: int
@@ -39,6 +48,8 @@ class GpuDevice(msgspec.Struct, frozen=True, kw_only=True):
     temperature: int | None = None
     power: float | None = None
     power_limit: float | None = None
+    capability: tuple[int, int] | None = None
+    processes: tuple[GpuProcess, ...] = ()
 
 
 class GpuSnapshot(msgspec.Struct, frozen=True):
@@ -145,6 +156,8 @@ class _Reader:
         nvml, handle = self._nvml, self._handle
         memory = self._memory()
         utilization = self._optional(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
+        capability = self._optional(lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle))
+        processes = self._processes()
         return GpuDevice(
             index=self._index,
             name=self._optional(lambda: str(nvml.nvmlDeviceGetName(handle))) or f"GPU {self._index}",
@@ -152,11 +165,13 @@ class _Reader:
             total=memory and int(memory.total),
             used=memory and int(memory.used),
             free=memory and int(memory.free),
-            engine_bytes=None if engine_pid is None else self._share(engine_pid),
+            engine_bytes=_share(processes, engine_pid),
             utilization=utilization and int(utilization.gpu),
             temperature=self._optional(lambda: int(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))),
             power=self._optional(lambda: nvml.nvmlDeviceGetPowerUsage(handle) / MILLIWATTS),
             power_limit=self._optional(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / MILLIWATTS),
+            capability=capability and (int(capability[0]), int(capability[1])),
+            processes=processes,
         )
 
     def _memory(self) -> Any:
@@ -165,11 +180,12 @@ class _Reader:
         newer = self._optional(lambda: nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2))
         return newer or self._needed(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
 
-    def _share(self, pid: int) -> int | None:
+    def _processes(self) -> tuple[GpuProcess, ...]:
         running = self._optional(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)) or []
-        shares = [process.usedGpuMemory for process in running if process.pid == pid]
-        known = [int(share) for share in shares if share is not None]
-        return sum(known) if known else None
+        return tuple(
+            GpuProcess(int(each.pid), None if each.usedGpuMemory is None else int(each.usedGpuMemory))
+            for each in running
+        )
 
     def _needed(self, query: Callable[[], T]) -> T | None:
         """Ask for what no device can be shown without: None if unsupported, lost for any other fault."""
@@ -189,6 +205,11 @@ class _Reader:
             return None
         except UnicodeDecodeError:
             return None
+
+
+def _share(processes: tuple[GpuProcess, ...], pid: int | None) -> int | None:
+    known = [process.bytes for process in processes if process.pid == pid and process.bytes is not None]
+    return sum(known) if known else None
 
 
 def _reason(error: Any, pynvml: ModuleType) -> str:

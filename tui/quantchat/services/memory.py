@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from quantchat.domain.memory import Fit, judge_fit
+from quantchat.domain.memory import Fit
 from quantchat.domain.models import ModelInfo
 from quantchat.hardware.gpu import GpuMonitor, GpuSnapshot, NotAvailable
 from quantchat.hardware.host import HostMemory, host_memory, process_bytes
 from quantchat.services.background import in_background
 
+if TYPE_CHECKING:
+    from quantchat.engine.protocol import LoadReport
+    from quantchat.services.fit import Experience
+
 
 class MemoryView(msgspec.Struct, frozen=True, kw_only=True):
-    """One look at the memory of this machine; `gpus` says why when there is none."""
+    """One look at the memory of this machine; `gpus` says why when there is none.
+
+    Attributes:
+        engine_pid: The engine process while it runs.
+        engine_host_bytes: What it holds of the host's memory, which a load gives back first.
+        experience: What kernels ask of this machine, and what earlier loads came to; None before the first look.
+    """
 
     gpus: GpuSnapshot | NotAvailable
     host: HostMemory
+    engine_pid: int | None = None
     engine_host_bytes: int | None = None
+    experience: Experience | None = None
 
     def fit(self, model: ModelInfo) -> Fit | None:
-        """Judge whether a model fits where it would be loaded: the first GPU, else host memory; None if unknown."""
-        if isinstance(self.gpus, GpuSnapshot) and self.gpus.devices:
-            device = self.gpus.devices[0]
-            if device.free is None:
-                return None
-            return judge_fit(model, "cuda", device.free + (device.engine_bytes or 0))
-        return judge_fit(model, "cpu", self.host.available + (self.engine_host_bytes or 0))
+        """Judge whether a model fits where it would be loaded; None if that is unknown."""
+        # Not at the top: the first frame does not need it.
+        from quantchat.services.fit import judge_model
+
+        return judge_model(model, self)
 
 
 class MemoryWatch:
@@ -36,6 +47,7 @@ class MemoryWatch:
     def __init__(self) -> None:
         self._monitor = GpuMonitor()
         self._lock = asyncio.Lock()
+        self._experience: Experience | None = None
         self.latest: MemoryView | None = None
 
     async def look(self, engine_pid: int | None) -> MemoryView:
@@ -44,9 +56,31 @@ class MemoryWatch:
             self.latest = await in_background(self._look, engine_pid)
         return self.latest
 
+    async def learn(self, model: ModelInfo, report: LoadReport, versions: dict[str, str]) -> None:
+        """Keep what a load came to, beside what was predicted."""
+        if not report.device_bytes:
+            return
+        async with self._lock:
+            await asyncio.to_thread(self._learn, model, report, versions)
+
+    def _learn(self, model: ModelInfo, report: LoadReport, versions: dict[str, str]) -> None:
+        self.experience.learn(model, report, versions)
+        self.experience.remember()
+
+    @property
+    def experience(self) -> Experience:
+        """What is known of loads on this machine; reads files when first asked."""
+        if self._experience is None:
+            from quantchat.services.fit import Experience
+
+            self._experience = Experience()
+        return self._experience
+
     def _look(self, engine_pid: int | None) -> MemoryView:
         return MemoryView(
             gpus=self._monitor.snapshot(engine_pid),
             host=host_memory(),
+            engine_pid=engine_pid,
             engine_host_bytes=process_bytes(engine_pid) if engine_pid is not None else None,
+            experience=self.experience,
         )
