@@ -10,10 +10,11 @@ import psutil
 import pytest
 
 from quantchat.catalog import readers
+from quantchat.catalog.candidates import Candidate
+from quantchat.catalog.index import Place
 from quantchat.catalog.readers import read_in_processes
 from quantchat.catalog.roots import Root
 from quantchat.catalog.scan import scan
-from quantchat.catalog.walk import Candidate, Place
 from unit.catalog.model_folders import make_gptq
 
 KILLER = """

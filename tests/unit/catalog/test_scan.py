@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from quantchat import paths
+from quantchat.catalog.candidates import Candidate
 from quantchat.catalog.index import Entry
 from quantchat.catalog.reader import read_model
 from quantchat.catalog.reading import read_entry
 from quantchat.catalog.roots import Root, default_roots, hub_cache
 from quantchat.catalog.scan import find_model, scan
-from quantchat.catalog.walk import Candidate
 from quantchat.domain.models import ModelInfo
 from quantchat.errors import ModelError
 from unit.catalog.model_folders import make_dense, make_gptq, make_hub_repository, write_json

@@ -11,8 +11,8 @@ import sys
 
 import msgspec
 
+from quantchat.catalog.candidates import Candidate
 from quantchat.catalog.reading import read_entry
-from quantchat.catalog.walk import Candidate
 
 LENGTH = struct.Struct("<I")
 

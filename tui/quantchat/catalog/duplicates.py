@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from quantchat.catalog.candidates import shown
 from quantchat.catalog.walk import Known, with_root
 from quantchat.domain.models import ModelInfo
 
@@ -31,7 +32,7 @@ def merged(known: Iterable[Known], aliases: Mapping[bytes, Sequence[bytes]]) -> 
                 continue
             else:
                 found[key], copies[key] = with_root(model, folder.root), []
-            copies[key] += [path.decode("utf-8", "backslashreplace") for path in aliases.get(folder.entry.path, ())]
+            copies[key] += [shown(path) for path in aliases.get(folder.entry.path, ())]
     return [_with_copies(model, copies[key]) for key, model in found.items()]
 
 

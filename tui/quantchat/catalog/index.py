@@ -66,6 +66,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         start = self.path + b"/"
         return all(measure(start + name) == (size, modified) for name, size, modified in self.stamps)
 
+    @property
+    def in_motion(self) -> bool:
+        """Whether a model is still being copied, which a later look may tell without any change on the disk."""
+        return any(problem.code == "being-copied" for model in self.models for problem in model.problems)
+
     def settled(self, now: int) -> bool:
         """Whether nothing of it changed just now; `now` in nanoseconds."""
         return all(abs(now - time) > SETTLED_NS for time in (self.modified, *(time for _, _, time in self.stamps)))
@@ -108,7 +113,7 @@ class Index:
     def put(self, entry: Entry) -> None:
         """Keep what was read, unless it is so fresh that a change could go unnoticed."""
         self._met.add(entry.path)
-        if entry.settled(time.time_ns()):
+        if entry.settled(time.time_ns()) and not entry.in_motion:
             self._entries[entry.path] = entry
             self._changed = True
         elif self._entries.pop(entry.path, None) is not None:

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
+from quantchat.catalog.candidates import Candidate, unreadable
 from quantchat.catalog.index import Entry
-from quantchat.catalog.reading import unreadable
-from quantchat.catalog.walk import Candidate
 
 MOST_PROCESSES = 2
 WORTH_ANOTHER = 32

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from quantchat.catalog.candidates import Candidate, unreadable
+from quantchat.catalog.gguf_model import gguf_sets
 from quantchat.catalog.index import Entry, Stamp, measure
-from quantchat.catalog.problems import problem
-from quantchat.catalog.reader import read_model
-from quantchat.catalog.walk import Candidate
+from quantchat.catalog.reader import MARKERS, read_model
 from quantchat.domain.models import ModelInfo
 
 WEIGHTS = (b".safetensors", b".gguf", b".bin", b".pt", b".pth")
 _MATTERING = (*WEIGHTS, b".json", b".jinja", b".model", b".txt", b".tiktoken", b".py", b".incomplete", b".aria2")
+_MARKERS = frozenset(MARKERS)
+_GGUF = ".gguf"
 _HUB_BLOBS = b"../../blobs"
 """A download into the hub cache goes on there before the snapshot changes."""
 
@@ -28,7 +30,7 @@ def read_entry(candidate: Candidate) -> Entry:
     """
     folder = candidate.place.path
     status, stamps, inodes = _stamp(folder, in_hub=bool(candidate.place.revision))
-    models = read_models(candidate)
+    models = read_models(candidate, [os.fsdecode(name) for name, _, _ in stamps])
     return Entry(
         path=folder,
         inode=status[0],
@@ -39,33 +41,31 @@ def read_entry(candidate: Candidate) -> Entry:
     )
 
 
-def read_models(candidate: Candidate) -> tuple[ModelInfo, ...]:
-    """Return the models of a folder; none if its files only look like a model's."""
-    place = candidate.place
-    path, root = Path(os.fsdecode(place.path)), os.fsdecode(candidate.root)
-    name, revision = os.fsdecode(place.name) or None, os.fsdecode(place.revision) or None
+def read_models(candidate: Candidate, names: Sequence[str]) -> tuple[ModelInfo, ...]:
+    """Return the models of a folder with these files: the folder itself, and each of its GGUF files.
+
+    There are none if its files only look like a model's.
+    """
+    folder, sets = os.fsdecode(candidate.place.path), gguf_sets(names)
+    paths = [folder] if not _MARKERS.isdisjoint(names) else []
+    found = [_read(candidate, path) for path in (*paths, *(os.path.join(folder, first) for first in sets))]
+    # A folder that is a model by its GGUF files alone is shown by them.
+    alone = {"not-a-model", "gguf-only"} if sets else {"not-a-model"}
+    return tuple(model for model in found if alone.isdisjoint(problem.code for problem in model.problems))
+
+
+def _read(candidate: Candidate, path: str) -> ModelInfo:
+    place, root = candidate.place, os.fsdecode(candidate.root)
+    name, revision = os.fsdecode(place.name), os.fsdecode(place.revision) or None
+    if name and path.endswith(_GGUF):
+        name = f"{name}/{os.path.basename(path)}"
     try:
-        model = read_model(path, root=root, name=name, revision=revision)
+        model = read_model(Path(path), root=root, name=name or None, revision=revision)
         # What goes through the pipe and into the index must come out again.
         msgspec.msgpack.encode(model)
     except Exception as error:  # noqa: BLE001 - whatever somebody put into a folder, the other models are shown
-        model = unreadable(candidate, f"{type(error).__name__}: {error}")
-    if any(found.code == "not-a-model" for found in model.problems):
-        return ()
-    return (model,)
-
-
-def unreadable(candidate: Candidate, why: str) -> ModelInfo:
-    """Describe a folder that could not be read to its end."""
-    place = candidate.place
-    shown = place.path.decode("utf-8", "backslashreplace")
-    name = (place.name or os.path.basename(place.path)).decode("utf-8", "backslashreplace")
-    return ModelInfo(
-        path=shown,
-        name=name,
-        root=candidate.root.decode("utf-8", "backslashreplace"),
-        problems=(problem("folder-unreadable", why=why),),
-    )
+        return unreadable(candidate, f"{type(error).__name__}: {error}")
+    return model
 
 
 def _stamp(folder: bytes, *, in_hub: bool) -> tuple[tuple[int, int], tuple[Stamp, ...], Mapping[bytes, int]]:
@@ -96,5 +96,10 @@ def _inode(item: os.DirEntry[bytes]) -> int:
 
 def _weights_digest(model: ModelInfo, stamps: Iterable[Stamp], inodes: Mapping[bytes, int]) -> bytes:
     """Digest which files on disk the weights are: inode, size and time; devices are numbered anew at each start."""
-    files = sorted((inodes[name], size, time) for name, size, time in stamps if inodes.get(name) and size > 0)
+    single = os.path.basename(os.fsencode(model.path)) if model.path.endswith(_GGUF) else None
+    files = sorted(
+        (inodes[name], size, time)
+        for name, size, time in stamps
+        if inodes.get(name) and size > 0 and (name == single if single else not name.endswith(b".gguf"))
+    )
     return hashlib.blake2b(repr(files).encode(), digest_size=16).digest() if files else b""

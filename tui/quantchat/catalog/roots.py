@@ -42,7 +42,12 @@ def default_roots(extra: Sequence[Path] = ()) -> list[Root]:
         extra: Folders of the settings and of `--models-dir`; scanned first, and kept when they do not exist.
     """
     asked = [Root(_expand(folder), "your folder", asked_for=True) for folder in extra]
-    usual = [
+    return asked + [root for root in usual_roots() if root.path.is_dir()]
+
+
+def usual_roots() -> list[Root]:
+    """Return where programs of this kind keep models, there or not."""
+    return [
         Root(paths.models_dir(), "made by quantchat"),
         Root(hub_cache(), "hub cache"),
         *(Root(_expand(folder), "LM Studio") for folder in ("~/.lmstudio/models", "~/.cache/lm-studio/models")),
@@ -51,7 +56,6 @@ def default_roots(extra: Sequence[Path] = ()) -> list[Root]:
             for folder in ("~/text-generation-webui/user_data/models", "~/text-generation-webui/models")
         ),
     ]
-    return asked + [root for root in usual if root.path.is_dir()]
 
 
 def _expand(folder: str | Path) -> Path:

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import msgspec
 
+from quantchat.catalog.candidates import Candidate
 from quantchat.catalog.duplicates import merged
 from quantchat.catalog.index import Entry, Index
 from quantchat.catalog.problems import clean
-from quantchat.catalog.reader import MARKERS, read_model
-from quantchat.catalog.reading import read_entry
 from quantchat.catalog.roots import Root
-from quantchat.catalog.walk import Candidate, Walk
+from quantchat.catalog.walk import Walk
 from quantchat.domain.models import ModelInfo
 from quantchat.errors import ErrorReport, ModelError
 
@@ -84,6 +83,8 @@ def _read(
 
 
 def _read_here(candidates: Sequence[Candidate], cancelled: Callable[[], bool]) -> Iterator[Entry]:
+    from quantchat.catalog.reading import read_entry
+
     for candidate in candidates:
         if cancelled():
             return
@@ -116,6 +117,8 @@ def find_model(name_or_path: str, models: Sequence[ModelInfo]) -> ModelInfo:
 
 
 def _by_path(text: str, models: Sequence[ModelInfo]) -> ModelInfo | None:
+    from quantchat.catalog.reader import MARKERS, read_model
+
     path = Path(os.path.expanduser(text))
     try:
         # A bare word is a path only if a model lies there: the working folder may hold a `qwen` of any kind.

@@ -10,25 +10,20 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from quantchat.catalog.candidates import Candidate, shown
+from quantchat.catalog.formats import CONFIG_FILES
 from quantchat.catalog.hub import is_hub_repository, read_repository
 from quantchat.catalog.index import Entry, Index, Place, measure
 from quantchat.catalog.problems import clean, os_reason
-from quantchat.catalog.reader import MARKERS
 from quantchat.catalog.roots import Root
 from quantchat.domain.models import ModelInfo
 from quantchat.errors import ErrorReport
 
 DEPTH = 4
 """Folders below a root; LM Studio nests publisher and model, the deepest habit known."""
-_MARKERS = frozenset(os.fsencode(name) for name in MARKERS)
+_MARKERS = frozenset(os.fsencode(name) for name in (*CONFIG_FILES, "adapter_config.json"))
+_GGUF = b".gguf"
 _NOT_MODELS = (b".", b"datasets--", b"spaces--")
-
-
-class Candidate(msgspec.Struct, frozen=True, array_like=True):
-    """A folder to be read, and the scan root under which it was found."""
-
-    place: Place
-    root: bytes
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -117,7 +112,7 @@ class Walk:
         names, places = self._list(path)
         if b"model_index.json" in names:
             places = ()
-        elif names & _MARKERS:
+        elif names & _MARKERS or any(name.endswith(_GGUF) for name in names):
             self._pending[path] = msgspec.structs.replace(visit, places=places)
             self.unread.append(visit.candidate)
             return None
@@ -181,5 +176,5 @@ def _is_folder(item: os.DirEntry[bytes]) -> bool:
 
 def with_root(model: ModelInfo, root: bytes) -> ModelInfo:
     """The same folder may be found under another root than when it was read."""
-    shown = root.decode("utf-8", "backslashreplace")
-    return model if model.root == shown else msgspec.structs.replace(model, root=shown)
+    here = shown(root)
+    return model if model.root == here else msgspec.structs.replace(model, root=here)

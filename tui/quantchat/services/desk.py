@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Coroutine, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from quantchat.store.state import UiState, load_state, save_state
 
 if TYPE_CHECKING:
     from quantchat.services.pull.jobs import Job, Pulls
+    from quantchat.services.waiting import LoadWhenFree
 
 QUIT_GRACE = 1.2
 """Seconds that the engine gets to leave on quit; with the kill that follows, quitting stays well under 2.5 s."""
@@ -53,10 +55,11 @@ class Desk:
         self._listen = listener
         self._state_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.given_folders = tuple(models_dirs)
         self.archive = Archive(listener)
         self.library = Library(
             listener,
-            models_dirs=[*models_dirs, *(Path(folder).expanduser() for folder in settings.models_dirs)],
+            models_dirs=self._folders(),
             options=options_of(settings, kernel=kernel, device=device),
             engine_factory=engine_factory,
         )
@@ -70,12 +73,30 @@ class Desk:
         )
         self.context = ContextMeter(self.library, self.conversation, listener)
         self.library.on_turn_event = self._on_turn_event
+        self.library.on_loaded = self._on_loaded
         self.memory = MemoryWatch()
         self.idle = IdleUnload(
             settings.idle_unload_minutes,
             in_use=lambda: self.conversation.busy or self.conversation.waiting > 0,
             loaded=lambda: self.library.phase is Phase.LOADED,
             unload=lambda note: self.run(self.library.unload(note)),
+        )
+
+    def _on_loaded(self, model: ModelInfo, report: protocol.LoadReport) -> None:
+        """Keep what the load came to beside its prediction, which corrects the next one."""
+        versions = self.library.ready.versions if self.library.ready is not None else {}
+        self.run(self.memory.learn(model, report, versions))
+
+    @cached_property
+    def when_free(self) -> LoadWhenFree:
+        """Loads that wait until there is memory for them."""
+        from quantchat.services.waiting import LoadWhenFree
+
+        return LoadWhenFree(
+            self.load,
+            lambda: self.memory.look(self.library.engine_pid),
+            self._listen,
+            options=self.library.options,
         )
 
     def _on_turn_event(self, event: protocol.Event | EngineExited) -> None:
@@ -92,7 +113,26 @@ class Desk:
         self.load(model)
         return True
 
-    def remember(self, **what: str | None) -> None:
+    def _folders(self) -> list[Path]:
+        return [*self.given_folders, *(Path(folder).expanduser() for folder in self.settings.models_dirs)]
+
+    async def look_in(self, folders: Sequence[str]) -> None:
+        """Keep these as the folders of the settings, and look for models there.
+
+        Raises:
+            QuantchatError: if the settings cannot be written; all is then as it was.
+        """
+        from quantchat.store.settings import update_settings
+
+        self.settings = await asyncio.to_thread(update_settings, models_dirs=list(folders))
+        self.run(self.library.scanner.look_in(self._folders()))
+
+    def watch_models(self) -> None:
+        """Look for changes of the models on the disk if it is time to; called about once a second."""
+        if self.library.scanner.due:
+            self.run(self.library.scanner.watch())
+
+    def remember(self, **what: object) -> None:
         """Note what the next start should know, such as `last_session`; a crash must not forget it."""
         state = msgspec.structs.replace(self.state, **what)
         if state != self.state:
@@ -117,8 +157,9 @@ class Desk:
         loading = self.library.loading
         if loading is not None and loading.model.path == model.path:
             return
+        self._stop_waiting()
         if model.loadable:
-            self.remember(last_model=model.path)
+            self.remember(last_model=model.path, used_models=self.state.used_with(model.path, time.time()))
             self.conversation.stop_running()
         self.run(self._load(model))
 
@@ -132,8 +173,13 @@ class Desk:
 
     def unload(self) -> None:
         """Unload the model, or break off its load; prompts that wait for it become drafts again."""
+        self._stop_waiting()
         self.conversation.stop_all()
         self.run(self.library.unload())
+
+    def _stop_waiting(self) -> None:
+        if "when_free" in self.__dict__:
+            self.when_free.cancel()
 
     def load_previous(self) -> bool:
         """Load the model that was loaded before; say whether there was one."""
@@ -186,6 +232,7 @@ class Desk:
 
     async def close(self) -> list[ErrorReport]:
         """Keep what streams, write everything, end the engine; return what could not be written."""
+        self._stop_waiting()
         self.context.close()
         self.conversation.finish_now()
         if "pulls" in self.__dict__:

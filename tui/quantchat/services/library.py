@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from quantchat.domain.models import ModelInfo
 from quantchat.engine import protocol
 from quantchat.engine.protocol import EngineExited
 from quantchat.errors import EngineError, ErrorReport, QuantchatError
-from quantchat.services.background import in_background
 from quantchat.services.engine import Engine, EventHandler, default_engine
 from quantchat.services.engine import EngineFactory as EngineFactory
 from quantchat.services.engine import exit_report as exit_report
-from quantchat.services.facts import EngineChanged, Listener, ModelsChanged, Notice
+from quantchat.services.facts import EngineChanged, Listener, Notice
 from quantchat.services.loads import KernelTrials, LoadOptions, blame
 from quantchat.services.loads import LoadStatus as LoadStatus
+from quantchat.services.scanning import Scanner
 
 BUILD_CODE = "kernel-build"
 STOP_GRACE = 2.0
@@ -43,7 +43,7 @@ class Library:
     Every load gets a fresh engine process unless the one that runs has never held a model: only the end of a process
     gives back all of its memory, and a kernel that failed to build stays broken in the process that tried it. Two
     models are never held at once: the old process is gone before the new one gets its load.
-    Events of turns are handed to `on_turn_event`.
+    Events of turns are handed to `on_turn_event`, what a load came to also to `on_loaded`.
 
     Attributes:
         loading: The load under way.
@@ -60,7 +60,7 @@ class Library:
         engine_factory: EngineFactory | None = None,
     ) -> None:
         self._listen = listener
-        self._models_dirs = tuple(models_dirs)
+        self.scanner = Scanner(listener, models_dirs)
         self._options = options or LoadOptions()
         self._trials = KernelTrials()
         self._engine_factory = engine_factory or default_engine
@@ -68,8 +68,7 @@ class Library:
         self._touched = False
         self._lock = asyncio.Lock()
         self.on_turn_event: EventHandler = lambda _event: None
-        self.models: tuple[ModelInfo, ...] = ()
-        self.scanning = False
+        self.on_loaded: Callable[[ModelInfo, protocol.LoadReport], None] = lambda _model, _report: None
         self.ready: protocol.Ready | None = None
         self.loading: LoadStatus | None = None
         self.loaded: protocol.LoadReport | None = None
@@ -93,27 +92,24 @@ class Library:
         return self._engine.pid if self._engine is not None and self._engine.running else None
 
     @property
+    def options(self) -> LoadOptions:
+        """What the user wants of every load."""
+        return self._options
+
+    @property
     def previous(self) -> ModelInfo | None:
         """The model to go back to: the one that was loaded before what was asked for last."""
         asked = self.last_model.path if self.last_model else None
         return next((model for model in reversed(self._had) if model.path != asked), None)
 
+    @property
+    def models(self) -> tuple[ModelInfo, ...]:
+        """Return the models of this machine, as far as they were found."""
+        return self.scanner.models
+
     async def scan(self) -> None:
         """Look for models in all roots, off the event loop."""
-        # Not at the top: the first frame does not need it.
-        from quantchat.catalog.roots import default_roots
-        from quantchat.catalog.scan import scan
-
-        self.scanning = True
-        try:
-            roots = await in_background(default_roots, self._models_dirs)
-            result = await in_background(scan, roots)
-        finally:
-            self.scanning = False
-        self.models = tuple(result.models)
-        for problem in result.problems:
-            self._listen(Notice(report=problem, severity="warning"))
-        self._listen(ModelsChanged())
+        await self.scanner.scan()
 
     async def start_engine(self) -> None:
         """Start the engine process if none runs, so that its imports are done before a model is chosen."""
@@ -194,6 +190,7 @@ class Library:
     async def close(self, grace: float) -> None:
         """End the engine process; it is killed after `grace` seconds, and at once while it loads."""
         loading = self.loading is not None
+        self.scanner.cancel()
         self.loading = self.loaded = self.model = None
         if loading:
             self.kill()
@@ -285,6 +282,7 @@ class Library:
         self.loading, self.loaded, self.model = None, event.report, status.model
         self._had = (*(model for model in self._had if model.path != status.model.path), status.model)[-2:]
         self._trials.loaded(status.model)
+        self.on_loaded(status.model, event.report)
         self._listen(EngineChanged())
         self.on_turn_event(event)
         for warning in event.report.warnings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, MutableSequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -142,8 +142,19 @@ def _put(table: MutableMapping[str, Any], key: str, value: Any) -> None:
             del present[gone]
         for name, item in value.items():
             _put(present, name, item)
+    elif isinstance(value, list) and isinstance(present, MutableSequence) and _put_items(present, value):
+        return
     elif present is None or getattr(present, "unwrap", lambda: present)() != value:
         table[key] = value
+
+
+def _put_items(present: MutableSequence[Any], value: list[Any]) -> bool:
+    """Take out what is gone and append what is new, so that items keep their comments; say whether that was all."""
+    for place in reversed(range(len(present))):
+        if present[place] not in value:
+            del present[place]
+    present.extend(item for item in value if item not in present)
+    return list(present) == value
 
 
 def _unparsable(path: Path, error: Exception) -> UsageError:

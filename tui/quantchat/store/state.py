@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from quantchat import paths
 from quantchat.store.atomic import write_atomic
+
+ModelsOrder = Literal["name", "size", "fit", "used"]
+MOST_USED = 500
 
 
 class UiState(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -16,11 +20,20 @@ class UiState(msgspec.Struct, kw_only=True, omit_defaults=True):
     Attributes:
         last_session: Id of the session that was shown.
         last_model: Path of the model that was loaded.
+        used_models: When models were loaded last, by path, in seconds since the epoch.
+        models_order: By what the list of models is sorted.
     """
 
     last_session: str | None = None
     last_model: str | None = None
     sidebar_hidden: bool = False
+    used_models: dict[str, float] = {}
+    models_order: ModelsOrder = "name"
+
+    def used_with(self, path: str, now: float) -> dict[str, float]:
+        """Return when models were used if one is used now, without those that were used longest ago."""
+        used = sorted((self.used_models | {path: now}).items(), key=lambda one: one[1])
+        return dict(used[-MOST_USED:])
 
 
 def load_state(path: Path | None = None) -> UiState:

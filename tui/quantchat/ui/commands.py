@@ -76,9 +76,14 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "previous-model", "Previous model", "Load the model that was loaded before", "previous_model", "", "previous"
     ),
+    Command("info", "Model info", "Everything that is known about a model", "info", "alt+i", "info", "[model]"),
     Command("kernels", "Kernels", "Which run, which do not, and why", "kernels", "", "kernels"),
     Command("doctor", "Doctor", "Examine this machine, with what mends it", "doctor", "", "doctor", "[model]"),
     Command("pull", "Download a model", "Fetch a model, with its fit before", "pull", "", "pull", "[repo]"),
+    Command("sort", "Sort models", "Sort models by name, size, fit or last use", "sort_models", "", "sort", "[order]"),
+    Command(
+        "folders", "Model folders", "Add and remove folders in which models are looked for", "folders", "", "folders"
+    ),
     Command("rescan", "Scan for models", "Look for models again", "rescan", "f5", "rescan"),
     Command("new", "New session", "Start an empty session", "new_session", "ctrl+n", "new"),
     Command("sessions", "Sessions", "Choose a session", "sessions", "f3", "sessions"),
@@ -146,6 +151,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("list.last", "Last", "Last row", "last", "G,end", scope="list"),
     Command("list.page-up", "Page up", "A page of rows up", "page_up", "pageup", scope="list"),
     Command("list.page-down", "Page down", "A page of rows down", "page_down", "pagedown", scope="list"),
+    Command("list.filter", "Filter", "Show only models that hold what is typed", "filter_rows", "slash", scope="list"),
+    Command("list.sort", "Sort", "Sort models the next way", "sort_rows", "S", scope="list"),
+    Command("list.info", "Model info", "Everything about the model under the cursor", "info_row", "I", scope="list"),
     Command("list.delete", "Delete", "Delete the session under the cursor", "delete_row", "delete", scope="list"),
 )
 QUIT_WORDS = frozenset({"exit", "quit", "bye"})
@@ -165,7 +173,10 @@ FIND_KEYS = (
     ("up", "Place before"),
     ("escape", "Take the marks away and go back"),
 )
-LIST_KEYS = (("enter", "Load the model, open the session"),)
+LIST_KEYS = (
+    ("enter", "Load the model, open the session"),
+    ("any other letter", "Show only models that hold it; Esc shows all"),
+)
 
 
 def commands(scope: Scope) -> Iterable[Command]:

@@ -40,21 +40,23 @@ FINISHES = {
 def model_rows(
     models: Iterable[ModelInfo], judge: Callable[[ModelInfo], Fit | None], loaded: LoadReport | None
 ) -> list[Row]:
-    """One row per model: fit mark, name, quantization and size, and the kernel when it is loaded."""
-    rows = []
-    for model in models:
-        fit = judge(model)
-        mark, style = FIT_MARKS[fit] if fit else (" ", "")
-        size = model.weight_bytes or model.disk_bytes
-        detail = f"{model.quant.label()} {format_bytes(size)}" if size else model.quant.label()
-        here = loaded is not None and loaded.path == model.path
-        if here and loaded is not None:
-            mark, style = LOADED_MARK
-            detail = f"{model.quant.label()} {kernel_name(loaded.kernel)}"
-        if not model.loadable:
-            detail = "cannot load"
-        rows.append(Row(model.path, clean(model.name, newlines=False), detail, mark, style, strong=here))
-    return rows
+    """One row per model."""
+    return [
+        model_row(model, judge(model), loaded if loaded and loaded.path == model.path else None) for model in models
+    ]
+
+
+def model_row(model: ModelInfo, fit: Fit | None, loaded: LoadReport | None) -> Row:
+    """Fit mark, name, quantization and size of a model; its kernel instead of its size while it is loaded."""
+    mark, style = FIT_MARKS[fit] if fit else (" ", "")
+    size = model.weight_bytes or model.disk_bytes
+    detail = f"{model.quant.label()} {format_bytes(size)}" if size else model.quant.label()
+    if loaded is not None:
+        mark, style = LOADED_MARK
+        detail = f"{model.quant.label()} {kernel_name(loaded.kernel)}"
+    if not model.loadable:
+        detail = "cannot load"
+    return Row(model.path, clean(model.name, newlines=False), detail, mark, style, strong=loaded is not None)
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,10 @@ from quantchat.ui.keys import bindings
 from quantchat.ui.screens.actions import ChatActions
 from quantchat.ui.screens.actions.drafts import Drafts
 from quantchat.ui.transcript.messages import MessageView
-from quantchat.ui.views import SessionStates, message_views, model_rows, session_rows
+from quantchat.ui.views import SessionStates, message_views, session_rows
 from quantchat.ui.widgets.completion import CompletionList
 from quantchat.ui.widgets.line import Line
+from quantchat.ui.widgets.models import ModelList
 from quantchat.ui.widgets.prompt import Prompt
 from quantchat.ui.widgets.rows import RowList
 from quantchat.ui.widgets.transcript import Transcript
@@ -73,7 +74,7 @@ class ChatScreen(ChatActions, Screen[None]):
     def compose(self) -> ComposeResult:
         with Horizontal(id="body"):
             with Vertical(id="sidebar"):
-                yield RowList("Models", id="models", empty="Looking for models …")
+                yield ModelList(id="models")
                 yield RowList("Sessions", id="sessions", empty="No sessions yet")
             with Vertical(id="chat"):
                 yield Line(id="header")
@@ -163,6 +164,8 @@ class ChatScreen(ChatActions, Screen[None]):
         """Draw what a look at the memory may have changed, unless the screen has begun to lose its widgets."""
         with contextlib.suppress(NoMatches):
             self.draw("status", "models", "activity")
+            if self.shows_models:
+                self.desk.watch_models()
 
     @cached_property
     def recall(self) -> Recall:
@@ -186,11 +189,12 @@ class ChatScreen(ChatActions, Screen[None]):
         return view.fit(model) if view is not None else (None if model.loadable else "broken")
 
     def _draw_models(self) -> None:
-        library = self.desk.library
-        rows = model_rows(library.models, self.judge, library.loaded)
-        models = self.query_one("#models", RowList)
-        models.empty = "Looking for models …" if library.scanning else "No models found. F1 says where to put them"
-        models.show(rows, follow=self.desk.state.last_model)
+        self.draw_models()
+
+    @property
+    def shows_models(self) -> bool:
+        """Whether the user sees the list of models."""
+        return self.is_current and bool(self.query_one(ModelList).region)
 
     def _draw_sessions(self) -> None:
         conversation = self.desk.conversation

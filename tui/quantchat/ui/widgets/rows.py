@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
+from textual.actions import SkipAction
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.css.styles import RulesMap
@@ -137,8 +138,8 @@ class RowList(OptionList, inherit_bindings=False):
             self.add_option(Option(Content.styled(self.empty, "dim"), disabled=True))
             return
         self.add_options([Option(RowVisual(row), id=row.id, disabled=not row.enabled) for row in new])
-        ids = [row.id for row in new]
-        self.highlighted = ids.index(kept) if kept in ids else 0
+        places = {row.id: place for place, row in enumerate(new) if row.enabled}
+        self.highlighted = places.get(kept or "", next(iter(places.values()), None))
 
     def go_to(self, row_id: str | None) -> None:
         """Highlight a row if it is there."""
@@ -149,6 +150,18 @@ class RowList(OptionList, inherit_bindings=False):
     def action_delete_row(self) -> None:
         if self.highlighted_id is not None:
             self.post_message(self.DeleteRequested(self, self.highlighted_id))
+
+    def action_filter_rows(self) -> None:
+        """Only some lists can be filtered; elsewhere the key goes on."""
+        raise SkipAction
+
+    def action_sort_rows(self) -> None:
+        """Only some lists can be sorted another way."""
+        raise SkipAction
+
+    def action_info_row(self) -> None:
+        """Only of models there is more to show."""
+        raise SkipAction
 
     @property
     def highlighted_id(self) -> str | None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 from quantchat.ui.screens.actions.part import ScreenPart
+from quantchat.ui.shelf import HEADING, ORDER_WORDS, ORDERS, Shelf, Wanted, next_order
+from quantchat.ui.widgets.models import ModelList
 
 
 class ModelActions(ScreenPart):
     """What the model list and its keys do."""
+
+    @cached_property
+    def _shelf(self) -> Shelf:
+        return Shelf()
 
     def action_models(self) -> None:
         self._focus_list("models")
@@ -33,6 +40,47 @@ class ModelActions(ScreenPart):
     def action_previous_model(self) -> None:
         if not self.desk.load_previous():
             self._screen.app.notify("No other model was loaded before", markup=False)
+
+    def action_info(self, name: str = "") -> None:
+        """Show everything about a model: the named one, the one under the cursor, or the loaded one."""
+        from quantchat.ui.screens.info import InfoScreen
+
+        model = self._meant(name.strip())
+        if model is None:
+            return
+
+        def load(wanted: bool | None) -> None:
+            if wanted:
+                self.choose_model(model.path)
+
+        self._app.push_screen(InfoScreen(model, self._predict), load)
+
+    def on_model_list_info_requested(self, event: ModelList.InfoRequested) -> None:
+        event.stop()
+        self.action_info()
+
+    def _meant(self, name: str) -> ModelInfo | None:
+        """Find a model by what was typed, or by what the user looks at; tell if there is none."""
+        from quantchat.catalog.scan import find_model
+
+        found, rows = self.desk.library.models, self._screen.query_one(ModelList)
+        loaded = self.desk.library.model
+        if not name and loaded is not None and not rows.has_focus:
+            return loaded
+        model = self.desk.find(rows.highlighted_id) if not name else None
+        if model is not None:
+            return model
+        try:
+            return find_model(name, found)
+        except QuantchatError as error:
+            self._app.notify(str(error) if name else "No models were found yet", severity="warning")
+            return None
+
+    def _predict(self, model: ModelInfo) -> Forecast | None:
+        from quantchat.services.fit import forecast
+
+        view = self.desk.memory.latest
+        return None if view is None else forecast(model, view, self.desk.library.options)
 
     def action_kernels(self) -> None:
         """Show which kernel runs and why no other does."""
@@ -65,6 +113,57 @@ class ModelActions(ScreenPart):
 
         self._screen.app.push_screen(DoctorScreen(machine))
 
+    # The list
+
+    def draw_models(self) -> None:
+        """Show the models that are wanted, in the order that is wanted."""
+        scanner, state = self.desk.library.scanner, self.desk.state
+        models = self._screen.query_one(ModelList)
+        models.empty = _empty(models.filter, scanning=scanner.scanning)
+        wanted = Wanted(state.models_order, models.filter, state.used_models)
+        rows = self._shelf.rows(scanner.models, self._screen.judge, self.desk.library.loaded, wanted)
+        shown = sum(not row.id.startswith(HEADING) for row in rows)
+        filtered = f"{shown} of {len(scanner.models)}" if models.filter else ""
+        sorted_by = "" if state.models_order == "name" else ORDER_WORDS[state.models_order]
+        models.border_subtitle = ", ".join(filter(None, (filtered, sorted_by)))
+        models.show(rows, follow=state.last_model)
+
+    def on_model_list_changed(self, event: ModelList.Changed) -> None:
+        event.stop()
+        self._screen.draw("models")
+
+    def on_model_list_sort_requested(self, event: ModelList.SortRequested) -> None:
+        event.stop()
+        self.action_sort_models()
+
+    def end_filter(self) -> bool:
+        """Take the filter off the list of models if the user is there; say whether there was one."""
+        models = self._screen.query_one(ModelList)
+        return models.has_focus and models.end_filter()
+
+    def action_sort_models(self, order: str = "") -> None:
+        """Sort the list of models by what is named, else the next way."""
+        named = {name: name for name in ORDERS}.get(order.strip().casefold())  # type: ignore[call-overload]
+        if order.strip() and named is None:
+            self._app.notify(f"Models are sorted by {', '.join(ORDERS)}", severity="warning")
+            return
+        wanted = named or next_order(self.desk.state.models_order)
+        self.desk.remember(models_order=wanted)
+        self._app.notify(f"Models: {ORDER_WORDS[wanted]}")
+        self._screen.draw("models")
+
+    def action_folders(self) -> None:
+        """Show where models are looked for, and let the user change that."""
+        from quantchat.ui.screens.folders import FoldersScreen
+
+        self._app.push_screen(FoldersScreen(self.desk))
+
     def action_rescan(self) -> None:
         self.desk.run(self.desk.library.scan())
         self._screen.later("models")
+
+
+def _empty(words: str, *, scanning: bool) -> str:
+    if words:
+        return "No model has that. Esc shows all"
+    return "Looking for models …" if scanning else "No models found. F1 says where to put them"

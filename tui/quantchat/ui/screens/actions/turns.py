@@ -16,7 +16,7 @@ class TurnActions(ScreenPart):
     async def action_stop(self) -> None:
         screen = self._screen
         await screen.typed()
-        if screen.prompt.dismiss_completion() or screen.close_find():
+        if screen.prompt.dismiss_completion() or screen.close_find() or screen.end_filter():
             return
         screen.app.clear_notifications()
         if screen.has_class("-sidebar-over"):

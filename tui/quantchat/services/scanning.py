@@ -1,0 +1,137 @@
+"""Looking for models: at the start, when asked, and while somebody has the list before their eyes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantchat.domain.models import ModelInfo
+from quantchat.errors import ErrorReport
+from quantchat.services.background import in_background
+from quantchat.services.facts import Listener, ModelsChanged, Notice
+
+if TYPE_CHECKING:
+    from quantchat.catalog.index import Index
+    from quantchat.catalog.scan import ScanResult
+
+WATCH_SECONDS = 3.0
+WATCH_SHARE = 0.02
+"""Looking for changes takes at most this share of the time, however slow the disk is and however much lies there."""
+
+Models = tuple[ModelInfo, ...]
+
+
+class Scanner:
+    """The models that are on this machine, kept as the disk has them.
+
+    The walk runs on a thread, where it mostly waits for the system; folders that are not in the index are read by
+    processes of their own, because one large header would hold the interpreter for longer than a frame.
+
+    Attributes:
+        models: What was found last; while a scan goes on, also what it has found so far.
+        scanning: A scan that somebody waits for is under way.
+    """
+
+    def __init__(self, listener: Listener, folders: Sequence[Path] = ()) -> None:
+        self.models: Models = ()
+        self.scanning = False
+        self._listen = listener
+        self._folders = tuple(folders)
+        self._index: Index | None = None
+        self._lock = asyncio.Lock()
+        self._stop = threading.Event()
+        self._work: asyncio.Future[ScanResult] | None = None
+        self._due = 0.0
+        self._told: set[ErrorReport] = set()
+
+    async def scan(self) -> None:
+        """Look for models in all roots; one that is under way ends first."""
+        self.scanning = True
+        self._told.clear()
+        async with self._lock:
+            await self._scan(asked=True)
+
+    async def look_in(self, folders: Sequence[Path]) -> None:
+        """Look for models in these folders beside the usual ones; a scan under way is broken off."""
+        self._folders = tuple(folders)
+        self.cancel()
+        await self.scan()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to look for changes."""
+        return not self._lock.locked() and time.monotonic() >= self._due
+
+    async def watch(self) -> None:
+        """Look for changes on the disk; says nothing if there are none."""
+        if self.due:
+            async with self._lock:
+                await self._scan(asked=False)
+
+    def cancel(self) -> None:
+        """Break a scan off, without waiting for a disk that hangs; its processes end within a twentieth of a second."""
+        self._stop.set()
+        if self._work is not None:
+            self._work.cancel()
+
+    async def _scan(self, *, asked: bool) -> None:
+        stop = self._stop = threading.Event()
+        loop = asyncio.get_running_loop()
+        begun = time.monotonic()
+
+        def tell(models: Models) -> None:
+            # The loop is closed when the program has ended meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._grow, stop, models)
+
+        self._work = asyncio.ensure_future(in_background(self._search, stop, tell))
+        try:
+            result = await self._work
+        except asyncio.CancelledError:
+            # Its thread may still be at work with it.
+            self._index = None
+            if not stop.is_set():
+                raise
+            return
+        finally:
+            stop.set()
+            self.scanning = False
+        self._due = time.monotonic() + max(WATCH_SECONDS, (time.monotonic() - begun) / WATCH_SHARE)
+        self._take(result, asked=asked)
+
+    def _search(self, stop: threading.Event, tell: Callable[[Models], None]) -> ScanResult:
+        # Not at the top: the first frame does not need them, and here they do not hold up the loop.
+        from quantchat.catalog.index import open_index
+        from quantchat.catalog.readers import read_in_processes
+        from quantchat.catalog.roots import default_roots
+        from quantchat.catalog.scan import scan
+
+        index = self._index or open_index()
+        self._index = index
+        roots = default_roots(self._folders)
+        return scan(roots, stop.is_set, index=index, read=read_in_processes, tell=tell)
+
+    def _grow(self, stop: threading.Event, models: Models) -> None:
+        """Show what a scan has found so far, beside what the last one knew."""
+        if stop.is_set():
+            return
+        now = {model.path for model in models}
+        grown = (*models, *(model for model in self.models if model.path not in now))
+        self._show(tuple(sorted(grown, key=lambda model: (model.name.casefold(), model.path))))
+
+    def _take(self, result: ScanResult, *, asked: bool) -> None:
+        self._show(result.models, always=asked)
+        for problem in result.problems:
+            if problem not in self._told:
+                self._told.add(problem)
+                self._listen(Notice(report=problem, severity="warning"))
+
+    def _show(self, models: Models, *, always: bool = False) -> None:
+        if always or models != self.models:
+            self.models = models
+            self._listen(ModelsChanged())
