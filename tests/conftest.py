@@ -18,7 +18,7 @@ if os.environ.get("CI"):
 
 
 MAKING = pytest.StashKey[subprocess.Popen[bytes]]()
-ORDER = ("unit", "ui", "engine", "screen", "gpu")
+ORDER = ("unit", "ui", "engine", "doctor", "screen", "gpu")
 """What needs no model comes first, while the demo's is being made."""
 
 

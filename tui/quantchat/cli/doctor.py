@@ -21,14 +21,32 @@ if TYPE_CHECKING:
 CLEAR_LINE = "\r\x1b[K"
 
 
+def known_checks(_context: click.Context, _option: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse the first that is no check, and list those there are."""
+    if names:
+        from quantchat.services.doctor.checks import CHECKS
+
+        known = [check.id for check in CHECKS]
+        for name in names:
+            if name not in known:
+                raise click.BadParameter(f"{name!r} is no check. There are {', '.join(known)}.")
+    return names
+
+
 @click.command("doctor")
 @click.argument("model", required=False, metavar="[MODEL]")
 @click.option("--models-dir", "models_dirs", type=FOLDER, multiple=True, help="Scan this folder too; may be repeated.")
+@click.option("--only", "wanted", metavar="CHECK", multiple=True, callback=known_checks, help="Look at this only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--strict", is_flag=True, help="Fail for yellow findings too.")
 @click.pass_context
 def doctor(
-    context: click.Context, model: str | None, models_dirs: tuple[Path, ...], as_json: bool, strict: bool
+    context: click.Context,
+    model: str | None,
+    models_dirs: tuple[Path, ...],
+    wanted: tuple[str, ...],
+    as_json: bool,
+    strict: bool,
 ) -> None:
     """Examine this machine: libraries, GPU, compilers, kernels, models, memory, disks, terminal.
 
@@ -43,7 +61,8 @@ def doctor(
 
     with explained():
         stopped = Cancelled("Stopped", "Nothing was changed")
-        found = run_stoppable(_examine(_machine(context, model, models_dirs), quiet=as_json), stopped)
+        machine = _machine(context, model, models_dirs)
+        found = run_stoppable(_examine(machine, wanted, quiet=as_json), stopped)
     whole = report(found)
     if as_json:
         import msgspec
@@ -72,15 +91,15 @@ def _machine(context: click.Context, name: str | None, models_dirs: tuple[Path, 
     )
 
 
-async def _examine(machine: Machine, *, quiet: bool) -> list[Finding]:
+async def _examine(machine: Machine, wanted: Sequence[str], *, quiet: bool) -> list[Finding]:
     """Run all checks; findings are printed in the order of the table, as soon as those before them are there."""
     from quantchat.services.doctor.checks import CHECKS, examine
     from quantchat.services.doctor.findings import summary
 
     done: dict[str, tuple[Finding, ...]] = {}
     found: list[Finding] = []
-    waiting = list(CHECKS)
-    async with aclosing(examine(machine)) as all_done:
+    waiting = [check for check in CHECKS if not wanted or check.id in wanted]
+    async with aclosing(examine(machine, tuple(waiting))) as all_done:
         async for check, findings in all_done:
             done[check.id] = findings
             while waiting and waiting[0].id in done:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from typing import NamedTuple
 
@@ -118,8 +118,17 @@ def _package(name: str) -> Finding:
             found=f"{version} needs {', '.join(limit.words() for limit in unmet)}.",
             fix=pip_install(_plain(limit.requirement) for limit in unmet),
         )
-    known = [limit.words() for limit in found if canonicalize_name(limit.requirement.name) in CORE]
-    return Finding(id=identifier, title=name, found=f"{version}; needs {', '.join(known)}" if known else version)
+    known = _merged(limit.requirement for limit in found if canonicalize_name(limit.requirement.name) in CORE)
+    return Finding(id=identifier, title=name, found=f"{version}; takes {known}" if known else version)
+
+
+def _merged(requirements: Iterable[Requirement]) -> str:
+    """Write what is asked of each package once: metadata and code may both name it."""
+    asked: dict[str, SpecifierSet] = {}
+    for requirement in requirements:
+        name = canonicalize_name(requirement.name)
+        asked[name] = asked.get(name, SpecifierSet()) & requirement.specifier
+    return ", ".join(f"{name} {specifier}".strip() for name, specifier in asked.items())
 
 
 def installed(name: str) -> str | None:

@@ -10,12 +10,12 @@ from textual.content import Content
 from textual.events import Resize
 from textual.widgets import Static
 
-from quantchat.services.doctor.checks import CHECKS, examine
+from quantchat.services.doctor.checks import CHECKS, Check, examine
 from quantchat.services.doctor.findings import Finding, Level, summary, text
 from quantchat.ui.screens.dialogs import Frame, TextScreen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from quantchat.services.doctor.machine import Machine
 
@@ -36,15 +36,15 @@ class DoctorScreen(TextScreen):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("r", "again", "Look again")]
 
-    def __init__(self, machine: Callable[[], Machine]) -> None:
+    def __init__(self, machine: Callable[[], Machine], checks: Sequence[Check] = CHECKS) -> None:
         """`machine` makes the facts of one examination."""
         super().__init__("Doctor", "Looking at this machine …")
-        self._machine = machine
+        self._machine, self._checks = machine, checks
         self._found: dict[str, tuple[Finding, ...]] = {}
 
     @property
     def findings(self) -> list[Finding]:
-        return [finding for check in CHECKS for finding in self._found.get(check.id, ())]
+        return [finding for check in self._checks for finding in self._found.get(check.id, ())]
 
     def on_mount(self) -> None:
         self.query_one(Frame).border_subtitle = "Esc closes  c copies the text  r looks again"
@@ -59,14 +59,14 @@ class DoctorScreen(TextScreen):
         self.run_worker(self._examine(), group="doctor", exclusive=True)
 
     async def _examine(self) -> None:
-        async with aclosing(examine(self._machine())) as all_done:
+        async with aclosing(examine(self._machine(), self._checks)) as all_done:
             async for check, findings in all_done:
                 self._found[check.id] = findings
                 self._draw()
 
     def _draw(self) -> None:
         frame = self.query_one(Frame)
-        running = [check.title for check in CHECKS if check.id not in self._found]
+        running = [check.title for check in self._checks if check.id not in self._found]
         last = f"Looking at {', '.join(running)} …" if running else summary(self.findings)
         shown = findings_content(self.findings, frame.scrollable_content_region.width)
         self.query_one(".body", Static).update(Content("\n\n").join([part for part in (shown, Content(last)) if part]))

@@ -1,0 +1,103 @@
+"""Cards, drivers and CUDA compilers, with a driver library that these tests compile and script."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from doctor.rig import Seen, clean_env, compile_driver, doctor, only
+from quantchat.services.doctor.gpus import nvidia_cards, runs
+
+OLD = """init 0
+count 1
+driver 535.54
+cuda 12020
+0.name NVIDIA GeForce GTX 1080
+0.memory 8000 7000 1000
+0.capability 6 1
+"""
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_driver(tmp_path_factory.mktemp("driver"))
+
+
+def with_driver(driver: Path, home: Path, script: str, *checks: str, **more: str) -> Seen:
+    home.mkdir(exist_ok=True)
+    (home / "script").write_text(script)
+    env = clean_env(home, LD_LIBRARY_PATH=str(driver), NVML_SCRIPT=str(home / "script"), **more)
+    return doctor(*only(*checks), env=env)
+
+
+@pytest.mark.engine
+def test_an_old_card_with_an_old_driver(driver: Path, tmp_path: Path) -> None:
+    seen = with_driver(driver, tmp_path, OLD, "driver", "torch", "nvcc", CUDA_HOME=str(tmp_path))
+    assert seen.status == 1
+    assert seen["driver"].found == "535.54, runs CUDA up to 12.2: NVIDIA GeForce GTX 1080 (6.1)"
+    card = seen["torch.arch.0"]
+    assert card.level == "red"
+    assert "NVIDIA GeForce GTX 1080, compute capability 6.1" in card.found
+    assert "holds no code for it (sm_75" in card.found
+    assert card.fix == "quantchat --device cpu"
+    assert seen["torch.cuda"].level == "red"
+    assert "the driver runs CUDA up to 12.2: torch cannot use the GPU" in seen["torch.cuda"].found
+    assert seen["torch.gpu"].level == "red", "torch itself finds no driver here, and is quoted"
+    assert "RuntimeError" in seen["torch.gpu"].found
+    assert seen["nvcc"].level == "red"
+    assert "slower kernels" in seen["nvcc"].found
+
+
+def test_a_device_that_is_lost(driver: Path, tmp_path: Path) -> None:
+    script = OLD.replace("count 1", "count 2") + "1.handle !15\n"
+    seen = with_driver(driver, tmp_path, script, "driver")
+    assert seen.status == 1
+    assert seen["driver"].level == "green"
+    assert "GPU 1 does not answer" in seen["driver.device"].found
+
+
+def test_a_driver_that_was_updated_under_our_feet(driver: Path, tmp_path: Path) -> None:
+    seen = with_driver(driver, tmp_path, "init !18\n", "driver")
+    assert seen["driver"].level == "red"
+    assert seen["driver"].fix == "sudo reboot"
+
+
+def test_an_old_driver_that_tells_no_versions(driver: Path, tmp_path: Path) -> None:
+    script = "".join(line for line in OLD.splitlines(keepends=True) if not line.startswith(("driver", "cuda", "0.cap")))
+    seen = with_driver(driver, tmp_path, script, "driver")
+    assert seen["driver"].found == "unknown version: NVIDIA GeForce GTX 1080 (unknown)"
+
+
+@pytest.mark.parametrize(
+    ("arch", "capability", "expected"),
+    [
+        ("sm_80", (8, 0), True),
+        ("sm_80", (8, 6), True),
+        ("sm_86", (8, 0), False),
+        ("sm_80", (9, 0), False),
+        ("sm_90a", (9, 0), True),
+        ("sm_90a", (9, 1), False),
+        ("sm_100f", (10, 3), True),
+        ("sm_120", (12, 0), True),
+        ("compute_90", (10, 0), True),
+        ("compute_90", (8, 9), False),
+        ("gfx942", (9, 0), False),
+    ],
+)
+def test_which_code_runs_on_which_card(arch: str, capability: tuple[int, int], expected: bool) -> None:
+    assert runs(arch, capability) is expected
+
+
+def test_cards_are_known_without_a_driver(tmp_path: Path) -> None:
+    devices = {
+        "0000:01:00.0": ("0x10de", "0x030200"),
+        "0000:01:00.1": ("0x10de", "0x040300"),
+        "02": ("0x1002", "0x030000"),
+    }
+    for name, (vendor, kind) in devices.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "vendor").write_text(f"{vendor}\n")
+        (tmp_path / name / "class").write_text(f"{kind}\n")
+    (tmp_path / "half").mkdir()
+    assert nvidia_cards(tmp_path) == ["0000:01:00.0"]

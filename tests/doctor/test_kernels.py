@@ -1,0 +1,107 @@
+"""Compilers, compiled kernels and models, on a machine that has lost its compilers."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from doctor.rig import COMPILERS, Seen, clean_env, doctor, make_venv, only, path_without
+from unit.catalog.model_folders import EMBEDDING, GPTQ_CONFIG, GPTQ_LAYER, LLAMA, make_gptq, make_model
+
+LIBRARY = "gptqmodel_int4_qzero_group_scaled_cpu.so"
+THREE_BITS = GPTQ_LAYER | {
+    "model.layers.0.mlp.up_proj.qweight": ("I32", (6, 128)),
+    "model.layers.0.mlp.up_proj.qzeros": ("I32", (1, 12)),
+}
+MODELS = ("plain-GPTQ", "three-GPTQ\x1b]0;x\x07")
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str], Path]:
+    """A user with an interpreter and no compiler, with builds of another time and with models."""
+    folder = tmp_path_factory.mktemp("bare")
+    python = make_venv(folder / "venv")
+    for build, file in (("0ld", LIBRARY), ("half", "binding.o")):
+        place = folder / "kernels" / "int4_qzero_group_scaled_cpu" / build
+        place.mkdir(parents=True)
+        (place / file).write_bytes(b"x" * 4096)
+    make_gptq(folder / "models" / MODELS[0], group_size=64)
+    config = LLAMA | {"quantization_config": GPTQ_CONFIG | {"bits": 3, "group_size": 64}}
+    make_model(folder / "models" / MODELS[1], tensors=EMBEDDING | THREE_BITS, files={"config.json": config})
+    path = path_without(folder / "bin", *COMPILERS)
+    env = clean_env(folder / "home", PATH=str(path), GPTQMODEL_TORCH_EXTENSIONS_DIR=str(folder / "kernels"))
+    return python, env, folder
+
+
+@pytest.fixture(scope="module")
+def seen(bare: tuple[Path, dict[str, str], Path]) -> Seen:
+    python, env, folder = bare
+    checks = only("compilers", "caches", "models", "nvcc")
+    return doctor(*checks, "--models-dir", str(folder / "models"), env=env, python=python)
+
+
+@pytest.mark.engine
+def test_without_compilers(seen: Seen) -> None:
+    assert seen.status == 1
+    assert seen["compiler"].level == "red"
+    assert seen["ninja"].level == "red"
+    assert seen["ninja"].fix.endswith("-m pip install ninja")
+    assert seen["compiler.c"].level == "yellow"
+    assert "nvcc" not in seen, "nothing needs it without a GPU"
+
+
+@pytest.mark.engine
+def test_a_model_on_the_slow_path_is_found(seen: Seen) -> None:
+    (slow,) = [finding for finding in seen.findings if finding.id == "model.slow"]
+    assert slow.title.startswith("three-GPTQ")
+    assert slow.level == "yellow"
+    assert "GPTQ 3b g64 runs on gptq_torch, the slow path" in slow.found
+    assert "takes 4 bits, the model has 3" in slow.found
+
+
+@pytest.mark.engine
+def test_a_faster_kernel_that_lacks_only_a_tool_is_named(seen: Seen) -> None:
+    (finding,) = seen.about(MODELS[0])
+    assert finding.level == "yellow"
+    assert "there is no C++ compiler with ninja" in finding.found
+    assert "pip install ninja" in finding.fix
+
+
+@pytest.mark.engine
+def test_builds_that_nothing_uses(seen: Seen, bare: tuple[Path, dict[str, str], Path]) -> None:
+    _, _, folder = bare
+    assert "int4_qzero_group_scaled_cpu/0ld" in seen["kernels.stale"].found
+    assert "int4_qzero_group_scaled_cpu/half" in seen["kernels.unfinished"].found
+    assert seen["kernels"].found.startswith("int4_qzero_group_scaled_cpu: 4.0 KiB")
+    for finding in ("kernels.stale", "kernels.unfinished"):
+        subprocess.run(shlex.split(seen[finding].fix), check=True)
+    assert list((folder / "kernels" / "int4_qzero_group_scaled_cpu").iterdir()) == []
+
+
+def test_a_compiler_that_does_not_run(tmp_path: Path) -> None:
+    path = path_without(tmp_path / "bin", *COMPILERS)
+    for name in ("g++", "ninja"):
+        (path / name).write_text("#!/bin/sh\necho cannot execute cc1plus >&2\nexit 1\n")
+        (path / name).chmod(0o755)
+    found = doctor(*only("compilers"), env=clean_env(tmp_path / "home", PATH=str(path)))
+    assert found["compiler"].level == "red"
+    assert "cannot execute cc1plus" in found["compiler"].found
+    assert found["ninja"].level == "red"
+    assert found["ninja"].fix.endswith("--force-reinstall ninja")
+
+
+def test_the_compilers_of_this_machine(env: dict[str, str]) -> None:
+    seen = doctor(*only("compilers"), env=env)
+    assert seen.status == 0
+    assert os.access(seen["compiler"].found.rpartition("(")[2].rstrip(")"), os.X_OK)
+    assert seen["python.headers"].level == "green"
+
+
+def test_a_model_by_name(tmp_path: Path, env: dict[str, str]) -> None:
+    seen = doctor(*only("models"), "no-such-model", "--models-dir", str(tmp_path), env=env)
+    assert seen.status == 1
+    assert "No model is called no-such-model" in seen["model"].found
