@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -56,6 +56,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         settings: Fields of `QuantSpec` to where they stand.
         raw_names: Field of `QuantSpec` to the key that transformers reads, where the two differ.
         extras: Further settings that transformers reads: key to where they stand.
+        bits: How to tell the bits per weight where no setting says them.
         kernels: It runs on the kernels of the kernel table, which knows what they take; its config is held to the
             types of the settings, because a wrong one would load as noise.
         package: It runs once this is installed.
@@ -75,6 +76,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     settings: Mapping[str, Setting] = {}
     raw_names: Mapping[str, str] = {}
     extras: Mapping[str, Setting] = {}
+    bits: Callable[[Mapping[str, object]], int | None] | None = None
     kernels: bool = False
     package: Package | None = None
     note: str = ""

@@ -6,6 +6,7 @@ transformers 5.23 and from GPTQModel 7.7, which load them.
 
 from __future__ import annotations
 
+from quantchat.catalog import bits
 from quantchat.catalog.definitions import Format, Package, Refusal, Source, at
 
 _NEEDS_GPU_PACKAGE = "its kernels are in a package that quantchat does not use and that needs a GPU"
@@ -90,6 +91,7 @@ FORMATS = (
         names=("bitsandbytes_4bit", "bitsandbytes_8bit", "bnb"),
         title="bitsandbytes",
         settings={"checkpoint_format": at("bnb_4bit_quant_type", kind=str)},
+        bits=bits.bitsandbytes,
         package=Package("bitsandbytes", "0.46.1"),
         counts=False,
         signs=(".weight.absmax", ".weight.quant_state.bitsandbytes__nf4", ".weight.quant_state.bitsandbytes__fp4"),
@@ -99,12 +101,13 @@ FORMATS = (
         names=("finegrained_fp8", "mxfp8"),
         title="FP8",
         settings={"checkpoint_format": at("fmt", kind=str)},
+        bits=bits.always(8),
         note=_UNPACKED,
         unpacked=True,
         beside=_SCALES,
         signs=(".weight_scale_inv",),
     ),
-    Format(method="fbgemm_fp8", title="FBGEMM FP8", cannot=_NEEDS_GPU_PACKAGE, beside=_SCALES),
+    Format(method="fbgemm_fp8", title="FBGEMM FP8", bits=bits.always(8), cannot=_NEEDS_GPU_PACKAGE, beside=_SCALES),
     Format(
         method="hqq",
         title="HQQ",
@@ -128,15 +131,22 @@ FORMATS = (
     Format(
         method="aqlm",
         title="AQLM",
-        settings={"bits": at("nbits_per_codebook")},
+        bits=bits.aqlm,
         package=Package("aqlm[cpu,gpu]", "1.1.6"),
         counts=False,
         signs=(".codebooks",),
     ),
-    Format(method="torchao", title="torchao", counts=False),
+    Format(
+        method="torchao",
+        title="torchao",
+        settings={"group_size": at("quant_type.default._data.group_size", "quant_type_kwargs.group_size")},
+        bits=bits.by_name(("quant_type", "default", "_type"), ("quant_type",)),
+        counts=False,
+    ),
     Format(
         method="mxfp4",
         title="MXFP4",
+        bits=bits.always(4),
         note=_UNPACKED,
         unpacked=True,
         counts=False,
@@ -145,6 +155,7 @@ FORMATS = (
     Format(
         method="bitnet",
         title="BitNet",
+        bits=bits.always(2),
         note="It is computed without a kernel of its own, slowly.",
         counts=False,
     ),
@@ -160,13 +171,20 @@ FORMATS = (
         names=("quip#", "quip_sharp"),
         title="QuIP#",
         settings={"checkpoint_format": at("codebook", kind=str)},
+        bits=bits.quip,
         cannot="transformers does not read it; it needs the QuIP# program",
         counts=False,
         signs=(".Qidxs",),
     ),
     Format(method="exl2", title="EXL2", settings=_BITS_AND_GROUP, cannot=_PROGRAM, counts=False, signs=(".q_invperm",)),
     Format(method="exl3", title="EXL3", settings=_BITS_AND_GROUP, cannot=_PROGRAM, counts=False, signs=(".trellis",)),
-    Format(method="nvfp4", title="NVFP4", cannot="transformers does not load weights packed so", counts=False),
+    Format(
+        method="nvfp4",
+        title="NVFP4",
+        bits=bits.always(4),
+        cannot="transformers does not load weights packed so",
+        counts=False,
+    ),
     Format(
         method="modelopt",
         names=("modelopt_fp4", "modelopt_fp8"),
@@ -175,17 +193,18 @@ FORMATS = (
             "group_size": at("group_size", "quantization.group_size"),
             "checkpoint_format": at("quant_algo", "quantization.quant_algo", kind=str),
         },
+        bits=bits.by_name(("quant_algo",), ("quantization", "quant_algo")),
         cannot="transformers does not load weights packed so",
         counts=False,
     ),
     Format(
         method="gguf", title="GGUF", cannot="this release has no engine for it; a later one brings it", counts=False
     ),
+    Format(method="eetq", title="EETQ", bits=bits.always(8), cannot=_NEEDS_GPU_PACKAGE, counts=False),
     *(
         Format(method=method, names=names, title=title, settings=_BITS_AND_GROUP, cannot=why, counts=False)
         for method, title, why, names in (
             ("quanto", "Quanto", "transformers does not read its packed weights", ()),
-            ("eetq", "EETQ", _NEEDS_GPU_PACKAGE, ()),
             ("higgs", "HIGGS", _NEEDS_GPU_PACKAGE, ()),
             ("vptq", "VPTQ", _NEEDS_GPU_PACKAGE, ()),
             ("spqr", "SpQR", _NEEDS_GPU_PACKAGE, ()),

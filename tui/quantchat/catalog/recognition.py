@@ -86,6 +86,8 @@ def _read(definition: Format, found: Config, source: Source) -> Recognition:
     if isinstance(values.get("checkpoint_format"), str):
         values["checkpoint_format"] = clean(_packing(found, values), 32).lower()
     fields = {name: value for name, value in values.items() if name in definition.settings}
+    if fields.get("bits") is None and definition.bits is not None:
+        fields["bits"] = definition.bits(found)
     spec = QuantSpec(
         method=definition.method,
         source=source.file,

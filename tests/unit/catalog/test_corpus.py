@@ -1,0 +1,46 @@
+"""Every folder of the corpus gets the verdict that is written down for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quantchat.catalog import packages
+from quantchat.catalog.reader import read_model
+from unit.catalog.corpus import CASES, build, expectation
+
+CASES_WANTED = 60
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs this may have installed what some formats need."""
+    monkeypatch.setattr(packages, "installed", lambda name: None)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_verdict_of_each_folder(tmp_path: Path, case: str) -> None:
+    expected = expectation(case)
+    model = read_model(build(case, tmp_path))
+    assert {
+        "method": model.quant.method,
+        "bits": model.quant.bits or 0,
+        "label": model.quant.label(),
+        "kind": model.kind,
+        "container": model.container,
+        "state": model.verdict.state,
+        "problems": [one.code for one in model.problems],
+    } == {key: expected[key] for key in ("method", "bits", "label", "kind", "container", "state", "problems")}
+    assert model.verdict.install == expected.get("install", "")
+    assert model.parameters == expected.get("parameters", model.parameters)
+    for one in model.problems:
+        assert one.cause
+        assert one.remedy
+        assert "\n" not in one.cause + one.remedy
+    assert model.loadable == (model.verdict.state == "runs" and not model.errors)
+    assert model.loadable or model.errors
+
+
+def test_the_corpus_is_large_enough() -> None:
+    assert len(CASES) >= CASES_WANTED
