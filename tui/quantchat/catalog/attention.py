@@ -69,7 +69,7 @@ def read_attention(config: Config) -> AttentionSpec:
     return AttentionSpec(
         full=sum(count[kind] for kind in FULL),
         sliding=sum(count[kind] for kind in SLIDING),
-        window=_number(config, "sliding_window") or _number(config, "attention_chunk_size"),
+        window=_window(config) if any(kind in SLIDING for kind in types) else 0,
         token_values=_global_values(config) or values,
         sliding_values=values,
         state_values=state_values * len(of_state),
@@ -78,15 +78,21 @@ def read_attention(config: Config) -> AttentionSpec:
     )
 
 
+def _window(config: Config) -> int:
+    return _number(config, "sliding_window") or _number(config, "attention_chunk_size")
+
+
 def _token_values(config: Config, shape: Shape) -> tuple[int, int]:
     """Numbers that a token adds to a layer, and what MLA expands them to in every pass.
 
     MLA (DeepSeek-V2, https://arxiv.org/abs/2405.04434, section 2.1) keeps one compressed vector and one rotated key for
-    all heads; transformers caches these and expands them to heads in each pass (`DeepseekV2Attention.expand_kv`).
+    all heads; transformers caches these and expands them to heads in each pass, the unrotated part of a key twice
+    (`DeepseekV2Attention.expand_kv`).
     """
     rank, rotated = _number(config, "kv_lora_rank"), _number(config, "qk_rope_head_dim")
     if rank and rotated:
-        expanded = _number(config, "qk_nope_head_dim") + rotated + _number(config, "v_head_dim")
+        unrotated = _number(config, "qk_nope_head_dim")
+        expanded = 2 * unrotated + rotated + _number(config, "v_head_dim")
         return rank + rotated, shape.attention_heads * expanded
     value_size = _number(config, "v_head_dim") or shape.head_size
     return shape.kv_heads * (shape.head_size + value_size), 0
