@@ -14,7 +14,7 @@ from quantchat.domain.models import ModelInfo
 from quantchat.domain.sections import Row, Section, Tone, as_text
 from quantchat.domain.text import clean
 from quantchat.services import info
-from quantchat.services.forecast import forecast
+from quantchat.services.fit import forecast
 from quantchat.services.memory import MemoryWatch
 
 COLOURS: dict[Tone, str] = {"good": "green", "warning": "yellow", "error": "red"}

@@ -14,7 +14,8 @@ from quantchat.domain.memory import format_bytes
 from quantchat.domain.models import ModelInfo
 from quantchat.domain.sections import Row, Section
 from quantchat.domain.text import shortened
-from quantchat.services.forecast import Forecast
+from quantchat.services.fit import Forecast
+from quantchat.services.forecast import context_of, device_of, forecast_rows
 from quantchat.services.snippets import Snippet, snippets
 
 SHOWN_FILES = 40
@@ -40,10 +41,10 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it as data; `looked` is None until somebody looked."""
+    """All of it as data; `forecast` and `looked` are None until somebody looked."""
 
     model: ModelInfo
-    forecast: Forecast
+    forecast: Forecast | None = None
     looked: Looked | None = None
     snippets: tuple[Snippet, ...] = ()
 
@@ -54,9 +55,9 @@ def look(model: ModelInfo) -> Looked:
     return Looked(files=list_files(path), sample=sample_of(path) if path.is_dir() else None)
 
 
-def card(model: ModelInfo, forecast: Forecast, looked: Looked | None = None) -> ModelCard:
+def card(model: ModelInfo, forecast: Forecast | None, looked: Looked | None = None) -> ModelCard:
     """Put together what is known about a model."""
-    ways = snippets(model, device=forecast.device, context=forecast.context)
+    ways = snippets(model, device=device_of(forecast), context=context_of(forecast))
     return ModelCard(model=model, forecast=forecast, looked=looked, snippets=ways)
 
 
@@ -66,7 +67,7 @@ def sections(known: ModelCard) -> tuple[Section, ...]:
     parts = [
         Section(title="Model", rows=tuple(_identity(model))),
         Section(title="Problems", rows=tuple(_problems(model))),
-        Section(title="On this machine", rows=known.forecast.rows),
+        Section(title="On this machine", rows=tuple(forecast_rows(model, known.forecast))),
         Section(title="Quantization", rows=tuple(_quantization(model))),
         Section(title="Network", rows=tuple(_network(model))),
         _template(model, looked),

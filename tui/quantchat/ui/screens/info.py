@@ -1,0 +1,156 @@
+"""Everything that is known about a model, on one screen that scrolls."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.events import Resize
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from quantchat.domain.models import ModelInfo
+from quantchat.domain.sections import Row, Section, Tone, as_text
+from quantchat.domain.text import clean
+from quantchat.services.background import in_background
+from quantchat.services.info import Looked, card, look, sections
+from quantchat.ui.screens.dialogs import Panel
+
+if TYPE_CHECKING:
+    from quantchat.services.fit import Forecast
+
+STYLES: dict[Tone, str] = {"": "", "good": "$success", "warning": "$warning", "error": "$error"}
+LABEL = 14
+"""Columns of the labels; longer ones stand alone in a line."""
+NARROW = 56
+SPECIAL = "$accent reverse"
+LINE_END = "↵"
+HINT = "c copies code, y all  Enter loads  Esc closes"
+
+
+class InfoScreen(ModalScreen[bool]):
+    """A model in sections; dismissed with True to load it.
+
+    Args:
+        model: What to show.
+        predict: Says what a load would come to with the memory as it was seen last; None if nobody has looked.
+    """
+
+    CSS_PATH = ["dialogs.tcss", "info.tcss"]  # noqa: RUF012 - Textual declares it so
+    AUTO_FOCUS = "Panel"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,ctrl+c", "close", "Close"),
+        Binding("c", "copy_code", "Copy code"),
+        Binding("y,ctrl+o", "copy_all", "Copy all"),
+        Binding("enter", "load", "Load"),
+    ]
+
+    def __init__(self, model: ModelInfo, predict: Callable[[ModelInfo], Forecast | None]) -> None:
+        super().__init__()
+        self.model = model
+        self._predict = predict
+        self._forecast: Forecast | None = None
+        self._looked: Looked | None = None
+        self._copied = -1
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        return sections(card(self.model, self._forecast, self._looked))
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything has been looked at."""
+        return self._looked is not None
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog -info") as frame:
+            frame.border_title = clean(self.model.name, newlines=False)
+            frame.border_subtitle = HINT
+            with Panel():
+                yield Static(id="info")
+
+    def on_mount(self) -> None:
+        self.call_after_refresh(self._draw)
+        self.run_worker(self._look())
+
+    def on_resize(self, event: Resize) -> None:
+        self.call_after_refresh(self._draw)
+
+    async def _look(self) -> None:
+        self._forecast = await in_background(self._predict, self.model)
+        self._draw()
+        self._looked = await in_background(look, self.model)
+        self._draw()
+
+    def _draw(self) -> None:
+        if self.is_mounted:
+            width = self.query_one(Panel).scrollable_content_region.width
+            self.query_one("#info", Static).update(info_content(self.sections, width))
+
+    def action_close(self) -> None:
+        self.dismiss(False)
+
+    def action_load(self) -> None:
+        self.dismiss(True)
+
+    def action_copy_code(self) -> None:
+        """Copy the first text that is for copying; again, the next."""
+        from quantchat.ui import clipboard
+
+        texts = [part for part in self.sections if part.copy]
+        if not texts:
+            self.app.notify("There is nothing to run for this model; y copies all of the text", severity="warning")
+            return
+        self._copied = (self._copied + 1) % len(texts)
+        part = texts[self._copied]
+        clipboard.send(self.app, part.copy, f"the lines {part.title[:1].lower()}{part.title[1:]}")
+
+    def action_copy_all(self) -> None:
+        from quantchat.ui import clipboard
+
+        clipboard.send(self.app, as_text(self.sections), "what is known of the model")
+
+
+def info_content(parts: Sequence[Section], width: int) -> Content:
+    """Lay sections out in some columns."""
+    lines = [line for part in parts for line in (*_section(part, width), Content())]
+    return Content("\n").join(lines[:-1])
+
+
+def _section(part: Section, width: int) -> Iterator[Content]:
+    yield Content.styled(clean(part.title, newlines=False), "bold $primary")
+    for row in part.rows:
+        yield from _row(row, width)
+    if part.pieces:
+        yield from _prompt(part)
+    yield from (Content(f"  {line}") for line in clean(part.copy).split("\n") if part.copy)
+
+
+def _row(row: Row, width: int) -> Iterator[Content]:
+    label, value = clean(row.label, newlines=False), clean(row.value, newlines=False)
+    beside = bool(label) and width >= NARROW and len(label) <= LABEL
+    indent = LABEL + 4 if beside else 2 if not label else 4
+    lines = textwrap.wrap(value, max(width - indent, 8)) or [""]
+    if beside:
+        yield Content.assemble((f"  {label:<{LABEL}}  ", "$accent"), (lines.pop(0), STYLES[row.tone]))
+    elif label:
+        yield Content.styled(f"  {label}", "$accent")
+    yield from (Content.styled(" " * indent + line, STYLES[row.tone]) for line in lines)
+
+
+def _prompt(part: Section) -> Iterator[Content]:
+    """Draw a prompt with its special tokens apart and the ends of its lines in sight."""
+    line = [Content("  ")]
+    for piece in part.pieces:
+        first, *others = clean(piece.text).split("\n")
+        style = SPECIAL if piece.special else ""
+        line.append(Content.styled(first, style))
+        for text in others:
+            yield Content("").join([*line, Content.styled(LINE_END, "dim")])
+            line = [Content("  "), Content.styled(text, style)]
+    yield Content("").join(line)
