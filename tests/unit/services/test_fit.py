@@ -1,0 +1,257 @@
+"""Forecasts on machines that are not here, and loads that wait for memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from quantchat.catalog.attention import read_attention
+from quantchat.catalog.shape import read_shape
+from quantchat.catalog.sizes import weigh
+from quantchat.domain.loading import DeviceShare
+from quantchat.domain.memory import GIB
+from quantchat.domain.models import ModelInfo, Problem, QuantSpec
+from quantchat.engine.protocol import LoadReport
+from quantchat.hardware.gpu import GpuDevice, GpuProcess, GpuSnapshot, NotAvailable
+from quantchat.hardware.host import HostMemory
+from quantchat.services.facts import Fact, Notice
+from quantchat.services.fit import Experience, forecast
+from quantchat.services.loads import LoadOptions
+from quantchat.services.memory import MemoryView
+from quantchat.services.waiting import LoadWhenFree
+from quantchat.store.measured import Measured
+from unit.catalog.real_shapes import LLAMA_3_8B, llama_tensors
+
+GPTQ = QuantSpec(method="gptq", bits=4, group_size=128, desc_act=False, sym=True, checkpoint_format="gptq")
+ENGINE = 4242
+
+
+def llama(**more: object) -> ModelInfo:
+    spec = more.get("quant", GPTQ)
+    fields = {
+        "quant": spec,
+        "shape": read_shape(LLAMA_3_8B),
+        "attention": read_attention(LLAMA_3_8B),
+        "weights": weigh(llama_tensors(LLAMA_3_8B, bits=4), spec, LLAMA_3_8B),
+        "weight_bytes": 5_700_000_000,
+        "context_window": 8192,
+    }
+    return ModelInfo(path="/m", **{"name": "llama"} | fields | more)
+
+
+def gpu(index: int = 0, free: float = 22, **more: object) -> GpuDevice:
+    fields = {"name": "GPU", "total": 24 * GIB, "free": int(free * GIB), "capability": (8, 6)}
+    return GpuDevice(index=index, **fields | more)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Experience:
+    """With a compiler of every kind, as real files on PATH."""
+    for name in ("g++", "ninja", "nvcc"):
+        tool = tmp_path / name
+        tool.write_text("#!/bin/sh\n")
+        tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("GPTQMODEL_TORCH_EXTENSIONS_DIR", str(tmp_path / "none"))
+    return Experience(Measured())
+
+
+def view(experience: Experience, *gpus: GpuDevice, host: float = 32, **more: object) -> MemoryView:
+    seen = GpuSnapshot(gpus) if gpus else NotAvailable("none")
+    memory = HostMemory(int(64 * GIB), int((64 - host) * GIB), int(host * GIB))
+    return MemoryView(gpus=seen, host=memory, experience=experience, **more)
+
+
+def test_a_card_with_room(machine: Experience) -> None:
+    found = forecast(llama(), view(machine, gpu()))
+    assert found.kernel == "gptq_marlin"
+    assert [refusal.kernel for refusal in found.refusals] == ["gptq_swordfish", "gptq_machete"]
+    assert found.judgement is not None
+    assert found.judgement.fit == "fits"
+    assert found.contexts[0].tokens == 8192
+    assert [row.supported for row in found.contexts] == [True, False, False]
+    assert len(found.placement) == 1
+
+
+def test_without_a_compiler_the_forecast_is_the_slow_kernel_and_why(
+    machine: Experience, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("g++", "ninja", "nvcc"):
+        (tmp_path / name).unlink()
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    found = forecast(llama(), view(Experience(Measured()), gpu()))
+    assert (found.kernel, found.slow) == ("gptq_torch", True)
+    marlin = next(refusal for refusal in found.refusals if refusal.kernel == "gptq_marlin")
+    assert "no C++ compiler" in marlin.reason
+    assert "apt install" in marlin.remedy
+
+
+def test_a_card_that_is_full_says_what_is_missing_and_who_holds_it(machine: Experience) -> None:
+    busy = gpu(free=2, processes=(GpuProcess(1, 15 * GIB), GpuProcess(2**31 - 7, GIB)))
+    found = forecast(llama(), view(machine, busy))
+    assert found.judgement is not None
+    assert found.judgement.fit == "too big"
+    assert found.judgement.missing == found.judgement.needed - 2 * GIB > 0
+    assert found.contexts[0].tokens == 0
+    (device,) = found.devices
+    assert [(holder.pid, holder.owner is None) for holder in device.holders] == [(1, False), (2**31 - 7, True)]
+
+
+def test_what_the_engine_holds_is_free_for_the_next_model(machine: Experience) -> None:
+    held = gpu(free=2, engine_bytes=20 * GIB, processes=(GpuProcess(ENGINE, 20 * GIB),))
+    found = forecast(llama(), view(machine, held, engine_pid=ENGINE))
+    assert found.judgement is not None
+    assert found.judgement.fit == "fits"
+    assert found.devices[0].holders == ()
+
+
+def test_two_small_cards_share_the_layers(machine: Experience) -> None:
+    found = forecast(llama(), view(machine, gpu(0, free=6), gpu(1, free=6)))
+    assert [block.device for block in found.placement] == ["cuda:0", "cuda:1"]
+    assert sum(block.count for block in found.placement) == 32
+    assert found.judgement is not None
+    assert found.judgement.fit != "too big"
+    assert view(machine, gpu(0, free=6), gpu(1, free=6)).fit(llama()) != "too big"
+    assert view(machine, gpu(0, free=2), gpu(1, free=2)).fit(llama()) == "too big"
+
+
+def test_a_card_whose_share_does_not_fit_is_too_big_though_the_sum_would(machine: Experience) -> None:
+    wanted = LoadOptions(placement=(DeviceShare("cuda:0", 1.0), DeviceShare("cuda:1", 1.0)))
+    found = forecast(llama(), view(machine, gpu(0, free=2), gpu(1, free=20)), wanted)
+    assert found.judgement is not None
+    assert found.judgement.fit == "too big"
+    assert 0 < found.judgement.missing < found.judgement.needed
+
+
+def test_the_second_card_holds_the_model_whole(machine: Experience) -> None:
+    found = forecast(llama(), view(machine, gpu(0, free=2), gpu(1, free=20)))
+    assert [block.device for block in found.placement] == ["cuda:1"]
+    assert found.judgement is not None
+    assert found.judgement.fit == "fits"
+
+
+def test_a_wish_for_the_cpu_leaves_the_card_alone(machine: Experience) -> None:
+    found = forecast(llama(), view(machine, gpu()), LoadOptions(device="cpu"))
+    assert [device.device for device in found.devices] == ["cpu"]
+    assert found.kernel.startswith("gptq_torch_")
+
+
+def test_a_card_that_does_not_tell_its_memory_is_not_judged(machine: Experience) -> None:
+    silent = gpu(total=None, free=0)
+    silent = GpuDevice(index=0, name=silent.name, capability=(8, 6))
+    found = forecast(llama(), view(machine, silent))
+    assert (found.kernel, found.judgement, found.contexts) == ("gptq_marlin", None, ())
+    assert view(machine, silent).fit(llama()) is None
+
+
+def test_a_model_that_no_kernel_takes(machine: Experience) -> None:
+    odd = QuantSpec(method="awq", bits=4, group_size=128, checkpoint_format="gemv")
+    found = forecast(llama(quant=odd), view(machine))
+    assert "gemv" in found.problem
+    assert view(machine).fit(llama(quant=odd)) is None
+
+
+def test_a_broken_model_is_broken_wherever_it_would_go(machine: Experience) -> None:
+    damaged = llama(problems=(Problem(code="x", severity="error", cause="c", remedy="r"),))
+    assert view(machine, gpu()).fit(damaged) == "broken"
+
+
+def test_a_load_is_learnt_and_corrects_the_next_forecast(machine: Experience) -> None:
+    model, room = llama(), view(machine, host=24)
+    before = forecast(model, room)
+    assert before.prediction is not None
+    report = LoadReport(
+        path="/m", name="llama", architecture="", device="cpu", dtype="bfloat16", kernel=before.kernel,
+        device_bytes=before.prediction.predicted + GIB, idle_bytes=GIB,
+    )  # fmt: skip
+    machine.learn(model, report, {"torch": "2", "gptqmodel": "7"})
+    after = forecast(model, room)
+    assert after.prediction is not None
+    assert after.prediction.loaded == before.prediction.predicted + GIB
+    assert after.prediction.runtime == GIB
+    (known,) = machine.measured.loads
+    assert known.predicted == before.prediction.predicted + GIB - before.prediction.runtime
+    assert known.versions == "gptqmodel 7 torch 2"
+
+
+def test_judging_a_thousand_rows_is_no_work(machine: Experience, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, room = llama(), view(machine, gpu())
+    room.fit(model)
+
+    def again(*_: object) -> None:
+        raise AssertionError("predicted twice")
+
+    monkeypatch.setattr("quantchat.services.fit.predict", again)
+    assert all(room.fit(model) == "fits" for _ in range(1000))
+
+
+class Waiter:
+    """A box whose card is emptied by somebody else."""
+
+    def __init__(self, experience: Experience, *free: float) -> None:
+        self.loaded: list[str] = []
+        self.facts: list[Fact] = []
+        self._views: Iterator[MemoryView] = (view(experience, gpu(free=size)) for size in free)
+        self._last = view(experience, gpu(free=free[-1]))
+        self.looks = 0
+        self.loads = LoadWhenFree(lambda model: self.loaded.append(model.name), self.look, self.facts.append,
+                                  poll_seconds=0)  # fmt: skip
+
+    async def look(self) -> MemoryView:
+        self.looks += 1
+        await asyncio.sleep(0)
+        return next(self._views, self._last)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 - what is waited for has no event
+                await asyncio.sleep(0)
+
+
+async def test_a_load_waits_until_there_is_room(machine: Experience) -> None:
+    waiter = Waiter(machine, 2, 3, 22)
+    waiter.loads.start(llama())
+    assert waiter.loads.waiting is not None
+    await waiter.until(lambda: waiter.looks == 2)
+    assert waiter.loaded == []
+    assert "are free for llama" in waiter.loads.waiting.line()
+    await waiter.until(lambda: waiter.loaded)
+    assert waiter.loaded == ["llama"]
+    assert waiter.looks == 3
+    assert waiter.loads.waiting is None
+
+
+async def test_bytes_that_the_user_named_are_waited_for(machine: Experience) -> None:
+    waiter = Waiter(machine, 12, 22)
+    waiter.loads.start(llama(), 20 * GIB)
+    await waiter.until(lambda: waiter.loaded)
+    assert waiter.looks == 2
+
+
+async def test_a_wait_can_be_cancelled_and_replaced(machine: Experience) -> None:
+    waiter = Waiter(machine, 2)
+    waiter.loads.start(llama(name="first"))
+    await waiter.until(lambda: waiter.looks >= 2)
+    waiter.loads.start(llama(name="second"))
+    assert waiter.loads.waiting is not None
+    assert waiter.loads.waiting.model.name == "second"
+    waiter.loads.cancel()
+    looks = waiter.looks
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert waiter.looks <= looks + 1
+    assert (waiter.loaded, waiter.loads.waiting) == ([], None)
+
+
+async def test_waiting_for_what_cannot_run_ends_with_the_reason(machine: Experience) -> None:
+    waiter = Waiter(machine, 22)
+    waiter.loads.start(llama(quant=QuantSpec(method="gptq", bits=4, group_size=128, checkpoint_format="odd")))
+    await waiter.until(lambda: waiter.loads.waiting is None)
+    (notice,) = [fact for fact in waiter.facts if isinstance(fact, Notice)]
+    assert "odd" in notice.report.detail
+    assert waiter.loaded == []
