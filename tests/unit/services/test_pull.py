@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
-from hub_server import Fault, Repository
+from hub_server import Fault, OnDisk, Repository
 from pull_rig import NAME, WEIGHTS, PullRig, gptq_repository, rig
 from quantchat.catalog.reader import read_model
-from unit.catalog.model_folders import make_sharded
+from unit.catalog.corpus import build
 
 __all__ = ["rig"]
 HALF = 500_000
@@ -108,13 +109,31 @@ def test_the_prediction_is_what_the_model_turns_out_to_be(rig: PullRig) -> None:
     assert "GGUF" in reasons["tiny.Q4_K_M.gguf"]
 
 
-def test_shards_are_predicted_from_each_header(rig: PullRig, tmp_path: Path) -> None:
-    folder = make_sharded(tmp_path / "sharded")
-    sharded = Repository({path.name: path.read_bytes() for path in folder.iterdir()})
-    rig.hub.repositories["acme/sharded"] = sharded
-    (plan,) = events(rig.run("acme/sharded", "--dry-run", "--json"))
-    assert plan["model"]["weight_bytes"] == read_model(folder).weight_bytes
-    assert plan["model"]["parameters"] == read_model(folder).parameters
+@pytest.mark.parametrize(
+    "case",
+    [
+        "gptq-qwen2.5-7b-int4-sharded",
+        "awq-llama3.1-8b-gemm-64",
+        "dense-llama3.1-8b-sharded",
+        "mxfp4-gpt-oss-20b",
+        "gguf-llama3.1-q4-k-m",
+        "gguf-split",
+        "lora-adapter",
+        "exl2-mistral-4.65bpw",
+    ],
+)
+def test_models_of_gigabytes_are_predicted_from_some_kilobytes(rig: PullRig, tmp_path: Path, case: str) -> None:
+    place = build(case, tmp_path)
+    folder = place if place.is_dir() else place.parent
+    large = Repository({path.name: OnDisk(path) for path in folder.iterdir()})
+    rig.hub.repositories[f"acme/{case}"] = large
+    done = rig.run(f"acme/{case}", "--dry-run", "--json", *(["--include", "*.gguf"] if "gguf" in case else []))
+    assert done.returncode in (0, 3), done.stderr
+    plan = events(done)[0]
+    want = json.loads(msgspec.json.encode(read_model(place)))
+    for name in ("weight_bytes", "parameters", "context_window", "kind", "quant", "shape", "verdict", "problems"):
+        assert plan["model"].get(name) == want.get(name), name
+    assert rig.hub.sent() < 20_000_000
 
 
 def test_a_second_pull_checks_and_fetches_nothing(rig: PullRig) -> None:
@@ -145,6 +164,21 @@ def test_a_revision_gets_its_own_name(rig: PullRig) -> None:
     refs = rig.folder / "refs"
     assert {str(path.relative_to(refs)) for path in refs.rglob("*") if path.is_file()} == {"v1", "refs/pr/3"}
     assert (refs / "v1").read_text() == rig.repository.commit
+
+
+def test_where_links_are_not_allowed_the_files_themselves_lie_in_the_snapshot(rig: PullRig) -> None:
+    env = {"HF_HUB_DISABLE_SYMLINKS": "1"}
+    assert rig.run(NAME, "--yes", env=env).returncode == 0
+    whole(rig)
+    assert not any(path.is_symlink() for path in rig.snapshot.iterdir())
+    before = rig.hub.sent(WEIGHTS)
+    done = rig.run(NAME, "--yes", env=env)
+    assert "all here" in done.stdout
+    assert rig.hub.sent(WEIGHTS) - before <= 100_001
+    with open(rig.snapshot / WEIGHTS, "r+b") as weights:
+        weights.write(b"damaged!")
+    assert rig.run(NAME, "--yes", env=env).returncode == 0
+    whole(rig)
 
 
 def test_gguf_comes_when_it_is_asked_for(rig: PullRig) -> None:

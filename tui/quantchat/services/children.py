@@ -45,15 +45,19 @@ async def child(
             await process.wait()
 
 
-async def last_words(process: asyncio.subprocess.Process) -> str:
-    """What a child said about its failure, in one line; waits for its end."""
+async def complaints(process: asyncio.subprocess.Process) -> list[str]:
+    """Return the last lines of a child's standard error; waits for its end."""
     assert process.stderr is not None
     kept = b""
     while piece := await process.stderr.read(1 << 16):
         kept = (kept + piece)[-(1 << 16) :]
-    text = kept.decode(errors="replace")
-    if any(sign in text.lower() for sign in NO_NETWORK):
+    return [line.strip() for line in kept.decode(errors="replace").split("\n") if line.strip()]
+
+
+async def last_words(process: asyncio.subprocess.Process) -> str:
+    """What a child said about its failure, in one line; waits for its end."""
+    said = await complaints(process)
+    if any(sign in line.lower() for line in said for sign in NO_NETWORK):
         return "the network does not answer"
-    said = [line.strip() for line in text.split("\n") if line.strip()]
     errors = [line for line in said if "error" in line.lower()]
     return (errors or said or ["no reason was given"])[-1].removeprefix("ERROR: ")[:LAST_WORDS]

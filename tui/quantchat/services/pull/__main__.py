@@ -112,14 +112,20 @@ def _describe(task: Describe) -> Described:
         indexed=indexed_files(source, files),
     )
     taken = [offer.file for offer in offers if offer.taken]
+    model, note = None, ""
+    try:
+        model = preview_model(source, taken, place.snapshot(commit))
+    except OSError as error:
+        note = f"What model it makes cannot be worked out here: {error.strerror or error}."
     return Described(
         wanted=task.wanted,
         commit=commit,
         offers=tuple(offers),
         cache=str(cache),
-        model=preview_model(source, taken, place.snapshot(commit)) if taken else None,
-        present={file.path: place.present_bytes(file) for file in files},
+        model=model,
+        present={file.path: place.present_bytes(file, commit) for file in files},
         gated=gated,
+        note=note,
     )
 
 

@@ -6,6 +6,7 @@ renamed when it is whole and sound. huggingface_hub deletes or forgets its own p
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -14,11 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from huggingface_hub import constants
+
 from quantchat.services.pull.files import RemoteFile
 from quantchat.services.pull.names import Wanted
 
 PIECE = 4 * 1024**2
 LOCK_POLL = 0.2
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 QUIET_SECONDS = 60.0
 """A partial file of another program that nobody wrote to for so long is taken over."""
 
@@ -44,9 +48,20 @@ class RepositoryCache:
         """The folder that looks like the repository at a commit."""
         return self.folder / "snapshots" / commit
 
-    def present_bytes(self, file: RemoteFile) -> int:
+    def shown(self, file: RemoteFile, commit: str) -> Path:
+        """The file in the snapshot: a link to the blob, or the content itself where there are no links."""
+        return self.snapshot(commit).joinpath(*file.path.split("/"))
+
+    def content(self, file: RemoteFile, commit: str) -> Path | None:
+        """Where a file's content is already, if it is there."""
+        shown = self.shown(file, commit)
+        if not shown.is_symlink() and shown.is_file():
+            return shown
+        return self.blob(file) if self.blob(file).exists() else None
+
+    def present_bytes(self, file: RemoteFile, commit: str) -> int:
         """Bytes of a file that need not be fetched any more."""
-        for path in (self.blob(file), self.partial(file)):
+        for path in (self.content(file, commit) or self.blob(file), self.partial(file)):
             try:
                 return min(path.stat().st_size, file.size)
             except OSError:
@@ -71,16 +86,23 @@ class RepositoryCache:
         partial.replace(self.blob(file))
 
     def link(self, file: RemoteFile, commit: str) -> None:
-        """Let the snapshot show a blob under the file's name."""
-        place = self.snapshot(commit).joinpath(*file.path.split("/"))
+        """Let the snapshot show a blob under the file's name; where there are no links, it moves there."""
+        place = self.shown(file, commit)
+        if self.content(file, commit) == place:
+            return
         place.parent.mkdir(parents=True, exist_ok=True)
         target = os.path.relpath(self.blob(file), place.parent)
         if place.is_symlink() and os.readlink(place) == target:
             return
         fresh = place.with_name(f".{place.name}.{os.getpid()}")
         fresh.unlink(missing_ok=True)
-        fresh.symlink_to(target)
-        fresh.replace(place)
+        try:
+            _symlink(fresh, target)
+            fresh.replace(place)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            self.blob(file).replace(place)
 
     def name_commit(self, commit: str) -> None:
         """Let the revision's name mean this commit from now on."""
@@ -111,6 +133,12 @@ def is_sound(path: Path, file: RemoteFile) -> bool:
         while piece := content.read(PIECE):
             digest.update(piece)
     return digest.hexdigest() == file.etag
+
+
+def _symlink(place: Path, target: str) -> None:
+    if constants.HF_HUB_DISABLE_SYMLINKS:
+        raise OSError(errno.EPERM, "links are switched off")
+    place.symlink_to(target)
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -9,7 +9,7 @@ from contextlib import aclosing
 import msgspec
 
 from quantchat.errors import FetchError, QuantchatError, StorageError, UsageError
-from quantchat.services.children import child, last_words
+from quantchat.services.children import LAST_WORDS, child, complaints
 from quantchat.services.pull.words import (
     Broken,
     Describe,
@@ -36,7 +36,7 @@ async def events_of(task: Task) -> AsyncGenerator[Event, None]:
     async with child("-m", "quantchat.services.pull", talks=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        words = asyncio.ensure_future(last_words(process))
+        words = asyncio.ensure_future(complaints(process))
         process.stdin.write(encode_line(task))
         try:
             while line := await asyncio.wait_for(process.stdout.readline(), SILENCE_SECONDS):
@@ -45,7 +45,8 @@ async def events_of(task: Task) -> AsyncGenerator[Event, None]:
                     raise _KINDS[event.kind].from_report(event.report)
                 yield event
             if await process.wait():
-                raise FetchError("The download process ended", await words, "Run it again: what has arrived is kept")
+                why = (await words or [f"with status {process.returncode}"])[-1][:LAST_WORDS]
+                raise FetchError("The download process ended", why, "Run it again: what has arrived is kept")
         except TimeoutError:
             raise FetchError("The download process hangs", remedy="Run it again: what has arrived is kept") from None
         finally:

@@ -142,14 +142,14 @@ def read_range(wanted: Wanted, url: str, begin: int, end: int) -> bytes:
     Raises:
         FetchError, Retry, RangeRefused: as above.
     """
-    found = b""
+    found = bytearray()
     with open_range(wanted, url, begin, end) as (pieces, heeded):
         skip = 0 if heeded else begin
         for piece in pieces:
             found += piece
             if len(found) >= skip + end - begin:
                 break
-    return found[skip : skip + end - begin]
+    return bytes(found[skip : skip + end - begin])
 
 
 @contextmanager
@@ -205,7 +205,8 @@ def _refusal(error: HfHubHTTPError, status: int, wanted: Wanted) -> FetchError:
         remedy = f"Check the name; to reach what is yours, {LOGIN}"
         return FetchError(f"{name} was not found", detail, remedy, code="unauthorized" if status == 401 else "missing")
     if status == 403:
-        return FetchError(f"The hub does not let you fetch {name}", "your token lacks the right to read it", LOGIN)
+        detail = "your token lacks the right to read it" if get_token() else "it is not for everybody"
+        return FetchError(f"The hub does not let you fetch {name}", detail, LOGIN[:1].upper() + LOGIN[1:])
     return FetchError(f"The hub refuses {wanted}", f"it answers {status}", _look_at_endpoint())
 
 

@@ -67,6 +67,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         lines = []
         if not any(is_weights(file.path) for file in self.files):
             lines.append(_no_weights(self.described.offers))
+        if self.described.note:
+            lines.append(self.described.note)
         if self.described.gated:
             lines.append("Its owner wants you to accept terms on its page before the files may be fetched.")
         if not self.fits_on_disk:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import tempfile
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from quantchat.catalog.formats import CONFIG_FILES
+from quantchat.catalog.gguf_model import gguf_sets
 from quantchat.catalog.reader import read_model
 from quantchat.catalog.safetensors import HEADER_LIMIT, LENGTH_BYTES
 from quantchat.domain.models import ModelInfo
@@ -36,9 +38,10 @@ INDEX_SUFFIX = ".safetensors.index.json"
 SMALL = 32 * 1024**2
 FIRST_GUESS = 100_000
 """Most safetensors headers are shorter, so that one request is enough."""
-GGUF_HEADER = 24 * 1024**2
-"""A GGUF header ends where the vocabulary does."""
+GGUF_HEADER, GGUF_PART = 16 * 1024**2, 1024**2
+"""A GGUF header ends behind the vocabulary, which the further files of a split set do not have."""
 PARALLEL = 8
+_FURTHER = re.compile(r"-(?!00001-)\d{5}-of-\d{5}\.gguf$")
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -74,7 +77,10 @@ def preview_model(source: Source, files: Sequence[RemoteFile], folder: Path) -> 
 
     Raises:
         FetchError, Retry: if the hub refuses or fails.
+        OSError: if there is no place for the scratch folder.
     """
+    if not files:
+        return None
     with tempfile.TemporaryDirectory(prefix="quantchat-preview-") as scratch:
         with ThreadPoolExecutor(PARALLEL) as pool:
             list(pool.map(lambda file: _lay_out(source, file, Path(scratch)), files))
@@ -90,9 +96,9 @@ def preview_model(source: Source, files: Sequence[RemoteFile], folder: Path) -> 
 
 def _gguf(files: Sequence[RemoteFile], scratch: Path) -> Path | None:
     """The GGUF file that is the model when there is nothing else."""
-    names = sorted(file.path for file in files if file.path.endswith(".gguf"))
-    others = any(file.path.endswith(".safetensors") for file in files)
-    return scratch / names[0] if names and not others else None
+    if any(file.path.endswith(".safetensors") for file in files):
+        return None
+    return next((scratch / name for name in gguf_sets(file.path for file in files)), None)
 
 
 def _lay_out(source: Source, file: RemoteFile, scratch: Path) -> None:
@@ -108,7 +114,8 @@ def _beginning(source: Source, file: RemoteFile) -> bytes:
     if file.path.endswith(".safetensors"):
         return _safetensors_header(source, file)
     if file.path.endswith(".gguf"):
-        return source.read(file.path, 0, min(file.size, GGUF_HEADER))
+        first = not _FURTHER.search(file.path)
+        return source.read(file.path, 0, min(file.size, GGUF_HEADER if first else GGUF_PART))
     if file.path in READ_WHOLE or file.path.endswith(INDEX_SUFFIX):
         return source.read(file.path, 0, min(file.size, SMALL)) if file.size else b""
     return b""

@@ -108,11 +108,11 @@ class Transfers:
 
     def _bring(self, one: Progress) -> None:
         """Make sure that the blob is there and sound."""
-        file, blob = one.file, self._cache.blob(one.file)
-        if blob.exists():
-            if self._check(one, blob):
+        file, content = one.file, self._cache.content(one.file, self._task.commit)
+        if content is not None:
+            if self._check(one, content):
                 return
-            blob.unlink()
+            content.unlink()
             one.note = "what was here is corrupt: fetching it again"
         self._cache.prepare(file)
         partial = self._cache.partial(file)

@@ -69,6 +69,7 @@ class Described(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         cache: The hub cache that they would go to.
         present: Bytes of the taken files that are there already, whole or in part, by path.
         gated: Whether its owner wants something before files may be fetched.
+        note: What could not be worked out.
     """
 
     wanted: Wanted
