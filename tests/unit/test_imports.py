@@ -58,6 +58,7 @@ def test_the_first_frame_waits_for_nothing_that_is_needed_later() -> None:
     own = {name for name in done.stdout.split() if name.startswith("quantchat.")}
     late = {"engine.client", "engine.frames", "store.history", "store.journal", "store.recovery", "catalog.scan"}
     late |= {"ui.completion.completer", "ui.editor", "ui.screens.help", "ui.screens.palette", "ui.screens.themes"}
+    late |= {"catalog.template", "services.fit", "services.info", "ui.screens.info"}
     assert "quantchat.ui.screens.chat" in own
     assert not own & {f"quantchat.{name}" for name in late}
 
@@ -69,6 +70,7 @@ def test_the_first_frame_waits_for_nothing_that_is_needed_later() -> None:
         "domain.memory",
         "catalog.scan",
         "catalog.roots",
+        "catalog.template",
         "store.sessions",
         "store.recovery",
         "store.themes",
@@ -79,7 +81,11 @@ def test_the_first_frame_waits_for_nothing_that_is_needed_later() -> None:
         "services.desk",
         "services.demo",
         "services.bench",
+        "services.info",
+        "services.removal",
+        "services.snippets",
         "cli.bench",
+        "cli.modelcard",
         "engine.worker",
         "quantize.jobs",
     ],

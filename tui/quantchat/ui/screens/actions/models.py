@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from quantchat.errors import QuantchatError
 from quantchat.ui.screens.actions.part import ScreenPart
 from quantchat.ui.shelf import HEADING, ORDER_WORDS, ORDERS, Shelf, Wanted, next_order
 from quantchat.ui.widgets.models import ModelList
+
+if TYPE_CHECKING:
+    from quantchat.domain.models import ModelInfo
+    from quantchat.services.fit import Forecast
 
 
 class ModelActions(ScreenPart):
