@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from quantchat.domain.terminals import is_deaf, takes_text
 from quantchat.services.doctor.findings import Finding
@@ -50,10 +51,19 @@ def _colours(env: Mapping[str, str]) -> Finding:
 
 
 def _characters(env: Mapping[str, str]) -> Iterator[Finding]:
-    locale = env.get("LC_ALL") or env.get("LC_CTYPE") or env.get("LANG") or ""
+    locale = env.get("LC_ALL") or _own_lc_ctype(env) or env.get("LANG") or ""
     if "utf" not in locale.lower():
         words = f"The locale is {locale or 'not set'}: tmux and other programs replace what is not ASCII."
         yield Finding(id="locale", title="Characters", level="yellow", found=words, fix="export LC_ALL=C.UTF-8")
+
+
+def _own_lc_ctype(env: Mapping[str, str]) -> str | None:
+    """Without a locale Python sets LC_CTYPE for itself (PEP 538); the shell and tmux have none then."""
+    try:
+        began_with = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return env.get("LC_CTYPE")
+    return env.get("LC_CTYPE") if any(entry.startswith(b"LC_CTYPE=") and entry[9:] for entry in began_with) else None
 
 
 def _clipboard(env: Mapping[str, str]) -> Finding:

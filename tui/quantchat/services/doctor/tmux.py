@@ -38,9 +38,7 @@ def look_at_tmux(machine: Machine) -> Iterator[Finding]:
 def _version(machine: Machine, said: str) -> Finding:
     number = version_of(said)
     passes = _option(machine, "-gwv", "allow-passthrough")
-    words = (
-        f"{said.removeprefix('tmux ')}; allow-passthrough {passes or 'is not known to it'}, which is not needed here"
-    )
+    words = f"{said.removeprefix('tmux ')}; allow-passthrough is {passes or 'unknown to it'}, and not needed"
     if number and number < OLDEST:
         words = f"{said} is older than {OLDEST[0]}.{OLDEST[1]}: copies stay in tmux's own buffer."
         return Finding(id="tmux", title="tmux", level="yellow", found=words, fix=install("tmux"))
