@@ -1,8 +1,8 @@
 """Builds the folders of `tests/data/models`: configs lie there as files, weights as a description of their headers.
 
 `weights.txt` has a line `file NAME [format]` per weight file, followed by its tensors: name, dtype and shape. A range
-in braces stands for that many tensors. Weight files get true headers and holes for weights. A line `gguf NAME` is followed
-by `key NAME TYPE VALUE` and by tensors whose dtype is a ggml type.
+in braces stands for that many tensors. Weight files get true headers and holes for weights. A line `gguf NAME` is
+followed by `key NAME TYPE VALUE` and by tensors whose dtype is a ggml type.
 """
 
 from __future__ import annotations

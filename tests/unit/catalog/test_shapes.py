@@ -227,7 +227,7 @@ def test_old_marlin_folders_name_their_packing(tmp_path: Path) -> None:
             {"quantization": {"bits": 4, "group_size": 64}, "quantization_config": {"bits": 4, "group_size": 64}},
             "MLX 4b g64",
         ),
-        ({"text_config": {"quantization_config": {"quant_method": "fbgemm_fp8"}}}, "FBGEMM_FP8"),
+        ({"text_config": {"quantization_config": {"quant_method": "fbgemm_fp8"}}}, "FBGEMM_FP8 8b"),
     ],
 )
 def test_formats_that_cannot_run_yet_are_named(tmp_path: Path, config: dict[str, object], label: str) -> None:

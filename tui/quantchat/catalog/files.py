@@ -157,7 +157,8 @@ def _read_regular(path: Path) -> bytes:
     with open_regular(path) as (file, size):
         if size > JSON_LIMIT:
             raise defect("file-too-large", file=path.name, size=size)
-        return file.read(JSON_LIMIT)
+        # Not `JSON_LIMIT`: as much memory is taken as is asked for.
+        return file.read(size)
 
 
 @contextmanager

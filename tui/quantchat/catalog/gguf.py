@@ -23,7 +23,7 @@ WINDOW = 1024**2
 """Bytes held at a time."""
 MOST_KEYS, MOST_TENSORS, MOST_ITEMS, MOST_NESTED = 4096, 32768, 4_000_000, 256
 LONGEST_NAME, LONGEST_TEXT, KEPT_TEXT = 256, 256 * 1024, 4 * 1024**2
-MOST_DIMENSIONS, KEPT_ITEMS = 8, 512
+MOST_DIMENSIONS, MOST_ELEMENTS, KEPT_ITEMS = 8, 2**46, 512
 ALIGNMENT = 32
 
 _STRING, _ARRAY = 8, 9
@@ -203,7 +203,10 @@ class _Reader:
         if dimensions > MOST_DIMENSIONS:
             raise self._damaged(f"a tensor claims {dimensions} dimensions")
         shape = tuple(self._number(10) for _ in range(dimensions))
-        return GgufTensor(name, shape, self._number(4), self._number(10))
+        tensor = GgufTensor(name, shape, self._number(4), self._number(10))
+        if tensor.elements > MOST_ELEMENTS:
+            raise self._damaged(f"tensor {name} claims {tensor.elements} weights")
+        return tensor
 
     def _check_end(self, values: Mapping[str, Value], tensors: tuple[GgufTensor, ...]) -> None:
         stated = values.get("general.alignment")

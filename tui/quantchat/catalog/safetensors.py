@@ -93,7 +93,7 @@ def _header_text(file: BinaryIO, name: str, file_size: int) -> bytes:
     (length,) = struct.unpack("<Q", start)
     if length > HEADER_LIMIT:
         raise defect("weights-damaged", file=name, why=f"its header claims {length} bytes")
-    text = file.read(length)
+    text = file.read(length) if LENGTH_BYTES + length <= file_size else b""
     if len(text) < length:
         raise defect("weights-truncated", file=name, expected=f"at least {LENGTH_BYTES + length}", actual=file_size)
     return text
