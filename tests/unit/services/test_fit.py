@@ -21,7 +21,7 @@ from quantchat.services.facts import Fact, Notice
 from quantchat.services.fit import Experience, forecast
 from quantchat.services.loads import LoadOptions
 from quantchat.services.memory import MemoryView
-from quantchat.services.waiting import LoadWhenFree
+from quantchat.services.waiting import LoadWhenFree, split_amount
 from quantchat.store.measured import Measured
 from unit.catalog.real_shapes import LLAMA_3_8B, llama_tensors
 
@@ -211,6 +211,15 @@ class Waiter:
         async with asyncio.timeout(10):
             while not condition():  # noqa: ASYNC110 - what is waited for has no event
                 await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "gib"),
+    [("", "", None), ("qwen", "qwen", None), ("qwen 20", "qwen", 20), ("20", "", 20), ("a b 1.5GiB", "a b", 1.5),
+     ("qwen 0", "qwen 0", None), ("qwen nan", "qwen nan", None), ("llama 1e9", "llama 1e9", None)],
+)  # fmt: skip
+def test_an_amount_may_follow_the_name(text: str, name: str, gib: float | None) -> None:
+    assert split_amount(text) == (name, None if gib is None else int(gib * GIB))
 
 
 async def test_a_load_waits_until_there_is_room(machine: Experience) -> None:

@@ -177,6 +177,11 @@ class Desk:
         self.conversation.stop_all()
         self.run(self.library.unload())
 
+    def wait_line(self) -> str:
+        """Say which model waits for memory; empty if none does."""
+        waiting = self.when_free.waiting if "when_free" in self.__dict__ else None
+        return "" if waiting is None else waiting.line()
+
     def _stop_waiting(self) -> None:
         if "when_free" in self.__dict__:
             self.when_free.cancel()

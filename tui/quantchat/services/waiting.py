@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from quantchat.domain.memory import format_bytes
+from quantchat.domain.memory import GIB, format_bytes
 from quantchat.domain.models import ModelInfo
 from quantchat.errors import ErrorReport
 from quantchat.services.facts import EngineChanged, Listener, Notice
@@ -17,6 +17,18 @@ from quantchat.services.loads import LoadOptions
 from quantchat.services.memory import MemoryView
 
 POLL_SECONDS = 2.0
+MOST_GIB = 10_000
+
+
+def split_amount(text: str) -> tuple[str, int | None]:
+    """Split `qwen 20` into a name and 20 GiB in bytes; without an amount what is needed is predicted."""
+    name, _, last = text.strip().rpartition(" ")
+    number = last.lower().removesuffix("gib").removesuffix("gb").strip()
+    try:
+        amount = float(number)
+    except ValueError:
+        return text.strip(), None
+    return (name.strip(), int(amount * GIB)) if 0 < amount < MOST_GIB else (text.strip(), None)
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):

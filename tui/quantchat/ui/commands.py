@@ -76,6 +76,15 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "previous-model", "Previous model", "Load the model that was loaded before", "previous_model", "", "previous"
     ),
+    Command(
+        "load-when-free",
+        "Load when free",
+        "Wait until there is room for a model, then load it; again to wait no longer",
+        "load_when_free",
+        "",
+        "whenfree",
+        "[model] [GiB]",
+    ),
     Command("info", "Model info", "Everything that is known about a model", "info", "alt+i", "info", "[model]"),
     Command("kernels", "Kernels", "Which run, which do not, and why", "kernels", "", "kernels"),
     Command("doctor", "Doctor", "Examine this machine, with what mends it", "doctor", "", "doctor", "[model]"),

@@ -220,7 +220,7 @@ class ChatScreen(ChatActions, Screen[None]):
             line = (
                 status.turn_line(self.own_turn, waiting, self.others)
                 or status.refusal_line(self.desk.context.of(self.session))
-                or status.note_line(self.desk.library.note or self.desk.pull_line())
+                or status.note_line(self.desk.library.note or self.desk.wait_line() or self.desk.pull_line())
             )
         self.query_one("#activity", Line).show(line)
 

@@ -47,6 +47,19 @@ class ModelActions(ScreenPart):
         if not self.desk.load_previous():
             self._screen.app.notify("No other model was loaded before", markup=False)
 
+    def action_load_when_free(self, name: str = "") -> None:
+        """Wait until there is room for a model, or as much as was named; without a name wait no longer."""
+        from quantchat.services.waiting import split_amount
+
+        if not name.strip() and self.desk.wait_line():
+            self.desk.when_free.cancel()
+            self._screen.app.notify("Nothing waits any more", markup=False)
+            return
+        wanted, free_bytes = split_amount(name)
+        model = self._meant(wanted)
+        if model is not None:
+            self.desk.when_free.start(model, free_bytes)
+
     def action_info(self, name: str = "") -> None:
         """Show everything about a model: the named one, the one under the cursor, or the loaded one."""
         from quantchat.ui.screens.info import InfoScreen
