@@ -1,7 +1,7 @@
 """Scanning 1,000 model folders with 200,000 files: seconds, memory, and for how long the event loop is held up.
 
-The tree is made in a temporary folder (weights are sparse files; making it is not measured): 4-bit Llamas of 32 layers in
-four shards with an index, a third of them in a hub cache, where all files are links. Each scan runs in a fresh program
+The tree is made in a temporary folder (weights are sparse files; making it is not measured): 4-bit Llamas of 32 layers
+in four shards with an index, a third of them in a hub cache, where all files are links. Each scan runs in a fresh program
 that holds nothing but the event loop and the scanner, so late imports count. Cold: there is no index. Warm: a program
 that starts again. Again: the same program looks for changes, as it does every few seconds. The files are in the page
 cache. Each figure is the median of several programs.

@@ -196,3 +196,17 @@ def test_settings_of_the_engine_have_bounds(config: Path, line: str, fine: bool)
     assert (not problems) == fine
     assert (settings != Settings()) == fine
     assert not any("regex" in problem.detail for problem in problems)
+
+
+def test_a_list_keeps_the_comments_of_the_items_that_stay(config: Path) -> None:
+    config.write_text('# mine\nmodels_dirs = [\n  "/a",  # first disk\n  "/b",  # second disk\n]\ntheme = "nord"\n')
+    assert update_settings(models_dirs=["/a", "/b", "~/c"]).models_dirs == ["/a", "/b", "~/c"]
+    assert "# first disk" in config.read_text()
+    assert update_settings(models_dirs=["/b", "~/c"]).models_dirs == ["/b", "~/c"]
+    text = config.read_text()
+    assert "# mine" in text
+    assert "# second disk" in text
+    assert "/a" not in text
+    assert update_settings(models_dirs=["~/c", "/b"]).models_dirs == ["~/c", "/b"]
+    assert update_settings(models_dirs=[]).models_dirs == []
+    assert config.read_text().endswith('theme = "nord"\n')

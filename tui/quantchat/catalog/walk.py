@@ -36,12 +36,11 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class _Visit(msgspec.Struct, frozen=True):
-    """A place on the walk: how many folders further down it may go, and to which if there is no model here."""
+    """A place on the walk, and how many folders further down it may go."""
 
     candidate: Candidate
     depth: int
     order: int
-    places: tuple[Place, ...] = ()
 
 
 class Walk:
@@ -66,11 +65,14 @@ class Walk:
 
     def take(self, entry: Entry) -> None:
         """Go on with what was read of a candidate."""
-        pending = self._pending.pop(entry.path)
-        if not entry.models:
-            entry = msgspec.structs.replace(entry, places=pending.places)
+        visit = self._pending.pop(entry.path)
+        try:
+            if not entry.models:
+                entry = msgspec.structs.replace(entry, places=_folders(entry.path))
+        except OSError as error:
+            self._report(entry.path, error)
         self._index.put(entry)
-        self._enter(entry, pending)
+        self._enter(entry, visit)
 
     def _visit(self, place: Place, root: bytes, depth: int) -> None:
         if self._cancelled():
@@ -109,16 +111,19 @@ class Walk:
             entry = _repository_entry(plain)
             self._index.put(entry)
             return entry
-        names, places = self._list(path)
-        if b"model_index.json" in names:
-            places = ()
-        elif names & _MARKERS or any(name.endswith(_GGUF) for name in names):
-            self._pending[path] = msgspec.structs.replace(visit, places=places)
-            self.unread.append(visit.candidate)
+        try:
+            names = os.listdir(path)
+            if b"model_index.json" in names:
+                return plain
+            if not _MARKERS.isdisjoint(names) or any(name.endswith(_GGUF) for name in names):
+                self._pending[path] = visit
+                self.unread.append(visit.candidate)
+                return None
+            entry = msgspec.structs.replace(plain, places=_folders(path))
+        except OSError as error:
+            self._report(path, error)
             return None
-        entry = msgspec.structs.replace(plain, places=places)
-        if names or places:
-            self._index.put(entry)
+        self._index.put(entry)
         return entry
 
     def _enter(self, entry: Entry, visit: _Visit) -> None:
@@ -129,20 +134,6 @@ class Walk:
         below = 1 if is_hub_repository(entry.path) else visit.depth
         for place in entry.places if below > 0 else ():
             self._visit(place, root, below - 1)
-
-    def _list(self, folder: bytes) -> tuple[frozenset[bytes], tuple[Place, ...]]:
-        """Return all names, and the folders among them; what is reached by links comes last."""
-        names = set()
-        folders = []
-        try:
-            with os.scandir(folder) as found:
-                for item in found:
-                    names.add(item.name)
-                    if not item.name.startswith(_NOT_MODELS) and (item.is_symlink() or _is_folder(item)):
-                        folders.append((item.is_symlink(), item.name))
-        except OSError as error:
-            self._report(folder, error)
-        return frozenset(names), tuple(Place(os.path.join(folder, name)) for _, name in sorted(folders))
 
     def _report(self, folder: bytes, error: OSError) -> None:
         self.problems.append(
@@ -167,11 +158,15 @@ def _repository_entry(plain: Entry) -> Entry:
     )
 
 
-def _is_folder(item: os.DirEntry[bytes]) -> bool:
-    try:
-        return item.is_dir()
-    except OSError:
-        return False
+def _folders(folder: bytes) -> tuple[Place, ...]:
+    """Return the folders in a folder; what is reached by links, and may be none, comes last."""
+    with os.scandir(folder) as found:
+        folders = sorted(
+            (item.is_symlink(), item.name)
+            for item in found
+            if not item.name.startswith(_NOT_MODELS) and (item.is_symlink() or item.is_dir(follow_symlinks=False))
+        )
+    return tuple(Place(os.path.join(folder, name)) for _, name in folders)
 
 
 def with_root(model: ModelInfo, root: bytes) -> ModelInfo:
