@@ -12,6 +12,7 @@ from quantchat.catalog.contents import list_files
 from quantchat.catalog.files import Folder
 from quantchat.catalog.rendering import CPU_SECONDS, TEXT_LIMIT
 from quantchat.catalog.template import (
+    GUESSED,
     QUESTION,
     ChatTemplate,
     Sample,
@@ -21,6 +22,7 @@ from quantchat.catalog.template import (
     render_sample,
     sample_of,
 )
+from unit.catalog.corpus import write_gguf
 from unit.catalog.model_folders import make_gptq, write_json
 
 CHATML = (
@@ -224,6 +226,24 @@ def test_the_longer_of_two_tokens_is_meant() -> None:
     assert [piece.text for piece in sample.pieces if piece.special] == ["<|end|>", "<|end|>_of"]
 
 
+def gguf_with(path: Path, template: str | None) -> Path:
+    keys = ["key general.architecture str llama"]
+    keys += [f"key tokenizer.chat_template str {template}"] if template else []
+    write_gguf(path, [*keys, "key tokenizer.ggml.tokens texts 30", "token_embd.weight F32 8x30"])
+    return path
+
+
+def test_the_template_of_a_gguf_file_is_rendered(tmp_path: Path) -> None:
+    sample = sample_of(gguf_with(tmp_path / "tiny.gguf", CHATML.replace("\n", " ")))
+    assert sample is not None
+    assert sample.file == "tiny.gguf"
+    assert {piece.text for piece in sample.pieces if piece.special} == {"<|im_start|>", "<|im_end|>"}
+    assert sample.notes == (GUESSED,)
+    assert sample_of(gguf_with(tmp_path / "none.gguf", None)) is None
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF")
+    assert sample_of(tmp_path / "bad.gguf") is None
+
+
 # The files
 
 
@@ -246,3 +266,10 @@ def test_files_are_listed_with_what_is_odd_about_them(tmp_path: Path) -> None:
     }
     assert list_files(folder / "config.json")[0].name == "config.json"
     assert list_files(tmp_path / "gone") == ()
+
+
+def test_all_parts_of_a_split_gguf_are_listed(tmp_path: Path) -> None:
+    for name in ("big-00001-of-00002.gguf", "big-00002-of-00002.gguf", "big-00001-of-00003.gguf", "big.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    found = [file.name for file in list_files(tmp_path / "big-00001-of-00002.gguf")]
+    assert found == ["big-00001-of-00002.gguf", "big-00002-of-00002.gguf"]

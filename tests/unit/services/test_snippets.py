@@ -135,7 +135,8 @@ def test_a_model_without_a_template_is_asked_without_one(tmp_path: Path) -> None
 
 
 def test_gguf_is_loaded_by_its_file() -> None:
-    gguf = of(path="/models/x/tiny.Q4_K_M.gguf", container="gguf", quant=QuantSpec(method="none"))
+    verdict = Verdict(state="cannot", reason="this release has no engine for it")
+    gguf = of(path="/models/x/tiny.Q4_K_M.gguf", container="gguf", quant=QuantSpec(method="gguf"), verdict=verdict)
     options = calls(transformers_snippet(gguf, "cpu").text)["AutoModelForCausalLM.from_pretrained"]
     assert options["gguf_file"] == "'tiny.Q4_K_M.gguf'"
     assert "path = '/models/x'" in transformers_snippet(gguf, "cpu").text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 
 MOST_FILES = 2000
 DEPTH = 3
+_PART = re.compile(r"^(?P<stem>.*)-\d{5}-of-(?P<total>\d{5})\.gguf$")
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -28,15 +30,24 @@ class FileEntry(msgspec.Struct, frozen=True):
 
 
 def list_files(path: Path) -> tuple[FileEntry, ...]:
-    """List the files of a model folder, or a single file; at most 2,000, three levels deep, links to folders not."""
+    """List the files of a model folder or a GGUF model; at most 2,000, three levels deep, links to folders not."""
     if path.is_file():
-        return (_entry(path.name, path),)
+        return tuple(_entry(part.name, part) for part in parts_of(path))
     found: list[FileEntry] = []
     for entry in _walk(path, "", DEPTH):
         found.append(entry)
         if len(found) == MOST_FILES:
             break
     return tuple(found)
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Return the files of a GGUF model that are there: of a split one all parts."""
+    part = _PART.match(path.name)
+    if part is None:
+        return [path]
+    alike = re.compile(rf"^{re.escape(part['stem'])}-\d{{5}}-of-{part['total']}\.gguf$")
+    return sorted(file for file in path.parent.iterdir() if alike.match(file.name))
 
 
 def _walk(folder: Path, above: str, depth: int) -> Iterator[FileEntry]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from quantchat.catalog.files import Folder, open_regular
+from quantchat.catalog.gguf import read_gguf
 from quantchat.catalog.problems import Defect, clean
 from quantchat.catalog.rendering import Reply, Request
 from quantchat.domain.sections import Piece
@@ -31,6 +32,7 @@ SECONDS = 20.0
 """Real time that rendering may take; its processor time is limited far below."""
 _LOOKS_SPECIAL = re.compile(r"<\|[^|<>\s]{1,40}\|>")
 
+GUESSED = "What looks like a special token is marked; the vocabulary was not read."
 QUESTION = "And of Italy?"
 SAMPLE = (
     ("system", "You are a helpful assistant."),
@@ -87,10 +89,15 @@ class Tokens(msgspec.Struct, frozen=True):
 
 
 def sample_of(path: Path) -> Sample | None:
-    """Render the template of a model folder; None if there is none. Takes tenths of a second, and never raises."""
+    """Render the template of a model folder or GGUF file; None if there is none.
+
+    Takes tenths of a second, and never raises.
+    """
     try:
+        if path.is_file():
+            return _sample_of_gguf(path)
         folder = Folder(path)
-    except Defect:
+    except (Defect, OSError):
         return None
     templates = read_templates(folder)
     chosen = _choose(templates)
@@ -98,6 +105,17 @@ def sample_of(path: Path) -> Sample | None:
         return None
     others = tuple(clean(template.name, 40) for template in templates if template is not chosen)
     return render_sample(chosen, read_tokens(folder), others)
+
+
+def _sample_of_gguf(path: Path) -> Sample | None:
+    text = read_gguf(path).text("tokenizer.chat_template")
+    if not text:
+        return None
+    sample = render_sample(ChatTemplate(DEFAULT, path.name, text), Tokens({}, frozenset()))
+    # The vocabulary of the file, with the special tokens in it, is not read.
+    marked = split(sample.text, set(_LOOKS_SPECIAL.findall(sample.text)))
+    notes = (*sample.notes, *([GUESSED] if len(marked) > 1 else []))
+    return msgspec.structs.replace(sample, pieces=marked if sample.pieces else (), notes=notes)
 
 
 def render_sample(template: ChatTemplate, tokens: Tokens, others: tuple[str, ...] = ()) -> Sample:

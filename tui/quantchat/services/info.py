@@ -52,7 +52,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
 def look(model: ModelInfo) -> Looked:
     """Look closer at a model's folder; never raises for what is there."""
     path = Path(model.path)
-    return Looked(files=list_files(path), sample=sample_of(path) if path.is_dir() else None)
+    return Looked(files=list_files(path), sample=sample_of(path))
 
 
 def card(model: ModelInfo, forecast: Forecast | None, looked: Looked | None = None) -> ModelCard:

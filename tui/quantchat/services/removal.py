@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,13 +16,13 @@ from typing import Any
 
 import msgspec
 
+from quantchat.catalog.contents import parts_of
 from quantchat.domain.models import ModelInfo
 from quantchat.errors import ModelError, StorageError
 from quantchat.holding import alone_with, holders
 
 REPOSITORY = "models--"
 """How the folders of models in a hub cache begin."""
-SHARD = re.compile(r"^(?P<stem>.*)-\d{5}-of-(?P<total>\d{5})\.gguf$")
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,18 +169,9 @@ def _plan_folder(model: ModelInfo, path: Path) -> Removal:
 
 
 def _plan_files(model: ModelInfo, path: Path) -> Removal:
-    files = _parts(path)
+    files = parts_of(path)
     freed, kept = _sizes([(file, file.lstat()) for file in files])
     return Removal(name=model.name, files=tuple(map(str, files)), freed=freed, kept=kept)
-
-
-def _parts(path: Path) -> list[Path]:
-    """Return all files of a split GGUF."""
-    shard = SHARD.match(path.name)
-    if shard is None:
-        return [path]
-    alike = re.compile(rf"^{re.escape(shard['stem'])}-\d{{5}}-of-{shard['total']}\.gguf$")
-    return sorted(file for file in path.parent.iterdir() if alike.match(file.name))
 
 
 def _files_below(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
@@ -219,7 +209,7 @@ def _snapshot(path: Path) -> Path | None:
 def _plan_snapshot(model: ModelInfo, path: Path, snapshot: Path) -> Removal:
     repository = snapshot.parent.parent
     if path != snapshot:
-        return _plan_entries(model, repository, _parts(path))
+        return _plan_entries(model, repository, parts_of(path))
     return _plan_by_hub(model, repository, snapshot) or _plan_damaged(model, repository, snapshot)
 
 

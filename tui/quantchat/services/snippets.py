@@ -29,6 +29,7 @@ print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_t
 PACKAGES: Mapping[str, str] = {
     "gptq": "transformers accelerate gptqmodel optimum",
     "awq": "transformers accelerate gptqmodel",
+    "gguf": "transformers accelerate gguf",
     "none": "transformers accelerate",
 }
 CLASSES = (
@@ -101,7 +102,7 @@ def transformers_snippet(model: ModelInfo, device: Device) -> Snippet:
 def _unloadable(model: ModelInfo) -> str:
     if model.kind == "adapter":
         return "It is an adapter: peft loads it on top of its base model (AutoPeftModelForCausalLM)."
-    if model.verdict.state == "cannot":
+    if model.verdict.state == "cannot" and model.container != "gguf":
         return f"{model.quant.label()}: {model.verdict.reason}."
     old = [problem for problem in model.errors if problem.code == OLD_TRANSFORMERS]
     return f"{old[0].cause} {old[0].remedy}" if old else ""
@@ -128,7 +129,7 @@ def _plain(model: ModelInfo, device: Device) -> Iterator[str]:
     yield f"model = {loader}.from_pretrained("
     yield "    path,"
     if gguf:
-        yield f"    gguf_file={Path(model.path).name!r},  # unpacked to full size"
+        yield f"    gguf_file={Path(model.path).name!r},  # unpacked to 16 bits; not all architectures can be"
     yield from ["    config=config,"] if own_config else []
     yield f"    dtype={_dtype(model, device)},"
     # Named: "auto" without a GPU chooses a kernel that needs one, and fails at the first token.
@@ -154,7 +155,7 @@ def _class_of(model: ModelInfo) -> tuple[str, bool]:
 
 def _head(model: ModelInfo, device: Device, names: list[str]) -> Iterator[str]:
     install = model.verdict.install.removeprefix("pip install ")
-    packages = PACKAGES.get(model.quant.method, PACKAGES["none"])
+    packages = PACKAGES.get("gguf" if model.container == "gguf" else model.quant.method, PACKAGES["none"])
     extra = install if model.verdict.state == "with" and install != model.verdict.install else ""
     yield f"# pip install {packages} {extra}".rstrip()
     if model.remote_code:
