@@ -114,6 +114,25 @@ def test_integers_keep_their_bytes() -> None:
     assert weigh([tensor("model.table", "I64", 4)], PLAIN, {}).outputs == Pieces(other=32)
 
 
+def test_formats_that_are_unpacked_count_their_weights_in_16_bits() -> None:
+    packed = QuantSpec(method="compressed-tensors", bits=4, group_size=32)
+    tensors = [
+        tensor("model.layers.0.mlp.up_proj.weight_packed", "I32", 8, 4),
+        tensor("model.layers.0.mlp.up_proj.weight_scale", "BF16", 8, 1),
+        tensor("model.norm.weight", "BF16", 8),
+    ]
+    sizes = weigh(tensors, packed, {})
+    assert sizes.layers == (LayerRun(1, Pieces(floats=8 * 32)),)
+    assert sizes.outputs == Pieces(floats=8)
+    fp8 = [tensor("model.layers.0.q.weight", "F8_E4M3", 8, 8), tensor("model.layers.0.q.weight_scale_inv", "F32", 1, 1)]
+    assert weigh(fp8, QuantSpec(method="fp8"), {}).layers == (LayerRun(1, Pieces(floats=64)),)
+    blocks = [
+        tensor("model.layers.0.mlp.experts.down_proj_blocks", "U8", 2, 4, 1, 16),
+        tensor("model.layers.0.mlp.experts.down_proj_scales", "U8", 2, 4, 1),
+    ]
+    assert weigh(blocks, QuantSpec(method="mxfp4"), {}).layers == (LayerRun(1, Pieces(floats=2 * 4 * 32)),)
+
+
 def test_layers_for_a_placement(llama: ModelInfo) -> None:
     parts = parts_of(llama, Setting(device="cuda", kernel=KERNELS["gptq_marlin"]))
     assert len(parts.layers) == 32

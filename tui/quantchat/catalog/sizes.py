@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
+from quantchat.catalog.definitions import Format
+from quantchat.catalog.formats import BY_NAME
 from quantchat.catalog.safetensors import TensorInfo
 from quantchat.catalog.shape import text_config
 from quantchat.domain.kernels import QUANTIZED_METHODS, WORD, packed_matrices
@@ -20,6 +22,8 @@ PACKED = {"qweight": "packed", "qzeros": "zeros", "scales": "scales", "g_idx": "
 IGNORED = re.compile(r"(^|\.)mtp\.|rotary_emb\.inv_freq$|\.masked_bias$")
 """What transformers leaves on disk (`_keys_to_ignore_on_load_unexpected` of its models)."""
 HEADS = ("lm_head.weight", "embed_out.weight")
+MXFP4_BLOCKS, MXFP4_SCALES = ("_blocks",), ("_scales",)
+"""Two weights to a byte, and a scale for each block of 32 (`integrations/mxfp4.py` of transformers)."""
 LARGEST_COUNT = 2**62
 LARGEST_SIDE = 2**31
 LARGEST_LIST = 2**16
@@ -84,6 +88,9 @@ def _packed_modules(tensors: Iterable[TensorInfo], spec: QuantSpec) -> frozenset
 
 
 def _pieces(tensors: Iterable[TensorInfo], packed: frozenset[str], spec: QuantSpec) -> Pieces:
+    definition = BY_NAME.get(spec.method)
+    if definition is not None and definition.unpacked:
+        return Pieces(floats=min(sum(_unpacked(tensor, definition, spec) for tensor in tensors), LARGEST_COUNT))
     sums: dict[str, int] = defaultdict(int)
     for tensor in tensors:
         module, _, part = tensor.name.rpartition(".")
@@ -96,6 +103,15 @@ def _pieces(tensors: Iterable[TensorInfo], packed: frozenset[str], spec: QuantSp
         if kind == "packed":
             sums["packed_weights"] += tensor.size * 8 // (spec.bits or 4)
     return Pieces(**{name: min(count, LARGEST_COUNT) for name, count in sums.items()})
+
+
+def _unpacked(tensor: TensorInfo, definition: Format, spec: QuantSpec) -> int:
+    """Weights in a tensor of a format whose matrices a load turns into 16 bits; scales and the like are dropped."""
+    if tensor.name.endswith((*definition.beside, *MXFP4_SCALES)):
+        return 0
+    if definition.packed and tensor.name.endswith(definition.packed):
+        return tensor.size * 8 // (spec.bits or 4)
+    return tensor.elements * 2 if tensor.name.endswith(MXFP4_BLOCKS) else tensor.elements
 
 
 def _runs(layers: Iterable[Pieces]) -> tuple[LayerRun, ...]:
