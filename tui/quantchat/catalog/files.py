@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,10 @@ class Folder:
         self._subfolders: list[str] = []
         self._parsed: dict[str, JsonObject | None] = {}
         self.entries: Mapping[str, Entry] = self._list()
+        self._by_extension: dict[str, list[str]] = defaultdict(list)
+        for name, entry in self.entries.items():
+            if entry.regular:
+                self._by_extension[name.rpartition(".")[2]].append(name)
 
     def _list(self) -> dict[str, Entry]:
         entries: dict[str, Entry] = {}
@@ -71,7 +76,9 @@ class Folder:
 
     def names(self, *suffixes: str) -> list[str]:
         """Return the regular files that end so, sorted."""
-        return sorted(name for name, entry in self.entries.items() if entry.regular and name.endswith(suffixes))
+        extensions = dict.fromkeys(suffix.rpartition(".")[2] for suffix in suffixes)
+        named = (name for extension in extensions for name in self._by_extension.get(extension, ()))
+        return sorted(name for name in named if name.endswith(suffixes))
 
     def modified(self) -> float:
         """Return the newest time of the files, in seconds since the epoch."""

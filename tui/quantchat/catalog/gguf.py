@@ -10,7 +10,7 @@ import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import msgspec
 
@@ -139,6 +139,7 @@ class _Reader:
     def __init__(self, file: BinaryIO, name: str, size: int) -> None:
         self._file, self._name, self._size = file, name, size
         self._window, self._start, self._at = b"", 0, 0
+        self._byte_order: Literal["little", "big"] = "little"
         self._order, self._items, self._kept = "<", 0, 0
 
     def header(self) -> GgufHeader:
@@ -147,7 +148,7 @@ class _Reader:
         lengths: dict[str, int] = {}
         for _ in range(key_count):
             key = self._label()
-            self._value(key, self._number(4), values, lengths)
+            self._value(key, self._integer(4), values, lengths)
         tensors = tuple(self._tensor() for _ in range(tensor_count))
         self._check_end(values, tensors)
         return GgufHeader(values, lengths, tensors, self._size)
@@ -158,13 +159,13 @@ class _Reader:
             if LFS_MAGIC.startswith(start):
                 raise defect("lfs-pointer", file=self._name)
             raise self._damaged("it does not begin with GGUF")
-        version = self._number(4)
+        version = self._integer(4)
         if version and version & 0xFFFF == 0:
-            self._order = ">"
+            self._order, self._byte_order = ">", "big"
             version = int.from_bytes(version.to_bytes(4, "little"), "big")
         if version not in VERSIONS:
             raise self._damaged(f"version {version} is not known")
-        tensor_count, key_count = self._number(10), self._number(10)
+        tensor_count, key_count = self._integer(8), self._integer(8)
         if tensor_count > MOST_TENSORS or key_count > MOST_KEYS:
             raise self._damaged(f"it claims {tensor_count} tensors and {key_count} keys")
         return tensor_count, key_count
@@ -180,7 +181,7 @@ class _Reader:
             raise self._damaged(f"value type {kind} is not known")
 
     def _array(self, key: str, values: dict[str, Value], *, nested: bool = False) -> int:
-        kind, count = self._number(4), self._number(10)
+        kind, count = self._integer(4), self._integer(8)
         self._items += count
         if self._items > MOST_ITEMS or (kind == _ARRAY and (nested or count > MOST_NESTED)):
             raise self._damaged(f"the array {key} is far too long or deep")
@@ -199,11 +200,11 @@ class _Reader:
 
     def _tensor(self) -> GgufTensor:
         name = self._label()
-        dimensions = self._number(4)
+        dimensions = self._integer(4)
         if dimensions > MOST_DIMENSIONS:
             raise self._damaged(f"a tensor claims {dimensions} dimensions")
-        shape = tuple(self._number(10) for _ in range(dimensions))
-        tensor = GgufTensor(name, shape, self._number(4), self._number(10))
+        shape = tuple(self._integer(8) for _ in range(dimensions))
+        tensor = GgufTensor(name, shape, self._integer(4), self._integer(8))
         if tensor.elements > MOST_ELEMENTS:
             raise self._damaged(f"tensor {name} claims {tensor.elements} weights")
         return tensor
@@ -237,23 +238,24 @@ class _Reader:
         self._at += count
         return found
 
+    def _integer(self, size: int) -> int:
+        """Read a length, a count or a type: whole numbers without a sign."""
+        return int.from_bytes(self._bytes(size), self._byte_order)
+
     def _scalar(self, kind: int) -> int | float | bool:
         (value,) = struct.unpack(f"{self._order}{_NUMBERS[kind]}", self._bytes(_SIZES[kind]))
         assert isinstance(value, int | float | bool)
         return value
 
-    def _number(self, kind: int) -> int:
-        return int(self._scalar(kind))
-
     def _label(self) -> str:
-        length = self._number(10)
+        length = self._integer(8)
         if length > LONGEST_NAME:
             raise self._damaged(f"a name claims {length} bytes")
         return self._bytes(length).decode("utf-8", "replace")
 
     def _keep_text(self, key: str, values: dict[str, Value]) -> None:
         """Keep a text of common length; long licences and the like are passed over."""
-        length = self._number(10)
+        length = self._integer(8)
         self._kept += length
         if length > LONGEST_TEXT or self._kept > KEPT_TEXT:
             self._skip(length)

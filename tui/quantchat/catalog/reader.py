@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from quantchat.catalog.attention import read_attention
+from quantchat.catalog.attention import complete, read_attention
 from quantchat.catalog.contradictions import judge_tensors
 from quantchat.catalog.files import Folder, JsonObject
 from quantchat.catalog.formats import CONFIG_FILES
 from quantchat.catalog.gguf_model import SUFFIX, read_gguf_model
+from quantchat.catalog.groups import Group, group
 from quantchat.catalog.kinds import Named, judge_kind, kind_of
 from quantchat.catalog.problems import Defect, clean, problem
 from quantchat.catalog.recognition import Recognition, recognise, recognise_tensors
@@ -66,8 +68,9 @@ def _describe(folder: Folder, found: ModelInfo) -> ModelInfo:
     kind = kind_of(folder, config, named)
     folder.problems += _judge_config(folder, config)
     weights = read_weights(folder)
-    recognition = _second_look(recognition, weights)
-    folder.problems += judge_tensors(weights.tensors, config, recognition.spec)
+    groups = group(weights.tensors)
+    recognition = _second_look(recognition, groups)
+    folder.problems += judge_tensors(groups, config, recognition.spec)
     unfit = judge_kind(kind, named) or recognition.problem
     folder.problems += [unfit] if unfit else []
     has_template = _has_chat_template(folder)
@@ -81,8 +84,8 @@ def _describe(folder: Folder, found: ModelInfo) -> ModelInfo:
         architecture=named.architecture or None,
         model_type=named.model_type or None,
         quant=recognition.spec,
-        shape=read_shape(config),
-        parameters=count_parameters(weights.tensors, recognition),
+        shape=read_shape(complete(config)),
+        parameters=count_parameters(groups, recognition),
         weight_bytes=weights.weight_bytes,
         disk_bytes=folder.disk_bytes(),
         context_window=read_context_window(config),
@@ -100,11 +103,11 @@ def _describe(folder: Folder, found: ModelInfo) -> ModelInfo:
     )
 
 
-def _second_look(recognition: Recognition, weights: Weights) -> Recognition:
+def _second_look(recognition: Recognition, groups: Sequence[Group]) -> Recognition:
     """Let the tensors speak where the configs say nothing."""
     if recognition.spec.method != "none":
         return recognition
-    return recognise_tensors([tensor.name for tensor in weights.tensors]) or recognition
+    return recognise_tensors([one.tensors[0].name for one in groups]) or recognition
 
 
 def _verdict(recognition: Recognition, unfit: Problem | None) -> Verdict:

@@ -33,7 +33,7 @@ class _Item(msgspec.Struct):
     """A value of the header: a tensor, or the metadata, of which only the writer's `format` matters."""
 
     dtype: str = ""
-    shape: Annotated[list[_Count], msgspec.Meta(max_length=16)] = []
+    shape: Annotated[tuple[_Count, ...], msgspec.Meta(max_length=16)] = ()
     data_offsets: tuple[_Count, _Count] | None = None
     format: str = ""
 
@@ -59,15 +59,11 @@ class TensorInfo(msgspec.Struct, frozen=True):
 
 
 class Header(msgspec.Struct, frozen=True):
-    """The tensors of one file, and which framework wrote it (`pt`, `mlx`, or nothing)."""
+    """The tensors of one file, which framework wrote it (`pt`, `mlx`, or nothing), and the sum of their bytes."""
 
     tensors: tuple[TensorInfo, ...]
     written_by: str = ""
-
-    @property
-    def weight_bytes(self) -> int:
-        """Sum of the tensors in bytes."""
-        return sum(tensor.size for tensor in self.tensors)
+    weight_bytes: int = 0
 
 
 _DECODER = msgspec.json.Decoder(dict[str, _Item])
@@ -106,19 +102,20 @@ def _parse(text: bytes, name: str, file_size: int) -> Header:
         raise defect("weights-damaged", file=name, why=error) from error
     metadata = items.pop("__metadata__", _Item())
     tensors = tuple(_tensor(key, item, name) for key, item in items.items())
-    expected = LENGTH_BYTES + len(text) + max((tensor.end for tensor in tensors), default=0)
+    end, total = max((tensor.end for tensor in tensors), default=0), sum(one.end - one.begin for one in tensors)
+    expected = LENGTH_BYTES + len(text) + end
     if file_size < expected:
         raise defect("weights-truncated", file=name, expected=expected, actual=file_size)
-    if file_size > expected or LENGTH_BYTES + len(text) + sum(tensor.size for tensor in tensors) != expected:
+    if file_size > expected or total != end:
         raise defect("weights-damaged", file=name, why="its tensors do not add up to its size")
-    return Header(tensors, metadata.format)
+    return Header(tensors, metadata.format, total)
 
 
 def _tensor(key: str, item: _Item, file: str) -> TensorInfo:
     if item.data_offsets is None:
         raise defect("weights-damaged", file=file, why=f"tensor {key} has no offsets")
-    tensor = TensorInfo(key, item.dtype, tuple(item.shape), *item.data_offsets)
+    begin, end = item.data_offsets
     bits = DTYPE_BITS.get(item.dtype)
-    if tensor.size < 0 or (bits is not None and tensor.elements * bits != tensor.size * 8):
+    if end < begin or (bits is not None and math.prod(item.shape) * bits != (end - begin) * 8):
         raise defect("weights-damaged", file=file, why=f"the offsets of tensor {key} do not agree with its shape")
-    return tensor
+    return TensorInfo(key, item.dtype, item.shape, begin, end)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from quantchat.catalog.files import Folder, JsonObject
+from quantchat.catalog.groups import Group
 from quantchat.catalog.problems import Defect, defect, problem
 from quantchat.catalog.recognition import Recognition
 from quantchat.catalog.safetensors import DTYPE_BITS, Header, TensorInfo, read_header
@@ -48,7 +49,7 @@ def read_weights(folder: Folder) -> Weights:
         folder.problems.append(problem("tensors-missing", count=len(lost), tensor=min(lost)))
         sound = False
     written_by = next((header.written_by for header in headers if header.written_by), "")
-    return Weights(sum(tensor.size for tensor in tensors), tensors if sound else (), written_by)
+    return Weights(sum(header.weight_bytes for header in headers), tensors if sound else (), written_by)
 
 
 def weight_files(folder: Folder) -> list[str]:
@@ -61,28 +62,28 @@ def pickle_files(folder: Folder) -> list[str]:
     return [name for name in folder.names(".bin", ".pt", ".pth") if not _NOT_WEIGHTS.match(name)]
 
 
-def count_parameters(tensors: Sequence[TensorInfo], recognition: Recognition) -> int | None:
+def count_parameters(groups: Sequence[Group], recognition: Recognition) -> int | None:
     """Count weights before packing.
 
     A packed integer of b bits holds b / bits weights. GPTQ's `g_idx` has one entry per input, which is exact even where
     bits differ per module. None for formats whose packing the headers do not show.
     """
     definition, bits = recognition.format, recognition.spec.bits
-    if not definition.counts or not tensors:
+    if not definition.counts or not groups:
         return None
-    by_name = {tensor.name: tensor for tensor in tensors}
+    inputs = {one.pattern.removesuffix(".g_idx"): one.elements for one in groups if one.pattern.endswith(".g_idx")}
     total = 0
-    for tensor in tensors:
-        if tensor.name.endswith(definition.beside):
+    for one in groups:
+        if one.pattern.endswith(definition.beside):
             continue
-        if definition.packed and tensor.name.endswith(definition.packed):
-            inputs = by_name.get(tensor.name.removesuffix(definition.packed) + ".g_idx")
-            if inputs is not None and inputs.elements and len(tensor.shape) == 2:
-                total += inputs.elements * tensor.shape[1]
+        if definition.packed and one.pattern.endswith(definition.packed):
+            rows = inputs.get(one.pattern.removesuffix(definition.packed))
+            if rows and len(one.shape) == 2:
+                total += len(one) * rows * one.shape[1]
             elif bits:
-                total += tensor.elements * DTYPE_BITS.get(tensor.dtype, 32) // bits
+                total += len(one) * one.elements * DTYPE_BITS.get(one.dtype, 32) // bits
         else:
-            total += tensor.elements
+            total += len(one) * one.elements
     return total
 
 
