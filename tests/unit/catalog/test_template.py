@@ -16,12 +16,11 @@ from quantchat.catalog.template import (
     QUESTION,
     ChatTemplate,
     Sample,
-    Tokens,
     read_templates,
-    read_tokens,
     render_sample,
     sample_of,
 )
+from quantchat.catalog.tokens import read_tokens
 from unit.catalog.corpus import write_gguf
 from unit.catalog.model_folders import make_gptq, write_json
 
@@ -29,11 +28,10 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-NO_TOKENS = Tokens({}, frozenset())
 
 
-def rendered(template: str, tokens: Tokens = NO_TOKENS) -> Sample:
-    return render_sample(ChatTemplate("default", "chat_template.jinja", template), tokens)
+def rendered(template: str, folder: Path | None = None) -> Sample:
+    return render_sample(ChatTemplate("default", "chat_template.jinja", template), folder)
 
 
 def folder_with(folder: Path, config: object = None, **files: object) -> Path:
@@ -89,8 +87,8 @@ def test_what_transformers_gives_to_templates_is_there() -> None:
         ("{% for i in range(9999) %}{{ messages }}{% endfor %}", "longer than is shown"),
     ],
 )
-def test_what_is_odd_about_a_template_is_said(template: str, note: str) -> None:
-    sample = rendered(template, Tokens({}, frozenset({"<|im_start|>", "<|im_end|>"})))
+def test_what_is_odd_about_a_template_is_said(tmp_path: Path, template: str, note: str) -> None:
+    sample = rendered(template, folder_with(tmp_path, {}, added_tokens={"<|im_start|>": 1, "<|im_end|>": 2}))
     assert sample.problem == ""
     assert any(note in said for said in sample.notes), sample.notes
     assert 0 < len(sample.text) <= TEXT_LIMIT
@@ -221,8 +219,9 @@ def test_tokens_from_all_the_places_that_name_them(tmp_path: Path) -> None:
     assert tokens.texts == {"<|a|>", "<tool>", "<img>", "<p>", "<b>", "<c>"}
 
 
-def test_the_longer_of_two_tokens_is_meant() -> None:
-    sample = rendered("{{ messages[3].content }}<|end|><|end|>_of", Tokens({}, frozenset({"<|end|>", "<|end|>_of"})))
+def test_the_longer_of_two_tokens_is_meant(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, {}, added_tokens={"<|end|>": 1, "<|end|>_of": 2})
+    sample = rendered("{{ messages[3].content }}<|end|><|end|>_of", folder)
     assert [piece.text for piece in sample.pieces if piece.special] == ["<|end|>", "<|end|>_of"]
 
 

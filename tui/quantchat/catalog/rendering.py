@@ -8,12 +8,19 @@ What templates are given follows `utils/chat_template_utils.py` of transformers 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
+from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from quantchat.catalog.files import Folder
+from quantchat.catalog.problems import Defect
+from quantchat.catalog.tokens import Tokens, read_tokens
 
 TEXT_LIMIT = 40_000
 """Characters that are kept of what a template writes."""
@@ -22,12 +29,16 @@ MEMORY_BYTES = 512 * 1024**2
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What to render: the first of several forms of one conversation in which `expected` comes out."""
+    """What to render: the first of several forms of one conversation in which `expected` comes out.
+
+    Attributes:
+        folder: Where the special tokens stand; None if they are not known.
+    """
 
     template: str
     forms: list[list[dict[str, Any]]]
     expected: str
-    variables: dict[str, str]
+    folder: bytes | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +48,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         form: Number of the form that was taken.
         complete: Whether `expected` is in the text.
         cut: Whether there was more text.
+        tokens: The special tokens that occur in the text.
+        tokens_known: Whether the folder names any.
     """
 
     text: str = ""
@@ -44,17 +57,19 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool = True
     cut: bool = False
     error: str = ""
+    tokens: tuple[str, ...] = ()
+    tokens_known: bool = False
 
 
-def render(request: Request) -> Reply:
-    """Render a request; errors of the template are put in words."""
+def render(request: Request, named: Mapping[str, str]) -> Reply:
+    """Render a request with named special tokens; errors of the template are put in words."""
     try:
         template = _environment().from_string(request.template)
     except Exception as error:  # noqa: BLE001 - the parser meets anything
         return Reply(error=_words(error))
     replies = []
     for number, messages in enumerate(request.forms):
-        reply = _render(template, messages, number, request)
+        reply = _render(template, messages, number, request, named)
         if reply.complete and not reply.error:
             return reply
         replies.append(reply)
@@ -62,12 +77,14 @@ def render(request: Request) -> Reply:
     return next((reply for reply in replies if not reply.error), replies[0])
 
 
-def _render(template: Any, messages: list[dict[str, Any]], number: int, request: Request) -> Reply:
+def _render(
+    template: Any, messages: list[dict[str, Any]], number: int, request: Request, named: Mapping[str, str]
+) -> Reply:
     parts: list[str] = []
     length = 0
     try:
         for part in template.generate(
-            messages=messages, tools=None, documents=None, add_generation_prompt=True, **request.variables
+            messages=messages, tools=None, documents=None, add_generation_prompt=True, **named
         ):
             parts.append(part)
             length += len(part)
@@ -165,9 +182,20 @@ def _limit() -> None:
 def main() -> None:
     """Answer one request."""
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
+    tokens = _tokens(request.folder)
     _environment()
     _limit()
-    sys.stdout.buffer.write(msgspec.json.encode(render(request)))
+    reply = render(request, tokens.named)
+    found = tuple(text for text in tokens.texts if text in reply.text)
+    reply = msgspec.structs.replace(reply, tokens=found, tokens_known=bool(tokens.texts))
+    sys.stdout.buffer.write(msgspec.json.encode(reply))
+
+
+def _tokens(folder: bytes | None) -> Tokens:
+    try:
+        return read_tokens(Folder(Path(os.fsdecode(folder)))) if folder is not None else Tokens()
+    except Defect:
+        return Tokens()
 
 
 if __name__ == "__main__":

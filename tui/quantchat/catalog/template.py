@@ -5,11 +5,12 @@ Where templates stand and which one is taken follows `tokenization_utils_base.py
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -18,16 +19,15 @@ from quantchat.catalog.files import Folder, open_regular
 from quantchat.catalog.gguf import read_gguf
 from quantchat.catalog.problems import Defect, clean
 from quantchat.catalog.rendering import Reply, Request
+from quantchat.catalog.tokens import CONFIG
 from quantchat.domain.sections import Piece
 
 DEFAULT = "default"
 FILE = "chat_template.jinja"
 FILES = "additional_chat_templates"
 PROCESSOR_FILE = "chat_template.json"
-CONFIG = "tokenizer_config.json"
 TEMPLATE_LIMIT = 1024**2
 """Bytes; the largest templates known have 40 KB."""
-TOKENIZER_LIMIT = 64 * 1024**2
 SECONDS = 20.0
 """Real time that rendering may take; its processor time is limited far below."""
 _LOOKS_SPECIAL = re.compile(r"<\|[^|<>\s]{1,40}\|>")
@@ -81,13 +81,6 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         return "".join(piece.text for piece in self.pieces)
 
 
-class Tokens(msgspec.Struct, frozen=True):
-    """Special tokens: the named ones that templates may use, and all texts that are one token of their own."""
-
-    named: Mapping[str, str]
-    texts: frozenset[str]
-
-
 def sample_of(path: Path) -> Sample | None:
     """Render the template of a model folder or GGUF file; None if there is none.
 
@@ -104,32 +97,32 @@ def sample_of(path: Path) -> Sample | None:
     if chosen is None:
         return None
     others = tuple(clean(template.name, 40) for template in templates if template is not chosen)
-    return render_sample(chosen, read_tokens(folder), others)
+    return render_sample(chosen, path, others)
 
 
 def _sample_of_gguf(path: Path) -> Sample | None:
     text = read_gguf(path).text("tokenizer.chat_template")
     if not text:
         return None
-    sample = render_sample(ChatTemplate(DEFAULT, path.name, text), Tokens({}, frozenset()))
+    sample = render_sample(ChatTemplate(DEFAULT, path.name, text))
     # The vocabulary of the file, with the special tokens in it, is not read.
     marked = split(sample.text, set(_LOOKS_SPECIAL.findall(sample.text)))
     notes = (*sample.notes, *([GUESSED] if len(marked) > 1 else []))
     return msgspec.structs.replace(sample, pieces=marked if sample.pieces else (), notes=notes)
 
 
-def render_sample(template: ChatTemplate, tokens: Tokens, others: tuple[str, ...] = ()) -> Sample:
-    """Render the sample conversation with one template."""
+def render_sample(template: ChatTemplate, folder: Path | None = None, others: tuple[str, ...] = ()) -> Sample:
+    """Render the sample conversation with one template, and the special tokens of a folder."""
     name, file = clean(template.name, 40), clean(template.file, 80)
-    request = Request(template=template.text, forms=_forms(), expected=QUESTION, variables=dict(tokens.named))
-    reply = _render(request)
+    where = None if folder is None else os.fsencode(folder)
+    reply = _render(Request(template=template.text, forms=_forms(), expected=QUESTION, folder=where))
     if reply.error:
         return Sample(name=name, file=file, others=others, problem=clean(reply.error))
-    notes = tuple(_notes(reply, tokens, template, others))
-    return Sample(name=name, file=file, others=others, pieces=split(reply.text, tokens.texts), notes=notes)
+    notes = tuple(_notes(reply, template, others))
+    return Sample(name=name, file=file, others=others, pieces=split(reply.text, reply.tokens), notes=notes)
 
 
-def _notes(reply: Reply, tokens: Tokens, template: ChatTemplate, others: tuple[str, ...]) -> Iterator[str]:
+def _notes(reply: Reply, template: ChatTemplate, others: tuple[str, ...]) -> Iterator[str]:
     if FORM_NOTES[reply.form]:
         yield FORM_NOTES[reply.form]
     if not reply.complete:
@@ -140,7 +133,7 @@ def _notes(reply: Reply, tokens: Tokens, template: ChatTemplate, others: tuple[s
         yield "None of its templates is called default, so transformers takes none by itself."
     if template.file == PROCESSOR_FILE:
         yield f"Only processors of multimodal models read {PROCESSOR_FILE}; its tokenizer alone has no template."
-    strange = sorted(set(_LOOKS_SPECIAL.findall(reply.text)) - tokens.texts) if tokens.texts else []
+    strange = sorted(set(_LOOKS_SPECIAL.findall(reply.text)) - set(reply.tokens)) if reply.tokens_known else []
     if strange:
         yield f"The tokenizer does not know {clean(', '.join(strange), 80)} as special tokens."
 
@@ -193,55 +186,6 @@ def _read(path: Path) -> str:
             return file.read(TEMPLATE_LIMIT).decode("utf-8", "replace") if size <= TEMPLATE_LIMIT else ""
     except Defect:
         return ""
-
-
-# Tokens
-
-
-class _Added(msgspec.Struct):
-    content: str = ""
-
-
-class _TokenizerFile(msgspec.Struct):
-    added_tokens: list[_Added] = []
-
-
-def read_tokens(folder: Folder) -> Tokens:
-    """Return the special tokens of a folder; empty where nothing tells."""
-    config = folder.json(CONFIG) or {}
-    decoder = config.get("added_tokens_decoder")
-    if not isinstance(decoder, dict):
-        config = config | (folder.json("special_tokens_map.json") or {})
-    named = {key: text for key, value in config.items() if key.endswith("_token") and (text := _content(value))}
-    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens")
-    if isinstance(extra, dict):
-        named |= {str(key): text for key, value in extra.items() if (text := _content(value))}
-    texts = {*named.values(), *_contents(extra if isinstance(extra, list) else ())}
-    if isinstance(decoder, dict):
-        texts.update(_contents(decoder.values()))
-    texts.update(folder.json("added_tokens.json") or {})
-    texts.update(token.content for token in _tokenizer_file(folder).added_tokens)
-    return Tokens(named, frozenset(text for text in texts if text))
-
-
-def _content(value: object) -> str:
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else ""
-
-
-def _contents(values: Iterable[object]) -> Iterator[str]:
-    return filter(None, map(_content, values))
-
-
-def _tokenizer_file(folder: Folder) -> _TokenizerFile:
-    if "tokenizer.json" not in folder:
-        return _TokenizerFile()
-    try:
-        with open_regular(folder.path / "tokenizer.json") as (file, size):
-            return msgspec.json.decode(file.read(size if size <= TOKENIZER_LIMIT else 0), type=_TokenizerFile)
-    except (Defect, msgspec.MsgspecError, ValueError, RecursionError):
-        return _TokenizerFile()
 
 
 def split(text: str, tokens: Iterable[str]) -> tuple[Piece, ...]:
