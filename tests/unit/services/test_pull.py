@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ import pytest
 from hub_server import Fault, OnDisk, Repository
 from pull_rig import NAME, WEIGHTS, PullRig, gptq_repository, rig
 from quantchat.catalog.reader import read_model
+from quantchat.errors import FetchError
+from quantchat.services.pull.client import describe, events_of
+from quantchat.services.pull.names import Wanted
+from quantchat.services.pull.plan import make_plan
+from quantchat.services.pull.words import Describe, Limits
 from unit.catalog.corpus import build
 
 __all__ = ["rig"]
@@ -253,6 +259,24 @@ def test_a_bad_connection_costs_only_time(rig: PullRig, faults: list[Fault], sai
     if not any(fault.ignore_range for fault in faults):
         size = len(rig.repository.files[WEIGHTS])
         assert size <= rig.hub.sent(f"/far/{NAME.replace('/', '--')}/{WEIGHTS}") <= size + 200_000
+
+
+async def test_a_connection_that_stays_stalled_ends_with_an_error(
+    rig: PullRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (rig.env | {"HF_HUB_DOWNLOAD_TIMEOUT": "1"}).items():
+        monkeypatch.setenv(name, value)
+    plan = make_plan(await describe(Describe(wanted=Wanted(NAME))))
+    rig.hub.fault(WEIGHTS, Fault(stall_after=HALF), *[Fault(stall_after=0) for _ in range(9)])
+    with pytest.raises(FetchError) as failure:
+        async with aclosing(events_of(plan.task(Limits(retries=1, pause=0.05)))) as events:
+            async for _ in events:
+                pass
+    assert failure.value.report.code == "stalled"
+    assert "no byte came for 1 s" in str(failure.value)
+    assert "what has arrived is kept" in str(failure.value)
+    rig.hub.faults.clear()
+    assert_gone_on(rig, len(rig.hub.requests), HALF)
 
 
 def test_a_partial_file_that_is_too_long_begins_anew(rig: PullRig) -> None:

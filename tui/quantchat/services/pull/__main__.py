@@ -64,8 +64,10 @@ def _end_with_parent() -> None:
 def _do(task: Task, say: Callable[[Event], None]) -> Event:
     match task:
         case Fetch():
+            from quantchat.services.pull import hub
             from quantchat.services.pull.transfer import Transfers
 
+            hub.impatient()
             return Fetched(folder=Transfers(task, say).run())
         case Describe():
             return _patiently(lambda: _describe(task), str(task.wanted))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Literal
@@ -135,6 +134,4 @@ class Pulls:
     def _tell(self, job: Job) -> None:
         self._listen(job)
         for watcher in list(self.watchers):
-            # A dialog that is being closed has lost its widgets.
-            with contextlib.suppress(LookupError):
-                watcher(job)
+            watcher(job)

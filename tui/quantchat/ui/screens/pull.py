@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import glob
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual import on
@@ -12,6 +14,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
+from textual.css.query import NoMatches
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 from textual.worker import Worker
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from quantchat.services.memory import MemoryWatch
 
 Shows = Literal["name", "hits", "files", "job"]
+Work = Callable[[], Awaitable[None]]
 
 HINTS: dict[Shows, str] = {
     "name": "Enter looks it up  Esc closes",
@@ -153,8 +157,9 @@ class PullScreen(ModalScreen[None]):
         """Look a repository up, show its running download, or search for words."""
         self._plan, self._job = None, None
         self._say_progress("")
+        self._show("name")
         if not looks_like_repository(text):
-            self._work(self._search(text), f"Searching for {text} …")
+            self._work(partial(self._search, text), f"Searching for {text} …")
             return
         try:
             wanted = parse_name(text)
@@ -165,15 +170,17 @@ class PullScreen(ModalScreen[None]):
         if running is not None:
             self._show_job(running)
         else:
-            self._work(self._describe(Describe(wanted=wanted)), f"Asking the hub about {wanted} …")
+            self._work(partial(self._describe, Describe(wanted=wanted)), f"Asking the hub about {wanted} …")
 
-    def _work(self, work: object, words: str) -> None:
-        self._say(words)
-        _: Worker[None] = self.run_worker(self._explained(work), exclusive=True, group="hub")  # type: ignore[arg-type]
+    def _work(self, work: Work, words: str = "") -> None:
+        """Ask the hub; what was asked before is broken off."""
+        if words:
+            self._say(words)
+        _: Worker[None] = self.run_worker(partial(self._explained, work), exclusive=True, group="hub")
 
-    async def _explained(self, work: object) -> None:
+    async def _explained(self, work: Work) -> None:
         try:
-            await work  # type: ignore[misc]
+            await work()
         except QuantchatError as error:
             self._say(str(error), error=True)
 
@@ -210,7 +217,7 @@ class PullScreen(ModalScreen[None]):
     @on(RowList.OptionSelected)
     def _on_selected(self, event: RowList.OptionSelected) -> None:
         if self._shows == "hits" and event.option_id in self._hits:
-            self.query_one("#pull-name", Field).value = event.option_id
+            self.query_one("#pull-name", Field).value = clean(event.option_id, newlines=False)
             self._begin(event.option_id)
         elif self._shows == "files":
             self.action_toggle()
@@ -223,8 +230,7 @@ class PullScreen(ModalScreen[None]):
         self._show_plan(plan.retaken(self._taken))
         if is_weights(path):
             others = {offer.file.path for offer in plan.described.offers} - self._taken
-            work = self._describe_again(plan.wanted, set(self._taken), others)
-            _: Worker[None] = self.run_worker(self._explained(work), exclusive=True, group="hub")
+            self._work(partial(self._describe_again, plan.wanted, set(self._taken), others))
 
     def action_name(self) -> None:
         self.set_focus(self.query_one("#pull-name"))
@@ -251,8 +257,12 @@ class PullScreen(ModalScreen[None]):
         self._on_job(job)
 
     def _on_job(self, job: Job) -> None:
-        if job is not self._job or not self.is_attached:
-            return
+        if job is self._job:
+            # A dialog that is being closed loses its widgets first.
+            with contextlib.suppress(NoMatches):
+                self._draw_job(job)
+
+    def _draw_job(self, job: Job) -> None:
         sizes = {file.path: file.size for file in job.plan.files}
         self._show("job", [moved_row(file, sizes[path]) for path, file in job.tracker.files.items()])
         if job.state == "failed":
