@@ -84,8 +84,8 @@ class Shelf:
 
 
 def matches(model: ModelInfo, words: Iterable[str]) -> bool:
-    """Whether all words occur in a model's name, quantization or architecture, in any case."""
-    known = f"{model.name} {model.quant.label()} {model.architecture or ''} {model.kind}".casefold()
+    """Whether all words occur in a model's name or quantization, in any case."""
+    known = f"{model.name} {model.quant.label()}".casefold()
     return all(word in known for word in words)
 
 
