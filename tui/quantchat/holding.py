@@ -6,41 +6,64 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+PATIENCE = 2.0
+"""Seconds that a hold waits for somebody who only looks whether a model is free."""
+POLL = 0.02
 
 _held: list[int] = []
 
 
-def hold(path: str | Path) -> None:
-    """Hold a model until this process ends or holds another one; without effect where locks do not work."""
+def hold(path: str | Path) -> bool:
+    """Hold a model until this process ends or holds another one; False if somebody deletes it.
+
+    Without effect where locks do not work.
+    """
     release()
-    with contextlib.suppress(OSError):
-        _held.append(_locked(path, fcntl.LOCK_SH))
+    ends = time.monotonic() + PATIENCE
+    while not (taken := _took(path)) and time.monotonic() < ends:
+        time.sleep(POLL)
+    return taken
+
+
+def _took(path: str | Path) -> bool:
+    try:
+        lock = _locked(path, fcntl.LOCK_SH)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    _held.append(lock)
+    return True
 
 
 def release() -> None:
     """Hold no model any more."""
     while _held:
-        os.close(_held.pop())
+        _unlock(_held.pop())
 
 
 @contextlib.contextmanager
 def alone_with(path: str | Path) -> Iterator[bool]:
-    """Keep others from loading a model; yield False if one has it loaded."""
+    """Keep others from using a model; yield False if one does."""
     try:
         lock = _locked(path, fcntl.LOCK_EX)
-    except OSError as error:
-        # A file system without locks tells nothing about users.
-        yield error.errno not in (errno.EAGAIN, errno.EACCES)
+    except BlockingIOError:
+        yield False
+        return
+    except OSError:
+        # A file system without locks, or a folder that may not be opened, tells nothing about users.
+        yield True
         return
     try:
         yield True
     finally:
-        os.close(lock)
+        _unlock(lock)
 
 
 def _locked(path: str | Path, kind: int) -> int:
@@ -53,6 +76,13 @@ def _locked(path: str | Path, kind: int) -> int:
     return descriptor
 
 
+def _unlock(descriptor: int) -> None:
+    # Explicitly: a child that was forked meanwhile has the descriptor too, and closing ours would not end the lock.
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
 def holders(path: str | Path) -> list[int]:
     """Return the process ids that hold a lock on a path, as far as the kernel's list names them."""
     status = os.stat(path)
@@ -61,6 +91,7 @@ def holders(path: str | Path) -> list[int]:
     with contextlib.suppress(OSError), open("/proc/locks", encoding="ascii") as file:
         for line in file:
             fields = line.split()
+            # A process that waits for a lock has an arrow in the second column.
             if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == place:
                 found.append(int(fields[4]))
     return sorted(set(found) - {os.getpid()})

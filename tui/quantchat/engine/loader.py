@@ -27,7 +27,6 @@ from quantchat.engine.quiet import no_warnings
 from quantchat.engine.recommended import take_generation_defaults
 from quantchat.engine.warm import default_budgets
 from quantchat.errors import KernelError
-from quantchat.holding import hold
 
 __all__ = ["KernelFailed", "LoadedModel", "load"]
 
@@ -128,7 +127,6 @@ def load(command: Load, emit: Callable[[LoadProgress], None]) -> LoadedModel:
 def _prepare(job: _Job) -> None:
     job.stages.enter("reading config")
     folder = Path(job.info.path)
-    hold(folder)
     with translated("The model's configuration cannot be read"):
         job.tensors = tensors.read_tensors(folder)
         job.config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -14,6 +14,7 @@ from quantchat.engine.scheduler import Scheduler
 from quantchat.engine.sessions import SessionStates
 from quantchat.engine.warm import default_budgets
 from quantchat.errors import Cancelled, GenerationError, JobError, LoadError, explained
+from quantchat.holding import hold, release
 
 IsCancelled = Callable[[], bool]
 Emit = Callable[[p.Event], None]
@@ -43,6 +44,7 @@ class Tasks:
         self._drop()
         following = failed = None
         try:
+            _hold(command.model.path)
             self._loaded = loader.load(command, self._emit)
         except Exception as error:
             logger.exception("the model did not load")
@@ -51,6 +53,7 @@ class Tasks:
             report = explained(error, LoadError, "The model cannot be loaded")
         else:
             return p.Loaded(request=command.request, report=self._serve(self._loaded, command))
+        release()
         memory.give_back()
         return p.LoadFailed(request=command.request, error=report, next_kernel=following, failed=failed)
 
@@ -74,6 +77,7 @@ class Tasks:
         return p.Unloaded(request=command.request, freed=self._drop())
 
     def _drop(self) -> int:
+        release()
         if self._loaded is None:
             return 0
         on_gpu = self._loaded.device.startswith("cuda")
@@ -165,6 +169,12 @@ class Tasks:
     def memory(self) -> p.Memory:
         """What is held now."""
         return p.Memory(resident=memory.resident_bytes(), device=memory.cuda_bytes())
+
+
+def _hold(path: str) -> None:
+    if not hold(path):
+        detail = f"Another process has {path} to itself."
+        raise LoadError("The model is being deleted", detail, "Choose another model.", code="in-removal")
 
 
 def _no_model() -> GenerationError:
