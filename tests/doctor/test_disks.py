@@ -14,7 +14,6 @@ import pytest
 
 from doctor.rig import Seen, clean_env, doctor, only
 from quantchat.services.doctor.findings import Finding, Report
-from quantchat.services.doctor.memory import container_limits
 
 NOBODY = 65534
 AS_NOBODY = """
@@ -140,40 +139,3 @@ SHELL_LIMITS = [("-n 64", "limits.files", "yellow"), ("-v 9000000", "limits.spac
 def test_limits_of_the_shell(env: dict[str, str], limit: str, identifier: str, level: str) -> None:
     assert identifier not in limited(env, "-c 0")
     assert limited(env, limit)[identifier].level == level
-
-
-def tree(root: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text + "\n")
-
-
-def test_limits_of_control_groups_of_both_versions(tmp_path: Path) -> None:
-    root, process = tmp_path / "cgroup", tmp_path / "self"
-    process.write_text("12:cpu,memory:/docker/abc\n0::/user.slice/chat.scope\n")
-    tree(
-        root,
-        {
-            "user.slice/chat.scope/memory.max": "max",
-            "user.slice/chat.scope/memory.current": "100",
-            "user.slice/memory.max": "4096",
-            "user.slice/memory.current": "1024",
-            "user.slice/memory.events": "low 0\noom 3\noom_kill 2",
-            # In a container the group itself is mounted where the root is.
-            "memory/memory.limit_in_bytes": "8192",
-            "memory/memory.usage_in_bytes": "2048",
-            "memory/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 1",
-        },
-    )
-    assert {(found.limit, found.used, found.kills) for found in container_limits(root, process)} == {
-        (4096, 1024, 2),
-        (8192, 2048, 1),
-    }
-
-
-def test_without_limits_of_control_groups(tmp_path: Path) -> None:
-    root, process = tmp_path / "cgroup", tmp_path / "self"
-    process.write_text("4:memory:/\n")
-    tree(root, {"memory/memory.limit_in_bytes": str(2**63 - 4096), "memory/memory.usage_in_bytes": "5"})
-    assert container_limits(root, process) == []
-    assert container_limits(tmp_path / "none", tmp_path / "absent") == []

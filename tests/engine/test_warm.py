@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import zoo
-from quantchat.engine import warm
+from quantchat.cgroups import limits
 from quantchat.engine.kvcache import SessionCache
 from quantchat.engine.warm import WarmSessions, default_budgets
 
@@ -186,10 +186,11 @@ def test_a_cpu_has_one_budget_and_it_is_a_share_of_what_is_free() -> None:
 
 
 def test_a_container_limit_counts(monkeypatch, tmp_path) -> None:
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr(warm, "CGROUP_LIMIT", limit)
     free, _ = default_budgets("cpu")
-    limit.write_text("max\n")
+    (tmp_path / "self").write_text("0::/\n")
+    monkeypatch.setattr("quantchat.cgroups.limits", lambda: limits(tmp_path, tmp_path / "self"))
+    (tmp_path / "memory.current").write_text("3000000")
+    (tmp_path / "memory.max").write_text("max\n")
     assert default_budgets("cpu")[0] == pytest.approx(free, rel=0.5)
-    limit.write_text(str(warm.memory.resident_bytes() + 1000_000))
+    (tmp_path / "memory.max").write_text("4000000")
     assert default_budgets("cpu")[0] < 1000_000

@@ -133,9 +133,9 @@ int nvmlDeviceGetPowerUsage(void *device, unsigned *milliwatts) { return number(
 
 int nvmlDeviceGetEnforcedPowerLimit(void *device, unsigned *milliwatts) { return number(device, "limit", milliwatts); }
 
-int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, process *out) {
+static int running(void *device, const char *what, unsigned *count, process *out) {
     char value[512], *entry, *rest;
-    int result = ask(device, "processes", value);
+    int result = ask(device, what, value);
     unsigned capacity = *count, found = 0;
     if (result) return result;
     for (entry = strtok_r(value, " ", &rest); entry; entry = strtok_r(NULL, " ", &rest), found++)
@@ -148,3 +148,15 @@ int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, proce
     *count = found;
     return found > capacity ? 7 : 0;
 }
+
+#ifdef OLD
+#define COMPUTING nvmlDeviceGetComputeRunningProcesses_v2
+#define DRAWING nvmlDeviceGetGraphicsRunningProcesses_v2
+#else
+#define COMPUTING nvmlDeviceGetComputeRunningProcesses_v3
+#define DRAWING nvmlDeviceGetGraphicsRunningProcesses_v3
+#endif
+
+int COMPUTING(void *device, unsigned *count, process *out) { return running(device, "processes", count, out); }
+
+int DRAWING(void *device, unsigned *count, process *out) { return running(device, "drawing", count, out); }

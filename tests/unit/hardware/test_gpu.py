@@ -58,14 +58,17 @@ UP = "init 0\ncount 2\n"
 Snapshots = Callable[..., list[dict[str, object]]]
 
 
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compiled(folder: Path, *options: str) -> Path:
     compiler = shutil.which("gcc") or shutil.which("cc")
     assert compiler is not None, "the README asks for gcc"
-    folder = tmp_path_factory.mktemp("driver")
     library = folder / "libnvidia-ml.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, STUB], check=True)
+    subprocess.run([compiler, "-shared", "-fPIC", "-Wall", "-Werror", *options, "-o", library, STUB], check=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("driver"))
 
 
 @pytest.fixture
@@ -140,6 +143,20 @@ def test_processes_that_the_driver_hides(snapshots: Snapshots, code: int) -> Non
         f"init 0\ncount 1\n{FIRST}".replace("0.processes 17:1000 4242:2500", f"0.processes !{code}"),
     )
     assert seen["devices"] == [whole["devices"][0] | {"processes": [], "engine_bytes": None}]
+
+
+def test_what_draws_is_named_too_and_what_does_both_once(snapshots: Snapshots) -> None:
+    (seen,) = snapshots("init 0\ncount 1\n" + FIRST + "0.drawing 900:70 17:1200 4242:-1\n")
+    assert seen["devices"][0]["processes"] == [
+        {"pid": 17, "bytes": 1200},
+        {"pid": 4242, "bytes": 2500},
+        {"pid": 900, "bytes": 70},
+    ]
+
+
+def test_a_driver_older_than_pynvml_names_processes(snapshots: Snapshots, tmp_path: Path) -> None:
+    script = "init 0\ncount 1\n" + FIRST
+    assert snapshots(script, folder=compiled(tmp_path, "-DOLD")) == snapshots(script)
 
 
 def test_a_driver_without_the_second_memory_query(snapshots: Snapshots) -> None:

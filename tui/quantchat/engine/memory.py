@@ -10,6 +10,7 @@ import msgspec
 import psutil
 import torch
 
+from quantchat import cgroups
 from quantchat.domain.memory import format_bytes
 from quantchat.domain.placement import Room
 from quantchat.engine import heap
@@ -71,8 +72,14 @@ def rooms(device: str | None) -> list[Room]:
 
 def _free_bytes(device: str) -> int:
     if device == "cpu":
-        return int(psutil.virtual_memory().available)
+        return available_bytes()
     return int(torch.cuda.mem_get_info(device)[0])
+
+
+def available_bytes() -> int:
+    """Bytes of host memory that can be had, within the limits of a container or job."""
+    host = psutil.virtual_memory()
+    return cgroups.bounded(int(host.total), int(host.available))[1]
 
 
 def weight_bytes(model: Any) -> int:

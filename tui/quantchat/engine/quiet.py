@@ -15,6 +15,8 @@ ENVIRONMENT = {
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # As the driver numbers them, which is what every other program shows; CUDA's own order is by speed.
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     # Machete would download sources at first use, on Hopper and without asking.
     "GPTQMODEL_OFFLINE": "1",
     # The torch fallback kernel compiles its dequantization: 30 s at the first tokens, for nothing on the CPU.

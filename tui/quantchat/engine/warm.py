@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import OrderedDict
-from pathlib import Path
 from typing import Literal
 from weakref import WeakKeyDictionary
 
-import psutil
 import torch
 
 from quantchat.engine import memory
@@ -25,7 +23,6 @@ CPU_SHARE, CPU_CAP = 0.25, 8 * GIB
 """Of the available memory: it is shared with everything else on the box, and caches must not push that to swap."""
 HOST_SHARE, HOST_CAP = 0.15, 16 * GIB
 """Less than for a CPU's own caches: pinned memory cannot be swapped, and its blocks are rounded to powers of two."""
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 Place = Literal["device", "host"]
 
@@ -34,8 +31,8 @@ def default_budgets(device: str) -> tuple[int, int]:
     """Bytes of caches to keep on a device after a model was loaded on it, and in host memory behind it."""
     if not device.startswith("cuda"):
         # The device's memory is the host's: there is no second place.
-        return min(int(CPU_SHARE * _available()), CPU_CAP), 0
-    return int(DEVICE_SHARE * _free_on_gpus(device)), min(int(HOST_SHARE * _available()), HOST_CAP)
+        return min(int(CPU_SHARE * memory.available_bytes()), CPU_CAP), 0
+    return int(DEVICE_SHARE * _free_on_gpus(device)), min(int(HOST_SHARE * memory.available_bytes()), HOST_CAP)
 
 
 def _free_on_gpus(device: str) -> int:
@@ -48,16 +45,6 @@ def _free_on_gpus(device: str) -> int:
 def _free_on_gpu(device: str | int) -> int:
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0]) + int(unused)
-
-
-def _available() -> int:
-    """Bytes of host memory that may be used, a container's limit included."""
-    available = int(psutil.virtual_memory().available)
-    try:
-        limit = int(CGROUP_LIMIT.read_text())
-    except (OSError, ValueError):
-        return available
-    return max(0, min(available, limit - memory.resident_bytes()))
 
 
 class WarmSessions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ MILLIWATTS = 1000
 
 
 class GpuProcess(msgspec.Struct, frozen=True):
-    """A process that computes on a GPU; its bytes are None where the driver does not tell, as in containers."""
+    """A process with memory on a GPU; its bytes are None where the driver does not tell, as in containers."""
 
     pid: int
     bytes: int | None = None
@@ -34,7 +35,7 @@ class GpuDevice(msgspec.Struct, frozen=True, kw_only=True):
         power: Watts drawn now.
         power_limit: Watts at which the driver throttles.
         capability: Compute capability, such as (9, 0).
-        processes: What computes on this GPU; empty also where the driver does not tell.
+        processes: What computes or draws on this GPU; empty also where the driver does not tell.
     """
 
     index: int
@@ -181,11 +182,21 @@ class _Reader:
         return newer or self._needed(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
 
     def _processes(self) -> tuple[GpuProcess, ...]:
-        running = self._optional(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)) or []
-        return tuple(
-            GpuProcess(int(each.pid), None if each.usedGpuMemory is None else int(each.usedGpuMemory))
-            for each in running
-        )
+        """Those that compute and those that draw, such as a desktop; some do both, with the same memory."""
+        found: dict[int, int | None] = {}
+        for each in (*self._running("Compute"), *self._running("Graphics")):
+            held = [int(size) for size in (found.get(int(each.pid)), each.usedGpuMemory) if size is not None]
+            found[int(each.pid)] = max(held, default=None)
+        return tuple(GpuProcess(pid, size) for pid, size in found.items())
+
+    def _running(self, kind: str) -> list[Any]:
+        """The function without a version raises what is no NVMLError where the driver is older than pynvml."""
+        for version in ("v3", "v2"):
+            query = getattr(self._nvml, f"nvmlDeviceGet{kind}RunningProcesses_{version}")
+            running: list[Any] | None = self._optional(partial(query, self._handle))
+            if running is not None:
+                return running
+        return []
 
     def _needed(self, query: Callable[[], T]) -> T | None:
         """Ask for what no device can be shown without: None if unsupported, lost for any other fault."""

@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from quantchat import cgroups
+
 if TYPE_CHECKING:
     import psutil
 
 
 class HostMemory(msgspec.Struct, frozen=True):
-    """Host memory in bytes. `available` is what can be had without swapping; `used` is the rest."""
+    """Host memory in bytes, of a container or job what its limits leave.
+
+    `available` is what can be had without swapping; `used` is the rest.
+    """
 
     total: int
     used: int
@@ -19,11 +24,19 @@ class HostMemory(msgspec.Struct, frozen=True):
 
 
 def host_memory() -> HostMemory:
-    """Return the memory of this machine now."""
+    """Return the memory of this machine now, as far as this process may use it."""
     import psutil
 
     memory = psutil.virtual_memory()
-    return HostMemory(memory.total, memory.total - memory.available, memory.available)
+    total, available = cgroups.bounded(memory.total, memory.available)
+    return HostMemory(total, total - available, available)
+
+
+def machine_bytes() -> int:
+    """Return the memory that is built into this machine."""
+    import psutil
+
+    return int(psutil.virtual_memory().total)
 
 
 def process_bytes(pid: int) -> int | None:
