@@ -12,6 +12,7 @@ import pytest
 
 from e2e.chat import LOAD_SECONDS
 from e2e.conftest import Start, answers_of, stored_sessions
+from processes import children
 from terminal import Terminal, program_env, quantchat_command
 
 pytestmark = pytest.mark.e2e
@@ -40,8 +41,7 @@ def ask(terminal: Terminal, text: str) -> None:
 
 
 def engine_of(terminal: Terminal) -> psutil.Process:
-    children = psutil.Process(terminal.pid).children(recursive=True)
-    return next(child for child in children if "quantchat.engine" in " ".join(child.cmdline()))
+    return children("quantchat.engine", terminal.pid)[0]
 
 
 def streaming(terminal: Terminal) -> None:

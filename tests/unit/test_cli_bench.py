@@ -11,10 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from client_rig import SCRIPTED_ENGINE
+from processes import children
 from unit.catalog.model_folders import make_gptq
 
 PATIENCE = 30.0
@@ -137,7 +137,7 @@ def test_a_signal_ends_it_and_its_engine(shell: Shell, number: signal.Signals) -
     shell.script(load={"seconds": 60}, ignore_shutdown=True)
     with shell.start("alpha") as process:
         deadline = time.monotonic() + PATIENCE
-        while not (children := psutil.Process(process.pid).children()):
+        while not (engines := children(str(SCRIPTED_ENGINE), process.pid)):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(number)
@@ -146,4 +146,4 @@ def test_a_signal_ends_it_and_its_engine(shell: Shell, number: signal.Signals) -
     assert "Stopped" in err
     assert "Traceback" not in err
     assert out == ""
-    assert not any(child.is_running() for child in children)
+    assert not any(engine.is_running() for engine in engines)

@@ -7,9 +7,9 @@ import socket
 import zipfile
 from pathlib import Path
 
-import psutil
 import pytest
 
+from processes import children
 from quantchat.errors import FetchError
 from quantchat.services import fetch
 from quantchat.services.demo import HUB
@@ -96,7 +96,7 @@ async def test_cancelling_ends_pip_and_leaves_nothing(
         with pytest.raises(asyncio.CancelledError):
             await work
     assert files_below(tmp_path / "cache") == []
-    assert not [child for child in psutil.Process().children() if "pip" in child.cmdline()]
+    assert not children("pip")
 
 
 async def test_a_hub_that_does_not_answer_is_passed_over(offline: None) -> None:

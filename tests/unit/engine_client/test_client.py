@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from client_rig import SCRIPTED_ENGINE, ClientRig
+from processes import command_line
 from quantchat.engine import client as client_module
 from quantchat.engine.client import EngineClient, EngineExited
 from quantchat.engine.protocol import (
@@ -465,10 +466,3 @@ def waiting(folder: Path) -> list[str]:
 
 def running(folder: Path) -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if command_line(process)[-1:] == [str(folder)]]
-
-
-def command_line(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []

@@ -8,10 +8,10 @@ import shlex
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from client_rig import SCRIPTED_ENGINE
+from processes import children
 from quantchat.catalog.reader import read_model
 from quantchat.domain.bench import BenchRun, Figure, compare
 from quantchat.errors import EngineGone, GenerationError, LoadError, ModelError, QuantchatError
@@ -46,16 +46,7 @@ class Lab:
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     yield Lab(tmp_path, monkeypatch)
-    assert not engines(tmp_path)
-
-
-def engines(folder: Path) -> list[int]:
-    """Scripted engines of this test that are still alive."""
-    return [
-        child.pid
-        for child in psutil.Process().children(recursive=True)
-        if child.is_running() and str(SCRIPTED_ENGINE) in child.cmdline()
-    ]
+    assert not children(str(SCRIPTED_ENGINE))
 
 
 async def test_everything_is_measured_and_told(lab: Lab) -> None:
@@ -154,7 +145,7 @@ async def test_cancelling_leaves_no_process(lab: Lab, tmp_path: Path, where: str
     work = asyncio.ensure_future(run_bench(Target(model=lab.model), PLAN, watch))
     async with asyncio.timeout(20):
         await reached.wait()
-        while not engines(tmp_path):  # noqa: ASYNC110 - another program's start is no event of ours
+        while not children(str(SCRIPTED_ENGINE)):  # noqa: ASYNC110 - another program's start is no event of ours
             await asyncio.sleep(0.01)
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
