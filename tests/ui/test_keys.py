@@ -225,7 +225,7 @@ async def test_moved_keys_work_in_every_part_of_the_screen(tmp_path: Path, monke
         models = rig.chat.query_one("#models", RowList)
         await rig.until(lambda: models.has_focus)
         assert models.highlighted == 0
-        await rig.pilot.press("j", "down")
+        await rig.pilot.press("down")
         assert models.highlighted == 0
         await rig.pilot.press("d")
         assert models.highlighted == 1

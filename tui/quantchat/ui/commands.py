@@ -79,11 +79,11 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "load-when-free",
         "Load when free",
-        "Wait until there is room for a model, then load it; again to wait no longer",
+        "Load once memory is free; again: stop waiting",
         "load_when_free",
         "",
         "whenfree",
-        "[model] [GiB]",
+        "[model]",
     ),
     Command("info", "Model info", "Everything that is known about a model", "info", "alt+i", "info", "[model]"),
     Command("kernels", "Kernels", "Which run, which do not, and why", "kernels", "", "kernels"),
