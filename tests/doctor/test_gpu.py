@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from doctor.rig import Seen, clean_env, compile_driver, doctor, only
-from quantchat.services.doctor.gpus import nvidia_cards, runs
+from doctor.rig import Seen, clean_env, compile_driver, doctor, make_venv, only
+from quantchat.services.doctor.drivers import nvidia_cards
+from quantchat.services.doctor.gpus import runs
+from quantchat.services.doctor.mending import as_root, in_container
 
 OLD = """init 0
 count 1
@@ -24,11 +30,13 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_driver(tmp_path_factory.mktemp("driver"))
 
 
-def with_driver(driver: Path, home: Path, script: str, *checks: str, **more: str) -> Seen:
+def with_driver(
+    driver: Path, home: Path, script: str, *checks: str, python: Path | str = sys.executable, **more: str
+) -> Seen:
     home.mkdir(exist_ok=True)
     (home / "script").write_text(script)
-    env = clean_env(home, LD_LIBRARY_PATH=str(driver), NVML_SCRIPT=str(home / "script"), **more)
-    return doctor(*only(*checks), env=env)
+    env = clean_env(home, **{"LD_LIBRARY_PATH": str(driver), "NVML_SCRIPT": str(home / "script")} | more)
+    return doctor(*only(*checks), env=env, python=python)
 
 
 @pytest.mark.engine
@@ -59,8 +67,51 @@ def test_a_device_that_is_lost(driver: Path, tmp_path: Path) -> None:
 
 def test_a_driver_that_was_updated_under_our_feet(driver: Path, tmp_path: Path) -> None:
     seen = with_driver(driver, tmp_path, "init !18\n", "driver")
+    found = seen["driver"]
+    assert found.level == "red"
+    assert "was updated" in found.found
+    assert ("restarted" in found.found, found.fix) == ((True, "") if in_container() else (False, as_root("reboot")))
+
+
+def test_inside_a_container_the_driver_is_the_hosts(driver: Path, tmp_path: Path) -> None:
+    seen = with_driver(driver, tmp_path, "init !18\n", "driver", container="podman")
+    assert "This is a container" in seen["driver"].found
+    assert seen["driver"].fix == ""
+
+
+def test_without_the_package_that_asks_the_driver(driver: Path, tmp_path: Path) -> None:
+    python = make_venv(tmp_path / "venv", "pynvml*", "nvidia_ml_py*")
+    seen = with_driver(driver, tmp_path / "home", OLD, "driver", python=python)
     assert seen["driver"].level == "red"
-    assert seen["driver"].fix == "sudo reboot"
+    assert seen["driver"].fix == f"{python} -m pip install nvidia-ml-py"
+
+
+def test_a_driver_that_crashes(tmp_path: Path) -> None:
+    source = tmp_path / "crash.c"
+    source.write_text("int nvmlInitWithFlags(unsigned flags) { return *(int *)(long)flags; }\n")
+    library = tmp_path / "libnvidia-ml.so.1"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    seen = with_driver(tmp_path, tmp_path / "home", OLD, "driver", "python")
+    assert seen["driver"].level == "red"
+    assert "ended the process that did (SIGSEGV)" in seen["driver"].found
+    assert seen["python"].level == "green"
+
+
+@pytest.mark.engine
+def test_a_driver_that_hangs_holds_up_nothing_else(driver: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    # Opening a pipe that nobody writes to waits for ever, inside of the driver's library.
+    os.mkfifo(home / "pipe")
+    seen = with_driver(driver, home, OLD, "driver", "torch", "imports", NVML_SCRIPT=str(home / "pipe"))
+    assert seen["driver"].level == "red"
+    assert "did not answer for 15 s" in seen["driver"].found
+    assert seen["import"].level == "green", "torch was kept from asking the same driver"
+    assert left_behind(home) == []
+
+
+def left_behind(home: Path) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter(["environ"]) if str(home) in str(process.info["environ"])]
 
 
 def test_an_old_driver_that_tells_no_versions(driver: Path, tmp_path: Path) -> None:

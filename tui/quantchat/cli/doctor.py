@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from quantchat.cli.common import FOLDER, explained, find_models
+from quantchat.cli.common import FOLDER, explained, scan_roots
 
 if TYPE_CHECKING:
     from quantchat.domain.models import ModelInfo
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from quantchat.services.doctor.machine import Machine
 
 CLEAR_LINE = "\r\x1b[K"
+PLAIN = str.maketrans({"✓": "+", "✗": "x", "…": "..."})
+"""For terminals and files that do not take these."""
 
 
 def known_checks(_context: click.Context, _option: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -72,23 +75,34 @@ def doctor(
 
 
 def _machine(context: click.Context, name: str | None, models_dirs: tuple[Path, ...]) -> Machine:
-    from quantchat.catalog.scan import find_model
     from quantchat.services.doctor.machine import Machine
     from quantchat.store.settings import load_settings
 
     def models() -> tuple[ModelInfo, ...]:
-        found = find_models(context, models_dirs)[0].models
+        from quantchat.catalog.readers import read_in_processes
+        from quantchat.catalog.scan import find_model, scan
+
+        roots, _ = scan_roots(context, models_dirs)
+        # Without the index of earlier scans, which would be brought up to date: nothing is changed here.
+        found = scan(roots, lambda: machine.closed, read=read_in_processes).models
         return (find_model(name, found),) if name else found
 
     settings, _ = load_settings()
-    return Machine(
+    asked = context.find_root().params
+    machine = Machine(
         models=models,
-        models_dirs=[*models_dirs, *(Path(folder).expanduser() for folder in settings.models_dirs)],
-        kernel=settings.kernel,
-        device=settings.device,
+        models_dirs=[*models_dirs, *map(Path, settings.models_dirs)],
+        kernel=asked.get("kernel") or settings.kernel,
+        device=asked.get("device") or settings.device,
         named=name is not None,
-        terminal=any(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)),
+        terminal=any(map(_is_terminal, (sys.stdin, sys.stdout, sys.stderr))),
     )
+    return machine
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody looks at a stream; one that the shell closed is None."""
+    return stream is not None and stream.isatty()
 
 
 async def _examine(machine: Machine, wanted: Sequence[str], *, quiet: bool) -> list[Finding]:
@@ -108,23 +122,35 @@ async def _examine(machine: Machine, wanted: Sequence[str], *, quiet: bool) -> l
                 del waiting[0]
             _say_what_runs([] if quiet else [check.title for check in waiting if check.id not in done])
     if not quiet:
-        click.echo(f"\n{summary(found)}")
+        _echo(f"\n{summary(found)}")
     return found
 
 
 def _print(findings: Sequence[Finding]) -> None:
-    if findings and sys.stderr.isatty():
-        click.echo(CLEAR_LINE, nl=False, err=True)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    if findings:
+        _say_what_runs(())
+    coloured = _is_terminal(sys.stdout) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    width = shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else 0
     for finding in findings:
         first, *more = finding.lines(width)
-        click.echo(click.style(first[0], fg=finding.level, bold=True) + first[1:])
-        for line in more:
-            click.echo(line)
+        mark = click.style(first[0], fg=finding.level, bold=True) if coloured else first[0]
+        for line in (mark + first[1:], *more):
+            _echo(line)
 
 
 def _say_what_runs(titles: Sequence[str]) -> None:
     """One line that the next one takes the place of; only where somebody waits."""
-    if sys.stderr.isatty():
-        words = f"{CLEAR_LINE}Looking at {', '.join(titles)} …" if titles else CLEAR_LINE
-        click.echo(words[: shutil.get_terminal_size().columns], nl=False, err=True)
+    if _is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb":
+        words = f"Looking at {', '.join(titles)} …" if titles else ""
+        _echo(CLEAR_LINE + words[: shutil.get_terminal_size().columns - 1], nl=False, err=True)
+
+
+def _echo(text: str, *, nl: bool = True, err: bool = False) -> None:
+    """Print, in the characters that the stream has."""
+    stream = sys.stderr if err else sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(PLAIN).encode(encoding, "replace").decode(encoding)
+    click.echo(text, nl=nl, err=err)

@@ -16,6 +16,7 @@ from typing import Any
 from quantchat.engine import quiet
 
 IMPORTS = ("transformers", "accelerate", "optimum.gptq", "gptqmodel")
+GPUS = "cuda"
 SAID = 400
 
 Say = Callable[..., None]
@@ -33,6 +34,7 @@ def main() -> None:
         print(json.dumps(what), file=channel, flush=True)
 
     if step("torch", look_at_torch, say):
+        step(GPUS, look_at_gpus, say)
         for name in IMPORTS:
             step(name, lambda say, name=name: look_at_library(name, say), say)
         step("kernels", look_at_kernels, say)
@@ -59,22 +61,25 @@ def words(error: BaseException) -> str:
 
 
 def look_at_torch(say: Say) -> None:
-    """Import torch and let each GPU add two numbers."""
+    """Import torch, and ask what it was built for."""
     import torch
 
-    facts: dict[str, Any] = {
-        "version": torch.__version__,
-        "cuda": torch.version.cuda,
-        "hip": torch.version.hip,
-        "archs": archs(torch),
-    }
-    if torch.version.cuda or torch.version.hip:
-        try:
-            torch.cuda.init()
-            facts |= {"available": True, "devices": [trial(torch, i) for i in range(torch.cuda.device_count())]}
-        except Exception as error:  # noqa: BLE001 - the driver's words are what was asked for
-            facts["said"] = words(error)
-    say(torch=facts)
+    built, facts = torch.version, {"version": torch.__version__, "archs": archs(torch)}
+    say(torch=facts | {"cuda": built.cuda, "hip": built.hip})
+
+
+def look_at_gpus(say: Say) -> None:
+    """Let each GPU add two numbers: apart from the import, as a driver that hangs or crashes is another fault."""
+    import torch
+
+    if not (torch.version.cuda or torch.version.hip):
+        return
+    try:
+        torch.cuda.init()
+        facts = {"available": True, "devices": [trial(torch, i) for i in range(torch.cuda.device_count())]}
+    except Exception as error:  # noqa: BLE001 - the driver's words are what was asked for
+        facts = {"said": words(error)}
+    say(gpus=facts)
 
 
 def archs(torch: Any) -> list[str]:
@@ -108,7 +113,6 @@ def look_at_kernels(say: Say) -> None:
     """Ask what the kernels need of this machine, and where their builds lie."""
     import msgspec
     import torch
-    from gptqmodel import extension
 
     from quantchat.domain.kernel_table import TABLE
     from quantchat.engine.building import is_built
@@ -117,7 +121,17 @@ def look_at_kernels(say: Say) -> None:
     wanted = sys.argv[1:] or [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     say(host=msgspec.to_builtins(probe(wanted, is_built)))
     names = {kernel.extension for kernel in TABLE if kernel.extension}
-    say(builds={name: str(extension._extension_for_name(name).build_root()) for name in sorted(names)})
+    say(builds={name: folder for name in sorted(names) if (folder := build_folder(name))})
+
+
+def build_folder(name: str) -> str | None:
+    """Return where an extension's build of these versions lies; None where its sources would have to be fetched."""
+    from gptqmodel import extension
+
+    try:
+        return str(extension._extension_for_name(name).build_root())
+    except Exception:  # noqa: BLE001 - a private corner of GPTQModel; Machete's raises without its sources
+        return None
 
 
 if __name__ == "__main__":

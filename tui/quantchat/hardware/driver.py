@@ -1,7 +1,11 @@
-"""The NVIDIA driver: its version, the CUDA that it speaks, and what its cards can do."""
+"""The NVIDIA driver: its version, the CUDA that it speaks, and what its cards can do.
+
+As a program it prints an `Answer`: a sick driver can be asked so without hanging or crashing whoever asks.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import TypeVar
@@ -36,6 +40,13 @@ class Driver(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """A driver, or the reason why there is none."""
+
+    driver: Driver | None = None
+    reason: str = ""
+
+
 def driver() -> Driver | NotAvailable:
     """Ask the driver; never raises, and may take seconds on a sick one."""
     monitor = GpuMonitor()
@@ -60,3 +71,9 @@ def _optional(nvml: ModuleType, query: Callable[[], T]) -> T | None:
         return query()
     except (nvml.NVMLError, UnicodeDecodeError):
         return None
+
+
+if __name__ == "__main__":
+    found = driver()
+    answer = Answer(reason=found.reason) if isinstance(found, NotAvailable) else Answer(found)
+    sys.stdout.buffer.write(msgspec.json.encode(answer))

@@ -10,16 +10,18 @@ from quantchat.services.background import in_background
 from quantchat.services.doctor.caches import look_at_caches
 from quantchat.services.doctor.compilers import look_at_compiler, look_at_nvcc
 from quantchat.services.doctor.disk import look_at_disks
+from quantchat.services.doctor.drivers import look_at_driver
 from quantchat.services.doctor.environment import look_at_environment
 from quantchat.services.doctor.findings import Finding
 from quantchat.services.doctor.folders import look_at_folders
-from quantchat.services.doctor.gpus import look_at_driver, look_at_torch
+from quantchat.services.doctor.gpus import look_at_torch
 from quantchat.services.doctor.libraries import look_at_imports
 from quantchat.services.doctor.machine import Machine
 from quantchat.services.doctor.memory import look_at_limits, look_at_memory
 from quantchat.services.doctor.models import look_at_models
 from quantchat.services.doctor.packages import look_at_packages, look_at_python
 from quantchat.services.doctor.probe import PROBE_SECONDS
+from quantchat.services.doctor.settings import look_at_settings
 from quantchat.services.doctor.terminal import look_at_terminal
 from quantchat.services.doctor.tmux import look_at_tmux
 
@@ -40,21 +42,23 @@ class Check(NamedTuple):
 CHECKS = (
     Check("python", "Python", look_at_python),
     Check("packages", "packages", look_at_packages),
-    Check("imports", "imports", look_at_imports, PROBED),
-    Check("driver", "NVIDIA driver", look_at_driver),
-    Check("torch", "torch and CUDA", look_at_torch, PROBED),
-    Check("compilers", "compilers", look_at_compiler, 30.0),
-    Check("nvcc", "nvcc", look_at_nvcc, PROBED),
-    Check("caches", "compiled kernels", look_at_caches, PROBED),
-    Check("models", "models", look_at_models, PROBED),
+    Check("driver", "NVIDIA driver", look_at_driver, 2 * QUICK),
+    Check("compilers", "compilers", look_at_compiler, 2 * QUICK),
     Check("memory", "host memory", look_at_memory),
     Check("limits", "limits", look_at_limits),
     Check("disks", "disks", look_at_disks),
     Check("folders", "permissions", look_at_folders),
+    Check("settings", "settings", look_at_settings),
     Check("environment", "environment", look_at_environment),
     Check("terminal", "terminal", look_at_terminal),
     Check("tmux", "tmux", look_at_tmux),
+    Check("imports", "imports", look_at_imports, PROBED),
+    Check("torch", "torch and CUDA", look_at_torch, PROBED),
+    Check("nvcc", "nvcc", look_at_nvcc, PROBED),
+    Check("caches", "compiled kernels", look_at_caches, PROBED),
+    Check("models", "models", look_at_models, PROBED),
 )
+"""In the order of their findings: those that wait for the imports come last, so that the others are soon there."""
 
 Done = tuple[Check, tuple[Finding, ...]]
 

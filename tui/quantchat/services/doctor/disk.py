@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -33,14 +32,13 @@ class Need(NamedTuple):
 
 def needs(machine: Machine) -> list[Need]:
     """Return the folders that grow."""
-    scratch = Path(machine.env.get("TMPDIR") or tempfile.gettempdir())
     download = "a 4-bit model of 7 billion parameters takes 4 to 5 GiB"
     return [
         Need("sessions", "Disk: sessions", paths.sessions_dir(), 256 * MIB, 8 * MIB, "answers cannot be saved"),
         Need("models", "Disk: models", paths.models_dir(), 5 * GIB, 0, download),
         Need("hub", "Disk: hub cache", hub_cache(), 5 * GIB, 0, download),
         Need("kernels", "Disk: kernels", cache_folder(machine), GIB, 64 * MIB, "kernels cannot be compiled"),
-        Need("tmp", "Disk: temporary", scratch, GIB, 16 * MIB, "compilers and the engine write there"),
+        Need("tmp", "Disk: temporary", machine.scratch, GIB, 16 * MIB, "compilers and the engine write there"),
     ]
 
 
@@ -77,4 +75,11 @@ def _judge(need: Need) -> Finding:
 def _fix(need: Need, place: Path) -> str:
     """Deleting is not for a program to choose; what is large can be shown, and the hub cache knows what is unused."""
     largest = f"du -xah {shlex.quote(str(place))} 2>/dev/null | sort -rh | head -n 20"
-    return f"{Path(sys.executable).with_name('hf')} cache prune\n{largest}" if need.id == "hub" else largest
+    return f"{_hub_command()} cache prune\n{largest}" if need.id == "hub" else largest
+
+
+def _hub_command() -> str:
+    """Return huggingface_hub's own command, which lies beside this interpreter; of a system's Python it may not."""
+    beside = Path(sys.executable).with_name("hf")
+    python = shlex.quote(sys.executable)
+    return shlex.quote(str(beside)) if beside.exists() else f"{python} -m huggingface_hub.cli.hf"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def look_at_folders(machine: Machine) -> Iterator[Finding]:
 
 def look_at_tmp(machine: Machine) -> Iterator[Finding]:
     """Check the folder of temporary files: the engine works in one of its own there, compilers write to it."""
-    folder = Path(machine.env.get("TMPDIR") or tempfile.gettempdir())
+    folder = machine.scratch
     mend = "mkdir -p $HOME/.cache/tmp && export TMPDIR=$HOME/.cache/tmp"
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
         words = f"{folder} cannot be written: the engine cannot start."

@@ -1,35 +1,18 @@
-"""GPUs: the driver, its CUDA against torch's, and the cards against what torch holds code for."""
+"""GPUs: the driver's CUDA against torch's, and the cards against what torch holds code for."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from quantchat.hardware.driver import Card, Driver, Version
 from quantchat.hardware.gpu import NotAvailable
 from quantchat.services.doctor.findings import Finding
 from quantchat.services.doctor.machine import Machine
-from quantchat.services.doctor.mending import pip_install, update_driver
+from quantchat.services.doctor.mending import newer_driver, pip_install, reach_gpu
 from quantchat.services.doctor.probe import Torch
 
-PCI = Path("/sys/bus/pci/devices")
-NVIDIA, DISPLAY_CLASS = "0x10de", "0x03"
-ABSENT = ("no NVIDIA driver", "no NVIDIA GPU")
 _ARCH = re.compile(r"^(sm|compute)_(\d+)([af]?)$")
-
-
-def look_at_driver(machine: Machine) -> Iterator[Finding]:
-    """Ask the driver for its version and its cards."""
-    driver = machine.driver()
-    if isinstance(driver, NotAvailable):
-        yield _without_driver(driver.reason)
-        return
-    cards = ", ".join(f"{card.name} ({dotted(card.capability)})" for card in driver.cards)
-    speaks = f", runs CUDA up to {dotted(driver.cuda)}" if driver.cuda else ""
-    yield Finding(id="driver", title="NVIDIA driver", found=f"{driver.version or 'unknown version'}{speaks}: {cards}")
-    for note in driver.notes:
-        yield Finding(id="driver.device", title="NVIDIA GPU", level="red", found=note, fix="sudo dmesg | grep -i nvrm")
 
 
 def look_at_torch(machine: Machine) -> Iterator[Finding]:
@@ -45,6 +28,7 @@ def look_at_torch(machine: Machine) -> Iterator[Finding]:
         yield Finding(id="torch.cuda", title="torch and CUDA", found=words)
     else:
         yield from _with_driver(machine, torch, driver)
+        yield from _tried(machine)
 
 
 def _with_driver(machine: Machine, torch: Torch, driver: Driver) -> Iterator[Finding]:
@@ -56,38 +40,19 @@ def _with_driver(machine: Machine, torch: Torch, driver: Driver) -> Iterator[Fin
     yield _cuda_versions(torch.cuda, driver)
     for card in driver.cards:
         yield _arch(card, torch)
-    hidden = machine.env.get("CUDA_VISIBLE_DEVICES")
-    if not torch.available and hidden is None:
-        words = f"The driver sees a GPU, torch does not: {torch.said or 'it says that there is none'}"
-        yield Finding(id="torch.gpu", title="torch and the GPU", level="red", found=words, fix="nvidia-smi")
-    for device in torch.devices:
-        if device.error:
-            words = f"{device.name} did not add two numbers. {device.error}"
-            yield Finding(id="torch.gpu", title="torch and the GPU", level="red", found=words, fix="nvidia-smi")
 
 
-def _without_driver(reason: str) -> Finding:
-    cards = nvidia_cards()
-    if reason in ABSENT and not cards:
-        return Finding(id="driver", title="NVIDIA driver", found=f"{reason}; models run on the CPU")
-    words = f"{reason[:1].upper()}{reason[1:]}."
-    if cards:
-        words += f" {len(cards)} NVIDIA device{'s are' if len(cards) > 1 else ' is'} in this machine."
-    fix = "sudo reboot" if "updated" in reason else update_driver()
-    return Finding(id="driver", title="NVIDIA driver", level="red", found=words, fix=fix)
-
-
-def nvidia_cards(devices: Path = PCI) -> list[str]:
-    """Return the PCI addresses of NVIDIA's display devices, which the system knows without any driver."""
-    found = []
-    for device in sorted(devices.glob("*")):
-        try:
-            vendor, kind = (device / "vendor").read_text(), (device / "class").read_text()
-        except OSError:
-            continue
-        if vendor.strip() == NVIDIA and kind.startswith(DISPLAY_CLASS):
-            found.append(device.name)
-    return found
+def _tried(machine: Machine) -> Iterator[Finding]:
+    """Say what came of using the GPUs; who hides them is told as a variable of the environment."""
+    gpus = machine.probe().gpus
+    if gpus is None or (not gpus.available and "CUDA_VISIBLE_DEVICES" in machine.env):
+        return
+    said = [f"{device.name} did not add two numbers. {device.error}" for device in gpus.devices if device.error]
+    if not gpus.available:
+        said = [f"The driver sees a GPU, torch does not: {gpus.said or 'it says that there is none'}"]
+    yield from (
+        Finding(id="torch.gpu", title="torch and the GPU", level="red", found=words, fix=reach_gpu()) for words in said
+    )
 
 
 def _cuda_versions(cuda: str, driver: Driver) -> Finding:
@@ -96,12 +61,14 @@ def _cuda_versions(cuda: str, driver: Driver) -> Finding:
         return Finding(id="torch.cuda", title="torch and CUDA", found=f"torch is built with CUDA {cuda}")
     both = f"torch is built with CUDA {cuda}, the driver runs CUDA up to {dotted(driver.cuda)}"
     if driver.cuda[0] < built[0]:
-        words = f"{both}: torch cannot use the GPU before the driver is newer."
-        return Finding(id="torch.cuda", title="torch and CUDA", level="red", found=words, fix=update_driver())
+        more, fix = newer_driver()
+        words = f"{both}: torch cannot use the GPU before the driver is newer.{more}"
+        return Finding(id="torch.cuda", title="torch and CUDA", level="red", found=words, fix=fix)
     if driver.cuda < built:
         # NVIDIA's "minor version compatibility": programs of the same major version run, portable code does not.
-        words = f"{both}: torch runs, kernels that are compiled here may not. A newer driver mends that."
-        return Finding(id="torch.cuda", title="torch and CUDA", level="yellow", found=words, fix=update_driver())
+        more, fix = newer_driver()
+        words = f"{both}: torch runs, kernels that are compiled here may not. A newer driver mends that.{more}"
+        return Finding(id="torch.cuda", title="torch and CUDA", level="yellow", found=words, fix=fix)
     return Finding(id="torch.cuda", title="torch and CUDA", found=both)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from quantchat.services.doctor.findings import Finding
 from quantchat.services.doctor.machine import Machine
-from quantchat.services.doctor.mending import pip_install
+from quantchat.services.doctor.mending import pip_install, reach_gpu
 from quantchat.services.doctor.packages import installed
 from quantchat.services.doctor.probe import Probe
 
@@ -18,6 +18,9 @@ IMPORTS = {
     "gptqmodel": "gptqmodel",
 }
 """Modules as the engine imports them, and the packages that they belong to."""
+
+GPUS = "cuda"
+"""The step of the child that uses the GPUs."""
 
 
 def look_at_imports(machine: Machine) -> Iterator[Finding]:
@@ -41,6 +44,9 @@ def look_at_imports(machine: Machine) -> Iterator[Finding]:
 
 
 def _broke_off(probe: Probe) -> Finding:
+    if probe.failed == GPUS:
+        words = f"torch was trying them, and its process broke off: {probe.said}"
+        return Finding(id="torch.gpu", title="torch and the GPU", level="red", found=words, fix=reach_gpu())
     package = IMPORTS.get(probe.failed, "")
     return Finding(
         id=f"import.{package or probe.failed}",
@@ -52,7 +58,8 @@ def _broke_off(probe: Probe) -> Finding:
 
 
 def _imported(probe: Probe) -> dict[str, str]:
-    versions = {IMPORTS.get(name, name): version for name, version in probe.versions.items()}
+    names = {IMPORTS.get(name, name): version for name, version in probe.versions.items()}
+    versions = {name: version or installed(name) or "" for name, version in names.items()}
     return {"torch": probe.torch.version, **versions} if probe.torch else versions
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 from quantchat.domain.models import ModelInfo
-from quantchat.hardware.driver import Driver, driver
+from quantchat.hardware.driver import Driver
 from quantchat.hardware.gpu import NotAvailable
+from quantchat.services.doctor import nvml
 from quantchat.services.doctor.probe import PROBE_SECONDS, Probe, command, read_probe
 
 T = TypeVar("T")
@@ -73,7 +74,7 @@ class Machine:
         self.kernel, self.device, self.named = kernel, device, named
         self.terminal = terminal
         self.probe: Once[Probe] = Once(self._probe)
-        self.driver: Once[Driver | NotAvailable] = Once(driver)
+        self.driver: Once[Driver | NotAvailable] = Once(self._driver)
         self._children: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -83,14 +84,24 @@ class Machine:
         """Where the engine looks for programs: on PATH, and beside this interpreter, where pip puts ninja."""
         return os.pathsep.join([self.env.get("PATH", os.defpath), str(Path(sys.executable).parent)])
 
+    @property
+    def scratch(self) -> Path:
+        """The folder of temporary files; `tempfile` would write to those that it tries."""
+        return Path(self.env.get("TMPDIR") or "/tmp")  # noqa: S108 - only looked at
+
+    @property
+    def closed(self) -> bool:
+        """Whether the examination is over; work for it may be given up."""
+        return self._closed
+
     def which(self, *names: str) -> str | None:
         """Return the path of the first of some programs that is there."""
         return next((found for name in names if (found := shutil.which(name, path=self.path))), None)
 
-    def run(self, *words: str, seconds: float = SECONDS) -> Ran | None:
-        """Run a program to its end; None if it cannot be started."""
+    def run(self, *words: str, seconds: float = SECONDS, env: Mapping[str, str] | None = None) -> Ran | None:
+        """Run a program to its end, with some variables of its own; None if it cannot be started."""
         try:
-            process = self._start(words)
+            process = self._start(words, env or {})
         except OSError:
             return None
         try:
@@ -114,7 +125,7 @@ class Machine:
         for process in children:
             _kill(process)
 
-    def _start(self, words: Sequence[str]) -> subprocess.Popen[bytes]:
+    def _start(self, words: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._closed:
                 raise ProcessLookupError
@@ -123,7 +134,7 @@ class Machine:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=self.env | {"PATH": self.path},
+                env={**self.env, "PATH": self.path, **env},
                 # The current folder may be gone, and what lies in it must not be imported or written to.
                 cwd="/",
                 start_new_session=True,
@@ -132,8 +143,15 @@ class Machine:
         return process
 
     def _probe(self) -> Probe:
-        ran = self.run(*command(self.device), seconds=PROBE_SECONDS)
+        # torch would wait for a driver that hangs as long as anybody.
+        silent = self.driver() == NotAvailable(nvml.SILENT)
+        hidden = {"CUDA_VISIBLE_DEVICES": ""} if silent else {}
+        ran = self.run(*command(self.device), seconds=PROBE_SECONDS, env=hidden)
         return read_probe(*ran) if ran else Probe(failed="start", said="the interpreter could not be started")
+
+    def _driver(self) -> Driver | NotAvailable:
+        ran = self.run(*nvml.COMMAND, seconds=nvml.SECONDS)
+        return nvml.read_driver(ran.status, ran.out) if ran else NotAvailable("the interpreter could not be started")
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

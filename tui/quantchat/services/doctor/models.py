@@ -105,14 +105,10 @@ def _unless(machine: Machine, command: str, *programs: str) -> str:
 
 
 def _unloadable(model: ModelInfo) -> Iterator[Finding]:
-    verdict = model.verdict
-    if verdict.state != "runs":
-        level, needs = ("yellow", "Needs more: ") if verdict.state == "with" else ("red", "")
-        words = f"{needs}{verdict.reason}"
-        yield Finding(id="model", title=model.name, level=level, found=words, fix=verdict.install)  # type: ignore[arg-type]
     for problem in model.errors:
-        words = f"{problem.cause.rstrip('.')}. {problem.remedy}"
-        yield Finding(id=f"model.{problem.code}", title=model.name, level="red", found=words)
+        fix = model.verdict.install if problem.code == "package-missing" else ""
+        words = problem.cause if fix else f"{problem.cause.rstrip('.')}. {problem.remedy}"
+        yield Finding(id=f"model.{problem.code}", title=model.name, level="red", found=words, fix=fix)
 
 
 def _summary(models: Sequence[ModelInfo], judged: Sequence[Finding], host: Host | None) -> Finding:

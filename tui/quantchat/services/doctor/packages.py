@@ -79,7 +79,7 @@ class Limit(NamedTuple):
 def look_at_python(machine: Machine) -> Iterator[Finding]:
     """Check the interpreter against what quantchat asks for."""
     version = ".".join(map(str, sys.version_info[:3]))
-    asked = (_metadata("quantchat") or {}).get("Requires-Python") or ">=3.11"
+    asked = _python_wanted() or ">=3.11"
     fine = SpecifierSet(asked).contains(version)
     free = not getattr(sys, "_is_gil_enabled", lambda: True)()
     found = f"{version} ({sys.executable})"
@@ -187,8 +187,8 @@ def _plain(requirement: Requirement) -> str:
     return f"{requirement.name}{requirement.specifier}"
 
 
-def _metadata(name: str) -> metadata.PackageMetadata | None:
+def _python_wanted() -> str | None:
     try:
-        return metadata.metadata(name)
+        return metadata.metadata("quantchat").get("Requires-Python")
     except metadata.PackageNotFoundError:
         return None

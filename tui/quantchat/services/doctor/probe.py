@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 
 import msgspec
 
 from quantchat.domain.kernels import Host
+from quantchat.services.doctor.nvml import ended
 
 PROBE_SECONDS = 120.0
 """The imports take seconds from a warm disk, and a minute from a cold or a network one."""
@@ -30,14 +30,22 @@ class Torch(msgspec.Struct, frozen=True, kw_only=True):
         cuda: Version of CUDA that it was built with; None for a build without.
         hip: The same of AMD's ROCm.
         archs: What it holds machine code (`sm_90`) and portable code (`compute_90`) for.
-        available: It can reach a GPU.
-        said: Why not, in its own words.
     """
 
     version: str
     cuda: str | None = None
     hip: str | None = None
     archs: tuple[str, ...] = ()
+
+
+class Gpus(msgspec.Struct, frozen=True, kw_only=True):
+    """What torch said of the GPUs.
+
+    Attributes:
+        available: It can reach one.
+        said: Why not, in its own words.
+    """
+
     available: bool = False
     said: str = ""
     devices: tuple[Trial, ...] = ()
@@ -49,6 +57,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         versions: Of the libraries that could be imported.
         errors: What the others said, by name.
+        gpus: None if torch did not get so far.
         host: What the kernels ask of this machine.
         builds: Where the build of each kernel's extension lies that this installation would use.
         failed: The step in which the child died or was too slow; empty if it came to its end.
@@ -56,6 +65,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     torch: Torch | None = None
+    gpus: Gpus | None = None
     versions: dict[str, str] = {}
     errors: dict[str, str] = {}
     host: Host | None = None
@@ -69,6 +79,7 @@ class _Line(msgspec.Struct, frozen=True):
 
     step: str = ""
     torch: Torch | None = None
+    gpus: Gpus | None = None
     version: dict[str, str] = {}
     error: dict[str, str] = {}
     host: Host | None = None
@@ -87,6 +98,7 @@ def read_probe(status: int | None, out: str, err: str) -> Probe:
     ended = any(line.end for line in lines)
     return Probe(
         torch=next((line.torch for line in lines if line.torch), None),
+        gpus=next((line.gpus for line in lines if line.gpus), None),
         versions={name: version for line in lines for name, version in line.version.items()},
         errors={name: error for line in lines for name, error in line.error.items()},
         host=next((line.host for line in lines if line.host), None),
@@ -108,6 +120,5 @@ def _how_it_ended(status: int | None, err: str) -> str:
         return f"it took more than {PROBE_SECONDS:.0f} s and was ended"
     last = next((line.strip() for line in reversed(err.splitlines()) if line.strip()), "")
     if status < 0:
-        names = {number.value: number.name for number in signal.Signals}
-        return f"the process died of {names.get(-status, str(-status))}. {last[:TAIL]}".strip()
-    return last[:TAIL] or f"the process ended with status {status}"
+        return f"the process died of {ended(status)}. {last[:TAIL]}".strip()
+    return last[:TAIL] or f"the process ended with {ended(status)}"
