@@ -1,42 +1,24 @@
-"""Removing models: what goes and what stays, in folders, GGUF sets and real hub caches; and what is refused."""
+"""Removing models: what goes and what stays, of folders and GGUF sets; and what is refused."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from hub_server import HubServer, Repository, serving
 from quantchat.catalog.reader import read_model
-from quantchat.catalog.roots import Root
-from quantchat.catalog.scan import scan
 from quantchat.domain.models import ModelInfo
 from quantchat.errors import ModelError, StorageError
-from quantchat.services.removal import Removal, execute, plan_removal, require_free
+from quantchat.services.removal import plan_removal, remove, require_free
 from unit.catalog.model_folders import make_gptq
-
-NAME = "acme/tiny"
-
-
-def size_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
-def planned(path: Path, *roots: Path, models: list[ModelInfo] | None = None) -> Removal:
-    return plan_removal(read_model(path), models or [], roots)
-
-
-def everything(folder: Path) -> dict[str, tuple[int, str]]:
-    """All names below a folder, with sizes and where links point."""
-    return {
-        str(path.relative_to(folder)): (path.lstat().st_size, os.readlink(path) if path.is_symlink() else "")
-        for path in folder.rglob("*")
-    }
-
+from unit.services.removal_rig import disk_bytes, everything, freeing, planned, removed
 
 # Folders
 
@@ -49,13 +31,15 @@ def test_a_folder_goes_with_all_that_is_in_it_and_links_are_not_followed(tmp_pat
     beside = make_gptq(tmp_path / "models" / "other")
     (model / "link").symlink_to(outside)
     (model / "weights.bin").symlink_to(outside / "precious")
+    (model / "deep" / "er").mkdir(parents=True)
+    (model / "deep" / "er" / "notes").write_text("x" * 5000)
     kept = everything(outside), everything(beside)
     plan = planned(model, tmp_path / "models")
     assert plan.folders == (str(model),)
-    assert size_of(model) <= plan.freed < size_of(model) + 500
+    assert plan.freed == disk_bytes(model)
     assert any("2 links go" in note for note in plan.notes)
     assert model.is_dir()
-    execute(plan, model)
+    removed(read_model(model), tmp_path / "models")
     assert not model.exists()
     assert (everything(outside), everything(beside)) == kept
 
@@ -63,12 +47,22 @@ def test_a_folder_goes_with_all_that_is_in_it_and_links_are_not_followed(tmp_pat
 def test_a_file_with_a_second_name_frees_nothing(tmp_path: Path) -> None:
     model = make_gptq(tmp_path / "models" / "mine")
     weights = model / "model.safetensors"
-    os.link(weights, tmp_path / "second")
+    (tmp_path / "elsewhere").mkdir()
+    os.link(weights, tmp_path / "elsewhere" / "second")
     plan = planned(model, tmp_path / "models")
     assert plan.kept == weights.stat().st_size
-    assert plan.freed == size_of(model) - plan.kept
+    assert plan.freed == disk_bytes(model) - plan.kept
     os.link(model / "config.json", model / "again.json")
     assert planned(model, tmp_path / "models").freed == plan.freed
+    with freeing(plan, tmp_path):
+        remove(planned(model, tmp_path / "models"), read_model(model), [], [tmp_path / "models"])
+
+
+def test_holes_of_a_half_download_free_nothing(tmp_path: Path) -> None:
+    model = make_gptq(tmp_path / "models" / "mine")
+    with (model / "half.safetensors").open("wb") as file:
+        file.truncate(10**9)
+    assert removed(read_model(model), tmp_path / "models").freed < 10**6
 
 
 def test_all_parts_of_a_split_gguf_go_and_no_other_file(tmp_path: Path) -> None:
@@ -77,9 +71,9 @@ def test_all_parts_of_a_split_gguf_go_and_no_other_file(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"GGUF" * 10)
     first = ModelInfo(path=str(tmp_path / names[0]), name="big")
     plan = plan_removal(first, [], [tmp_path.parent])
-    assert [Path(file).name for file in plan.files] == names
+    assert [Path(file).name for file in plan.files] == names[::-1]
     assert plan.freed == 120
-    execute(plan, first.path)
+    remove(plan, first, [], [tmp_path.parent])
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "big-Q4-00001-of-00002.gguf",
         "big-Q8-00001-of-00003.gguf",
@@ -87,13 +81,101 @@ def test_all_parts_of_a_split_gguf_go_and_no_other_file(tmp_path: Path) -> None:
     ]
 
 
+def test_copies_of_a_model_are_told_and_stay(tmp_path: Path) -> None:
+    model = read_model(make_gptq(tmp_path / "models" / "mine"))
+    twin = make_gptq(tmp_path / "models" / "twin")
+    plan = removed(msgspec.structs.replace(model, copies=(str(twin),)), tmp_path / "models")
+    assert any(str(twin) in note for note in plan.notes)
+    assert (twin / "model.safetensors").exists()
+
+
+# What keeps a model from being removed
+
+
 def test_a_disk_that_is_mounted_in_a_model_stops_its_removal(tmp_path: Path, small_disk: Path) -> None:
     model = make_gptq(tmp_path)
     (small_disk / "precious").write_text("x")
     with pytest.raises(ModelError, match="another disk is mounted in it"):
         planned(model, tmp_path.parent)
-    with pytest.raises(StorageError, match="not removed whole"):
-        execute(Removal(name="mine", folders=(str(small_disk),)), model)
+
+
+def test_a_folder_of_the_same_disk_that_is_bound_into_a_model_stops_its_removal(tmp_path: Path) -> None:
+    model = make_gptq(tmp_path / "models" / "mine")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "precious").write_text("x")
+    place = model / "a place"
+    place.mkdir()
+    if subprocess.run(["mount", "--bind", str(other), str(place)], capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here")
+    try:
+        with pytest.raises(ModelError, match="mounted in it, at"):
+            planned(model, tmp_path / "models")
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+    assert (other / "precious").exists()
+
+
+@pytest.fixture
+def common_folder() -> Iterator[Path]:
+    """A folder that others than root can reach, in which this process has no rights of root."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    root = os.geteuid() == 0
+    if root:
+        shutil.chown(folder, 65534)
+        os.seteuid(65534)
+    yield folder
+    if root:
+        os.seteuid(0)
+    subprocess.run(["chmod", "-R", "u+rwX", str(folder)], check=True)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+@pytest.mark.parametrize("place", ["models", "models/mine", "models/mine/deep"])
+def test_nothing_is_deleted_where_not_all_could_be(common_folder: Path, place: str, mode: int) -> None:
+    model = make_gptq(common_folder / "models" / "mine")
+    (model / "deep").mkdir()
+    (model / "deep" / "notes").write_text("x")
+    info, before = read_model(model), everything(model)
+    (common_folder / place).chmod(mode)
+    with pytest.raises(StorageError, match="Nothing was deleted"):
+        plan_removal(info, [], [common_folder / "models"])
+    (common_folder / place).chmod(0o755)
+    assert everything(model) == before
+
+
+def test_what_another_user_put_into_a_folder_of_all_is_left_to_them(common_folder: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can play two users")
+    shared = common_folder / "models"
+    shared.mkdir()
+    model = make_gptq(shared / "mine")
+    os.seteuid(0)
+    os.chown(shared, 0, 0)
+    shared.chmod(0o1777)
+    os.chown(model, 65533, -1)
+    model.chmod(0o777)
+    os.seteuid(65534)
+    with pytest.raises(StorageError, match="may not be changed by you but by root"):
+        planned(model, shared)
+
+
+# What changes between the question and the answer
+
+
+def test_what_changed_since_the_plan_is_not_removed(tmp_path: Path) -> None:
+    model = make_gptq(tmp_path / "models" / "mine")
+    plan = planned(model, tmp_path / "models")
+    (model / "notes.txt").write_text("the only copy")
+    with pytest.raises(ModelError, match="changed since"):
+        remove(plan, read_model(model), [], [tmp_path / "models"])
+    shutil.rmtree(model)
+    model.symlink_to(make_gptq(tmp_path / "other"))
+    with pytest.raises(ModelError, match="is a link to"):
+        remove(plan, ModelInfo(path=str(model), name="mine"), [], [tmp_path / "models"])
+    assert (tmp_path / "other" / "model.safetensors").exists()
 
 
 # What is refused
@@ -164,7 +246,8 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_model_that_a_process_holds_stays_until_that_ends(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     model = tmp_path / "models" / "mine"
     plan = planned(model, tmp_path / "models")
-    for attempt in (lambda: require_free(model), lambda: execute(plan, model)):
+    info = read_model(model)
+    for attempt in (lambda: require_free(model), lambda: remove(plan, info, [], [tmp_path / "models"])):
         with pytest.raises(ModelError, match=f"loaded.*{holder.pid}") as caught:
             attempt()
         assert "Unload it" in caught.value.report.remedy
@@ -172,114 +255,5 @@ def test_a_model_that_a_process_holds_stays_until_that_ends(tmp_path: Path, hold
     holder.kill()
     holder.wait()
     require_free(model)
-    execute(plan, model)
+    remove(plan, info, [], [tmp_path / "models"])
     assert not model.exists()
-
-
-# A real hub cache
-
-
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    files = {"config.json": b"{}", "model.safetensors": b"w" * 5000, "tokenizer.json": b"{}" * 300}
-    with serving({NAME: Repository(files), "acme/fork": Repository(dict(files))}) as server:
-        yield server
-
-
-def download(hub: HubServer, cache: Path, name: str = NAME) -> Path:
-    """Let huggingface_hub itself fill the cache."""
-    from huggingface_hub import snapshot_download
-
-    os.environ["NO_PROXY"] = "127.0.0.1,localhost"
-    return Path(snapshot_download(name, cache_dir=cache, endpoint=hub.url, token=False))
-
-
-def found(cache: Path) -> dict[str, ModelInfo]:
-    return {model.path: model for model in scan([Root(cache, "hub cache")]).models}
-
-
-def test_the_only_snapshot_takes_its_repository_along(tmp_path: Path, hub: HubServer) -> None:
-    cache = tmp_path / "hub"
-    snapshot, fork = download(hub, cache), download(hub, cache, "acme/fork")
-    assert snapshot.name == fork.name
-    kept = everything(fork.parent.parent)
-    (snapshot.parent.parent / "blobs" / "0123.incomplete").write_bytes(b"x" * 10)
-    plan = plan_removal(found(cache)[str(snapshot)], [], [cache])
-    assert plan.folders == (str(snapshot.parent.parent),)
-    assert plan.freed == 5000 + 2 + 600
-    assert any("1 unfinished download" in note for note in plan.notes)
-    execute(plan, snapshot)
-    assert not snapshot.parent.parent.exists()
-    assert everything(fork.parent.parent) == kept
-
-
-def test_blobs_that_another_snapshot_needs_stay(tmp_path: Path, hub: HubServer) -> None:
-    cache = tmp_path / "hub"
-    old = download(hub, cache)
-    hub.repositories[NAME].files["config.json"] = b'{"model_type": "llama"}'
-    new = download(hub, cache)
-    repository = new.parent.parent
-    plan = plan_removal(found(cache)[str(new)], [], [cache])
-    assert plan.freed == len(b'{"model_type": "llama"}')
-    assert plan.kept == 5600
-    assert str(repository / "refs" / "main") in plan.files
-    assert any("1 other snapshot" in note for note in plan.notes)
-    execute(plan, new)
-    assert not new.exists()
-    assert {path.name: path.read_bytes()[:2] for path in old.iterdir()} == {
-        "config.json": b"{}",
-        "model.safetensors": b"ww",
-        "tokenizer.json": b"{}",
-    }
-    assert len(list((repository / "blobs").iterdir())) == 3
-
-
-def test_a_damaged_repository_can_be_removed_too(tmp_path: Path, hub: HubServer) -> None:
-    cache = tmp_path / "hub"
-    old = download(hub, cache)
-    hub.repositories[NAME].files["config.json"] = b'{"model_type": "llama"}'
-    new = download(hub, cache)
-    repository = new.parent.parent
-    (new / "lost.safetensors").symlink_to("../../blobs/gone")
-    before = everything(old)
-    plan = plan_removal(found(cache)[str(new)], [], [cache])
-    assert plan.folders == (str(new),)
-    assert plan.kept == 5600
-    execute(plan, new)
-    assert everything(old) == before
-    assert [path.name for path in (repository / "snapshots").iterdir()] == [old.name]
-    assert len(list((repository / "blobs").iterdir())) == 3
-    assert not (repository / "refs" / "main").exists()
-    (old / "lost.safetensors").symlink_to("../../blobs/gone")
-    last = plan_removal(found(cache)[str(old)], [], [cache])
-    assert last.folders == (str(repository),)
-    execute(last, old)
-    assert list(cache.glob("models--acme--tiny")) == []
-
-
-def test_one_gguf_of_a_snapshot_goes_with_its_blob_alone(tmp_path: Path, hub: HubServer) -> None:
-    hub.repositories[NAME].files |= {"a.Q4.gguf": b"GGUF" * 100, "a.Q8.gguf": b"GGUF" * 200, "b.gguf": b"GGUF" * 200}
-    cache = tmp_path / "hub"
-    snapshot = download(hub, cache)
-    small = ModelInfo(path=str(snapshot / "a.Q4.gguf"), name="acme/tiny a.Q4")
-    plan = plan_removal(small, [], [cache])
-    assert 400 <= plan.freed < 600
-    execute(plan, small.path)
-    assert sorted(path.name for path in snapshot.glob("*.gguf")) == ["a.Q8.gguf", "b.gguf"]
-    assert all(path.resolve().exists() for path in snapshot.iterdir())
-    twin = ModelInfo(path=str(snapshot / "a.Q8.gguf"), name="twin")
-    plan = plan_removal(twin, [], [cache])
-    assert plan.kept == 800
-    execute(plan, twin.path)
-    assert (snapshot / "b.gguf").read_bytes() == b"GGUF" * 200
-
-
-def test_a_snapshot_that_leads_out_of_the_cache_is_refused(tmp_path: Path, hub: HubServer) -> None:
-    cache = tmp_path / "hub"
-    snapshot = download(hub, cache)
-    away = tmp_path / "away"
-    snapshot.rename(away)
-    snapshot.symlink_to(away)
-    with pytest.raises(ModelError, match="is a link to"):
-        plan_removal(ModelInfo(path=str(snapshot), name=NAME), [], [cache])
-    assert away.is_dir()

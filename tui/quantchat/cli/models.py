@@ -128,7 +128,7 @@ def show_command(context: click.Context, name: str, models_dirs: tuple[Path, ...
 def remove_command(context: click.Context, name: str, yes: bool, models_dirs: tuple[Path, ...]) -> None:
     """Delete a model from the disk, after showing what goes; of a hub cache only what no other snapshot needs."""
     from quantchat.catalog.scan import find_model
-    from quantchat.services.removal import execute, plan_removal, require_free
+    from quantchat.services.removal import plan_removal, remove, require_free
 
     with explained():
         scanned, _ = find_models(context, models_dirs)
@@ -139,7 +139,10 @@ def remove_command(context: click.Context, name: str, yes: bool, models_dirs: tu
         _print(removal_lines(plan))
         if not yes:
             _confirm(model)
-        execute(plan, model.path)
+        try:
+            remove(plan, model, scanned.models, roots)
+        except KeyboardInterrupt:
+            raise _stopped(model) from None
     say(f"Removed {model.name}.")
 
 
@@ -161,8 +164,18 @@ def removal_lines(plan: Removal) -> list[str]:
 def _confirm(model: ModelInfo) -> None:
     if not sys.stdin.isatty():
         raise UsageError("Nothing was deleted", "There is no terminal to ask on.", "Add --yes to delete it.")
-    if not click.confirm(clean(f"Delete {model.name}?", newlines=False)):
+    try:
+        agreed = click.confirm(clean(f"Delete {model.name}?", newlines=False), err=not sys.stdout.isatty())
+    except click.Abort:
+        click.echo(err=True)
+        agreed = False
+    if not agreed:
         raise Cancelled("Nothing was deleted")
+
+
+def _stopped(model: ModelInfo) -> Cancelled:
+    detail = "Some of its files are deleted, and it cannot be loaded any more."
+    return Cancelled(f"The removal of {model.name} was stopped", detail, "The same command removes the rest.")
 
 
 for _command in (list_command, show_command, remove_command):

@@ -1,0 +1,126 @@
+"""What would go with a model, and what must not."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from quantchat.catalog.contents import parts_of
+from quantchat.domain.models import ModelInfo
+from quantchat.holding import alone_with, holders
+from quantchat.services.removal.disk import files_below, locked_folder, mounted_in, sizes
+from quantchat.services.removal.hub import locks_of, plan_in_cache, snapshot_of
+from quantchat.services.removal.removals import Removal, impossible, reason_of, refusal
+
+
+def plan_removal(model: ModelInfo, models: Iterable[ModelInfo], roots: Sequence[Path]) -> Removal:
+    """Say what the removal of a model deletes; deletes nothing.
+
+    Args:
+        model: What to remove.
+        models: All models that were found; a folder that holds another of them is not removed.
+        roots: The folders that were searched.
+
+    Raises:
+        ModelError: It must not be removed, with the reason.
+        StorageError: The system would not let it be removed.
+    """
+    path = Path(model.path)
+    snapshot = snapshot_of(path)
+    try:
+        _require_own_place(path if snapshot is None else snapshot, roots)
+        _require_alone(path, model, models)
+        plan = _plan(model.name, path, snapshot)
+        _require_no_download(path, snapshot)
+        _require_deletable(path, plan)
+    except OSError as error:
+        reason = f"{error.filename} cannot be looked at, {reason_of(error)}"
+        raise impossible(path, reason, "Ask its owner, or run this as its owner.") from error
+    return msgspec.structs.replace(plan, notes=(*plan.notes, *_notes(model)))
+
+
+def _plan(name: str, path: Path, snapshot: Path | None) -> Removal:
+    if snapshot is not None:
+        return plan_in_cache(name, path, snapshot)
+    return _plan_files(name, path) if path.is_file() else _plan_folder(name, path)
+
+
+def _plan_folder(name: str, path: Path) -> Removal:
+    found = list(files_below(path))
+    freed, kept = sizes(found)
+    links = sum(stat.S_ISLNK(status.st_mode) for _, status in found)
+    notes = [f"{links} links go; what they point to stays."] if links else []
+    return Removal(name=name, folders=(str(path),), freed=freed, kept=kept, notes=tuple(notes))
+
+
+def _plan_files(name: str, path: Path) -> Removal:
+    # The first part, by which the model is known, goes last: what an interruption leaves can be removed as well.
+    files = parts_of(path)[::-1]
+    freed, kept = sizes((file, file.lstat()) for file in files)
+    return Removal(name=name, files=tuple(map(str, files)), freed=freed, kept=kept)
+
+
+def _notes(model: ModelInfo) -> Iterator[str]:
+    for copy in model.copies[:5]:
+        yield f"The same model also lies at {copy}, and stays there."
+    if any(problem.code == "being-copied" for problem in model.problems):
+        yield "Somebody seems to be writing to it at this moment."
+
+
+# What must not be removed
+
+
+def _require_own_place(path: Path, roots: Sequence[Path]) -> None:
+    if path.is_symlink():
+        target = os.path.realpath(path)
+        raise refusal(path, f"it is a link to {target}", "Remove the link yourself, or name the folder itself.")
+    if not os.path.lexists(path):
+        raise refusal(path, "it is not there any more", "Scan again.")
+    real = Path(os.path.realpath(path))
+    searched = [Path(os.path.realpath(root)) for root in roots]
+    if any(real == root or real in root.parents for root in searched):
+        raise refusal(path, "it is a folder that is searched for models", "Remove single models.")
+    if real == Path.home() or real in Path.home().parents:
+        raise refusal(path, "it is no folder of a model alone", "Delete its files yourself.")
+    if not any(root in real.parents for root in searched):
+        remedy = "Delete it yourself, or name the folder above it with --models-dir."
+        raise refusal(path, "it lies outside the folders that are searched for models", remedy)
+
+
+def _require_alone(path: Path, model: ModelInfo, models: Iterable[ModelInfo]) -> None:
+    inside = [other.name for other in models if other.path != model.path and path in Path(other.path).parents]
+    if inside:
+        raise refusal(path, f"other models lie in it: {', '.join(inside[:5])}", "Remove those first.")
+
+
+def _require_no_download(path: Path, snapshot: Path | None) -> None:
+    for lock in locks_of(path, snapshot):
+        with alone_with(lock) as free:
+            if not free:
+                by = ", ".join(map(str, holders(lock)))
+                reason = f"a download into it is under way{f' (process {by})' if by else ''}"
+                raise refusal(path, reason, "Wait for it, or stop it.")
+
+
+# What cannot be removed
+
+
+def _require_deletable(path: Path, plan: Removal) -> None:
+    going = [Path(entry) for entry in (*plan.files, *plan.folders)]
+    if mount := next(filter(None, map(mounted_in, going)), ""):
+        raise refusal(path, f"another disk is mounted in it, at {mount}", "Unmount that first.")
+    if (folder := locked_folder(going)) is not None:
+        reason = f"{folder} may not be changed by you{_owner(folder)}"
+        raise impossible(path, reason, "Run this as its owner, or let the owner remove it.")
+
+
+def _owner(folder: Path) -> str:
+    try:
+        return f" but by {pwd.getpwuid(folder.stat().st_uid).pw_name}"
+    except (KeyError, OSError):
+        return ""
