@@ -197,7 +197,7 @@ BAD_SHARDS = {
     "the index names numbers": (placed({"a": 3}), "index-invalid"),
     "the index promises more": (
         placed({"a": "model-00001-of-00002.safetensors", "model.embed_tokens.weight": SHARD}),
-        "tensors-missing: 1 tensors of the index are in no file, such as a.",
+        "tensors-missing: Tensors of the index are in no file: 1, such as a.",
     ),
     "a shard is cut": (cut(SHARD, 300), f"weights-truncated: {SHARD} is cut off: "),
 }

@@ -236,7 +236,7 @@ def test_formats_that_cannot_run_yet_are_named(tmp_path: Path, config: dict[str,
     (problem,) = model.errors
     assert problem.code == "format-cannot-run"
     assert model.verdict.state == "cannot"
-    assert f"cannot run here yet: {model.verdict.reason}" in problem.cause
+    assert f"cannot run here: {model.verdict.reason}" in problem.cause
     assert problem.remedy
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
+
+from quantchat.catalog.groups import Group
+from quantchat.domain.models import QuantSpec
 
 Path = tuple[str, ...]
 
@@ -64,9 +67,12 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         cannot: Why it cannot run here; empty if it can.
         variants: Why some of its packings cannot.
         unpacked: Its weights are 16-bit in memory.
+        unpacked_variants: Those of some of its packings are.
         packed: Suffix of tensors that pack several weights into an integer.
         beside: Suffixes of tensors that go with the weights and are none.
         signs: Suffixes of tensors that only this format has.
+        described: Its tensors say everything: it can be read where no config names it.
+        misfit: Why the tensors of a model cannot be read though the format can; empty if they can.
         counts: Whether weights can be counted from the headers.
     """
 
@@ -83,9 +89,16 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     cannot: str = ""
     variants: Mapping[str, Refusal] = {}
     unpacked: bool = False
+    unpacked_variants: tuple[str, ...] = ()
     packed: str = ""
     beside: tuple[str, ...] = ()
     signs: tuple[str, ...] = ()
+    described: bool = False
+    misfit: Callable[[Sequence[Group], QuantSpec], str] | None = None
+
+    def unpacks(self, spec: QuantSpec) -> bool:
+        """Whether the weights of a model are 16-bit in memory."""
+        return self.unpacked or spec.checkpoint_format in self.unpacked_variants
     counts: bool = True
 
 

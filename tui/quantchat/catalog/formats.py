@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from quantchat.catalog import bits
 from quantchat.catalog.definitions import Format, Package, Refusal, Source, at
+from quantchat.catalog.scales import fp8_misfit
 
 _NEEDS_GPU_PACKAGE = "its kernels are in a package that quantchat does not use and that needs a GPU"
 _PROGRAM = "it needs the ExLlama program"
 _UNPACKED = "It is unpacked to 16 bits while loading, and takes the memory of the unquantized model."
 _OWN_PACKING = "it was packed for one kernel; GPTQModel reads the common packing and packs for Marlin itself"
+_TORCHAO_TEXTS = (
+    "int4_weight_only", "int8_weight_only", "int8_dynamic_activation_int8_weight", "float8_weight_only",
+    "int8_dynamic_activation_int4_weight", "float8_dynamic_activation_float8_weight", "autoquant",
+)  # fmt: skip
 _RENAMED = Refusal("transformers takes no packing of this name", 'Set "version" to "gemm" in its quantization config.')
 _BITS = at("bits", "w_bit", "wbits", "nbits")
 _GROUP_SIZE = at("group_size", "q_group_size", "groupsize")
@@ -100,12 +105,14 @@ FORMATS = (
         method="fp8",
         names=("finegrained_fp8", "mxfp8"),
         title="FP8",
-        settings={"checkpoint_format": at("fmt", kind=str)},
+        settings={"group_size": at("weight_block_size.1"), "checkpoint_format": at("fmt", kind=str)},
         bits=bits.always(8),
         note=_UNPACKED,
         unpacked=True,
         beside=_SCALES,
         signs=(".weight_scale_inv",),
+        described=True,
+        misfit=fp8_misfit,
     ),
     Format(method="fbgemm_fp8", title="FBGEMM FP8", bits=bits.always(8), cannot=_NEEDS_GPU_PACKAGE, beside=_SCALES),
     Format(
@@ -139,8 +146,20 @@ FORMATS = (
     Format(
         method="torchao",
         title="torchao",
-        settings={"group_size": at("quant_type.default._data.group_size", "quant_type_kwargs.group_size")},
+        settings={
+            "group_size": at("quant_type.default._data.group_size", "quant_type_kwargs.group_size"),
+            "checkpoint_format": at("quant_type.default._data.int4_packing_format._data", "quant_type", kind=str),
+        },
         bits=bits.by_name(("quant_type", "default", "_type"), ("quant_type",)),
+        note="Its 4-bit weights need a GPU.",
+        variants={
+            **dict.fromkeys(_TORCHAO_TEXTS, Refusal("transformers 5 no longer reads settings of this old kind")),
+            **dict.fromkeys(
+                ("plain", "preshuffled"), Refusal("its kernels are in a package that quantchat does not use")
+            ),
+            "plain_int32": Refusal("it is packed for Intel's GPUs"),
+            "opaque": Refusal("torchao no longer reads its packing"),
+        },
         counts=False,
     ),
     Format(
@@ -151,14 +170,19 @@ FORMATS = (
         unpacked=True,
         counts=False,
         signs=("_blocks",),
+        described=True,
     ),
     Format(
         method="bitnet",
         title="BitNet",
+        settings={"checkpoint_format": at("linear_class", kind=str)},
         bits=bits.always(2),
         note="It is computed without a kernel of its own, slowly.",
-        counts=False,
+        unpacked_variants=("autobitlinear",),
+        packed=".weight",
+        beside=(".weight_scale",),
     ),
+    Format(method="gemma", title="Gemma", settings={"bits": at("num_bits")}, counts=False),
     Format(
         method="mlx",
         title="MLX",
@@ -222,9 +246,13 @@ FORMATS = (
 
 BY_NAME = {name: entry for entry in FORMATS for name in (entry.method, *entry.names)}
 
-SOURCES = (
+TRANSFORMERS_SOURCES = (
     Source("config.json", ("quantization_config",)),
     Source("config.json", ("text_config", "quantization_config")),
+)
+"""Where transformers looks itself."""
+SOURCES = (
+    *TRANSFORMERS_SOURCES,
     Source("config.json", ("compression_config",), "compressed-tensors"),
     Source("quantize_config.json", (), "gptq"),
     Source("quant_config.json", (), "awq"),

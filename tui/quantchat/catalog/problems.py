@@ -68,7 +68,7 @@ _TABLE = {
         "The weights are packed ({tensor}), but no config says how.",
         "Copy config.json or quantize_config.json from the model's page.",
     ),
-    "format-cannot-run": _Words("{format} cannot run here yet: {why}.", _OTHER_VERSION),
+    "format-cannot-run": _Words("{format} cannot run here: {why}.", _OTHER_VERSION),
     "format-cannot-run-so": _Words("{format} cannot run here as it is: {why}.", "{remedy}."),
     "package-missing": _Words("{format} needs the package {package}, which is not installed.", "Run: {install}"),
     "download-unfinished": _Words(
@@ -83,8 +83,8 @@ _TABLE = {
     ),
     "gguf-only": _Words("The weights are GGUF, which cannot run here yet.", _OTHER_VERSION),
     "pickle-only": _Words(
-        "The weights are pickles ({file}), which can run code; refused unless pickles are allowed.",
-        "Prefer a safetensors version of the model.",
+        "The weights are pickles ({file}), which can run code when they are read, so they are not loaded.",
+        "Get a safetensors version of the model.",
     ),
     "index-missing": _Words("The weights are sharded, but {file} is missing.", "Download the index file."),
     "index-invalid": _Words("{file} is damaged: {why}.", "Download the index file again."),
@@ -92,7 +92,7 @@ _TABLE = {
         "{missing} of {total} weight files missing: {files}.", "Resume the download of the model."
     ),
     "shards-extra": _Words(
-        "{count} weight files are not in the index and are not read: {files}.",
+        "Weight files that the index does not name are not read: {files}.",
         "Delete them if they are left from another version.",
         "warning",
     ),
@@ -112,7 +112,7 @@ _TABLE = {
         "The config says {said}, but {tensor} is packed otherwise: {found}.",
         "Take the quantization config from the same version of the model.",
     ),
-    "tensors-missing": _Words("{count} tensors of the index are in no file, such as {tensor}.", _FETCH_AGAIN),
+    "tensors-missing": _Words("Tensors of the index are in no file: {count}, such as {tensor}.", _FETCH_AGAIN),
     "weights-truncated": _Words(
         "{file} is cut off: {expected} bytes expected, {actual} found.", "Resume the download of this file."
     ),
@@ -129,7 +129,7 @@ _TABLE = {
     ),
     "remote-code": _Words(
         "The model brings Python code of its own: {files}.",
-        "It is loaded without that code unless you allow it.",
+        "Nothing to do: transformers has this type itself, and the code is not run.",
         "warning",
     ),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,10 +12,10 @@ from quantchat.catalog.contradictions import judge_tensors
 from quantchat.catalog.files import Folder, JsonObject
 from quantchat.catalog.formats import CONFIG_FILES
 from quantchat.catalog.gguf_model import SUFFIX, read_gguf_model
-from quantchat.catalog.groups import Group, group
+from quantchat.catalog.groups import group
 from quantchat.catalog.kinds import Named, judge_kind, kind_of
 from quantchat.catalog.problems import Defect, clean, problem
-from quantchat.catalog.recognition import Recognition, recognise, recognise_tensors
+from quantchat.catalog.recognition import Recognition, look_again, recognise
 from quantchat.catalog.shape import read_context_window, read_shape
 from quantchat.catalog.sizes import is_tied, weigh
 from quantchat.catalog.triage import code_files, explain_transfer, listed
@@ -69,7 +68,7 @@ def _describe(folder: Folder, found: ModelInfo) -> ModelInfo:
     folder.problems += _judge_config(folder, config)
     weights = read_weights(folder)
     groups = group(weights.tensors)
-    recognition = _second_look(recognition, groups)
+    recognition = look_again(recognition, groups)
     folder.problems += judge_tensors(groups, config, recognition.spec)
     unfit = judge_kind(kind, named) or recognition.problem
     folder.problems += [unfit] if unfit else []
@@ -96,18 +95,11 @@ def _describe(folder: Folder, found: ModelInfo) -> ModelInfo:
         container=_container(folder, recognition, weights),
         verdict=_verdict(recognition, unfit),
         attention=read_attention(config),
-        weights=weigh(weights.tensors, recognition.spec, config),
-        tied=is_tied(config, weights.tensors),
+        weights=weigh(groups, recognition.spec, config),
+        tied=is_tied(config, groups),
         modified=folder.modified(),
         problems=tuple(dict.fromkeys(problems)),
     )
-
-
-def _second_look(recognition: Recognition, groups: Sequence[Group]) -> Recognition:
-    """Let the tensors speak where the configs say nothing."""
-    if recognition.spec.method != "none":
-        return recognition
-    return recognise_tensors([one.tensors[0].name for one in groups]) or recognition
 
 
 def _verdict(recognition: Recognition, unfit: Problem | None) -> Verdict:

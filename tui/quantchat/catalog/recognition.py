@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
 from quantchat.catalog.definitions import Format, Path, Setting, Source
-from quantchat.catalog.formats import BY_NAME, FORMATS, SOURCES, UNKNOWN, UNQUANTIZED
+from quantchat.catalog.formats import BY_NAME, FORMATS, SOURCES, TRANSFORMERS_SOURCES, UNKNOWN, UNQUANTIZED
+from quantchat.catalog.groups import Group
 from quantchat.catalog.problems import clean, problem
 from quantchat.catalog.verdicts import complaint, judge
 from quantchat.domain.models import Problem, QuantSpec, Verdict
@@ -41,12 +42,35 @@ def recognise_tensors(names: Collection[str]) -> Recognition | None:
     suffixes = {suffix for name in names for suffix in _suffixes(name)}
     for definition in FORMATS:
         if suffixes.intersection(definition.signs):
-            return _judged(QuantSpec(method=definition.method, source="tensors"), definition)
+            return _by_tensors(definition, next(name for name in names if name.endswith(definition.signs)))
     packed = next((name for name in names if name.endswith((".qweight", ".qzeros"))), None)
     if packed is None:
         return None
     spec = QuantSpec(method="unknown", source="tensors")
     return _refused(spec, UNKNOWN, problem("quantization-config-missing", tensor=packed))
+
+
+def _by_tensors(definition: Format, tensor: str) -> Recognition:
+    """Judge a format that no config names: most cannot be read without one."""
+    spec = QuantSpec(
+        method=definition.method,
+        bits=definition.bits({}) if definition.bits else None,
+        source="tensors",
+        raw={"quant_method": definition.method} if definition.described else {},
+    )
+    if definition.cannot or definition.described:
+        return _judged(spec, definition)
+    return _refused(spec, definition, problem("quantization-config-missing", tensor=tensor))
+
+
+def look_again(recognition: Recognition, groups: Sequence[Group]) -> Recognition:
+    """Let the tensors speak where the configs say nothing, or what they hold cannot be read."""
+    if recognition.spec.method == "none":
+        recognition = recognise_tensors([one.tensors[0].name for one in groups]) or recognition
+    misfit = recognition.format.misfit
+    why = misfit(groups, recognition.spec) if misfit and recognition.problem is None else ""
+    fault = problem("format-cannot-run", format=recognition.format.title, why=why)
+    return _refused(recognition.spec, recognition.format, fault, why) if why else recognition
 
 
 def _suffixes(name: str) -> Iterator[str]:
@@ -92,7 +116,7 @@ def _read(definition: Format, found: Config, source: Source) -> Recognition:
         method=definition.method,
         source=source.file,
         dynamic=bool(found.get("dynamic")),
-        raw=_canonical(definition, found, values) if definition.kernels else {},
+        raw=_raw(definition, found, values, source),
         **fields,  # type: ignore[arg-type]
     )
     if not _travels(spec.raw):
@@ -106,8 +130,8 @@ def _judged(spec: QuantSpec, definition: Format) -> Recognition:
     return Recognition(spec, definition, verdict, complaint(definition, spec, verdict))
 
 
-def _refused(spec: QuantSpec, definition: Format, fault: Problem) -> Recognition:
-    return Recognition(spec, definition, Verdict(state="cannot", reason=fault.cause), fault)
+def _refused(spec: QuantSpec, definition: Format, fault: Problem, why: str = "") -> Recognition:
+    return Recognition(spec, definition, Verdict(state="cannot", reason=why or fault.cause), fault)
 
 
 def _senseless(spec: QuantSpec, definition: Format, fault: str) -> Recognition:
@@ -115,7 +139,8 @@ def _senseless(spec: QuantSpec, definition: Format, fault: str) -> Recognition:
 
 
 def _packing(found: Config, values: Config) -> object:
-    return "marlin" if found.get("is_marlin_format") is True else values["checkpoint_format"]
+    packed = found.get("is_marlin_format") is True or found.get("quant_method") == "marlin"
+    return "marlin" if packed else values["checkpoint_format"]
 
 
 def _look_up(found: Config, setting: Setting) -> object:
@@ -128,9 +153,12 @@ def _look_up(found: Config, setting: Setting) -> object:
 
 def _follow(value: object, path: Path) -> object:
     for key in path:
-        if not isinstance(value, dict):
+        if isinstance(value, list):
+            value = value[int(key)] if key.isdigit() and int(key) < len(value) else None
+        elif not isinstance(value, dict):
             return None
-        value = next(iter(value.values()), None) if key == "*" else value.get(key)
+        else:
+            value = next(iter(value.values()), None) if key == "*" else value.get(key)
     return value
 
 
@@ -143,6 +171,15 @@ def _fault(field: str, value: object, setting: Setting) -> str:
         return ""
     sensible = 1 <= value <= 16 if field == "bits" else value == -1 or 0 < value < 2**31
     return "" if sensible else f"{field} is {value!r}"
+
+
+def _raw(definition: Format, found: Config, values: Config, source: Source) -> dict[str, object]:
+    """The config where the loader has to pass it on, because transformers does not find or understand it."""
+    if definition.kernels:
+        return _canonical(definition, found, values)
+    if definition.cannot or source in TRANSFORMERS_SOURCES:
+        return {}
+    return {**found, "quant_method": definition.method}
 
 
 def _canonical(definition: Format, found: Config, values: Config) -> dict[str, object]:

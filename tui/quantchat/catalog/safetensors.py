@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -25,27 +26,21 @@ DTYPE_BITS = {
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
     "C64": 64,
 }  # fmt: skip
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 
 
-class _Item(msgspec.Struct):
-    """A value of the header: a tensor, or the metadata, of which only the writer's `format` matters."""
-
-    dtype: str = ""
-    shape: Annotated[tuple[_Count, ...], msgspec.Meta(max_length=16)] = ()
-    data_offsets: tuple[_Count, _Count] | None = None
-    format: str = ""
+_NOWHERE = (-1, -1)
 
 
-class TensorInfo(msgspec.Struct, frozen=True):
+class TensorInfo(msgspec.Struct, gc=False):
     """A tensor as the header describes it; offsets in bytes from the end of the header."""
 
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
+    name: str = ""
+    dtype: str = ""
+    shape: Annotated[tuple[_Count, ...], msgspec.Meta(max_length=16)] = ()
+    data_offsets: tuple[_Count, _Count] = _NOWHERE
 
     @property
     def elements(self) -> int:
@@ -55,7 +50,14 @@ class TensorInfo(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         """Bytes."""
-        return self.end - self.begin
+        begin, end = self.data_offsets
+        return end - begin
+
+
+class _Item(TensorInfo, gc=False):
+    """A value of the header: a tensor, or the metadata, of which only the writer's `format` matters."""
+
+    format: str = ""
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -101,21 +103,45 @@ def _parse(text: bytes, name: str, file_size: int) -> Header:
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise defect("weights-damaged", file=name, why=error) from error
     metadata = items.pop("__metadata__", _Item())
-    tensors = tuple(_tensor(key, item, name) for key, item in items.items())
-    end, total = max((tensor.end for tensor in tensors), default=0), sum(one.end - one.begin for one in tensors)
+    end, total = _place(items, name)
     expected = LENGTH_BYTES + len(text) + end
     if file_size < expected:
         raise defect("weights-truncated", file=name, expected=expected, actual=file_size)
     if file_size > expected or total != end:
         raise defect("weights-damaged", file=name, why="its tensors do not add up to its size")
-    return Header(tensors, metadata.format, total)
+    return Header(tuple(items.values()), metadata.format, total)
 
 
-def _tensor(key: str, item: _Item, file: str) -> TensorInfo:
-    if item.data_offsets is None:
-        raise defect("weights-damaged", file=file, why=f"tensor {key} has no offsets")
-    begin, end = item.data_offsets
+def _place(items: Mapping[str, TensorInfo], file: str) -> tuple[int, int]:
+    """Name and check the tensors; return where the last one ends, and the sum of their bytes."""
+    last = total = 0
+    sizes: dict[tuple[str, tuple[int, ...]], int | None] = {}
+    for name, item in items.items():
+        item.name = name
+        begin, end = item.data_offsets
+        kind = item.dtype, item.shape
+        if kind not in sizes:
+            sizes[kind] = _size(item)
+        if end - begin != sizes[kind] or begin < 0:
+            _judge(item, sizes[kind], file)
+        total += end - begin
+        if end > last:
+            last = end
+    return last, total
+
+
+def _size(item: TensorInfo) -> int | None:
+    """Bytes of a tensor by its shape, -1 if they are not whole; None if its type is not known."""
     bits = DTYPE_BITS.get(item.dtype)
-    if end < begin or (bits is not None and math.prod(item.shape) * bits != (end - begin) * 8):
-        raise defect("weights-damaged", file=file, why=f"the offsets of tensor {key} do not agree with its shape")
-    return TensorInfo(key, item.dtype, item.shape, begin, end)
+    if bits is None:
+        return None
+    size, rest = divmod(math.prod(item.shape) * bits, 8)
+    return -1 if rest else size
+
+
+def _judge(item: TensorInfo, expected: int | None, file: str) -> None:
+    begin, end = item.data_offsets
+    if begin < 0:
+        raise defect("weights-damaged", file=file, why=f"tensor {item.name} has no offsets")
+    if end < begin or expected is not None:
+        raise defect("weights-damaged", file=file, why=f"the offsets of tensor {item.name} do not agree with its shape")

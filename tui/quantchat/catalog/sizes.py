@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from quantchat.catalog.definitions import Format
 from quantchat.catalog.formats import BY_NAME
-from quantchat.catalog.safetensors import TensorInfo
+from quantchat.catalog.groups import Group
+from quantchat.catalog.safetensors import FLOATS, TensorInfo
 from quantchat.catalog.shape import text_config
 from quantchat.domain.kernels import QUANTIZED_METHODS, WORD, packed_matrices
 from quantchat.domain.models import LayerRun, Pieces, QuantSpec, WeightSizes
 from quantchat.domain.placement import in_list, is_input
 
 Config = Mapping[str, object]
+Place = tuple[str, int]
+"""A list of modules, and the number of a module in it."""
+Sums = Counter[str]
+"""Of the fields of `Pieces`."""
 
-FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 PACKED = {"qweight": "packed", "qzeros": "zeros", "scales": "scales", "g_idx": "order"}
 IGNORED = re.compile(r"(^|\.)mtp\.|rotary_emb\.inv_freq$|\.masked_bias$")
 """What transformers leaves on disk (`_keys_to_ignore_on_load_unexpected` of its models)."""
@@ -29,79 +34,127 @@ LARGEST_SIDE = 2**31
 LARGEST_LIST = 2**16
 
 
-def weigh(tensors: Sequence[TensorInfo], spec: QuantSpec, config: Config) -> WeightSizes:
+def weigh(groups: Iterable[Group], spec: QuantSpec, config: Config) -> WeightSizes:
     """Sort the tensors of a model into its layers and what comes before and after them.
 
     Args:
-        tensors: Of all files, as their headers describe them.
+        groups: The tensors of all files, as their headers describe them.
         spec: How the weights are quantized.
         config: The whole `config.json`.
     """
     text = text_config(config)
     tied, chosen = text.get("tie_word_embeddings") is True, _number(text, "num_experts_per_tok") or 1
-    kept = [tensor for tensor in tensors if _is_loaded(tensor.name, tied=tied)]
+    kept = [group for group in groups if _is_loaded(group.tensors[0].name, tied=tied)]
     packed = _packed_modules(kept, spec)
-    prefix, layers, ends = _split(kept, _number(text, "num_hidden_layers") or LARGEST_LIST)
-    matrices = [tensor.shape for tensor in kept if packed and tensor.name.endswith(".qweight")]
+    parts = _split(kept, packed, spec, _number(text, "num_hidden_layers") or LARGEST_LIST)
+    matrices = [group.shape for group in kept if packed and group.pattern.endswith(".qweight")]
     return WeightSizes(
-        prefix=prefix,
-        layers=_runs(_pieces(layers[index], packed, spec) for index in sorted(layers)),
-        inputs=_pieces((tensor for tensor in ends if is_input(tensor.name)), packed, spec),
-        outputs=_pieces((tensor for tensor in ends if not is_input(tensor.name)), packed, spec),
+        prefix=parts.prefix,
+        layers=_runs(_pieces(parts.layers[index]) for index in sorted(parts.layers)),
+        inputs=_pieces(parts.inputs),
+        outputs=_pieces(parts.outputs),
         matrices=tuple(sorted(size for size in packed_matrices(matrices, spec) if max(size) < LARGEST_SIDE)),
         largest=max((_weights(shape, spec) for shape in matrices), default=0),
-        widest=max((_width(tensor, chosen) for part in layers.values() for tensor in part), default=0),
+        widest=max((_width(group.tensors[0], chosen) for group in parts.repeated), default=0),
     )
 
 
-def is_tied(config: Config, tensors: Iterable[TensorInfo]) -> bool:
+def is_tied(config: Config, groups: Iterable[Group]) -> bool:
     """Whether the output head shares the embedding's weights: the config says so, or there is no head on disk."""
     if text_config(config).get("tie_word_embeddings") is True:
         return True
-    return not any(tensor.name.rpartition(".")[0].endswith(("lm_head", "embed_out")) for tensor in tensors)
+    return not any(group.pattern.rpartition(".")[0].endswith(("lm_head", "embed_out")) for group in groups)
 
 
 def _is_loaded(name: str, *, tied: bool) -> bool:
     return not (IGNORED.search(name) or (tied and name.endswith(HEADS)))
 
 
-def _split(tensors: Sequence[TensorInfo], last: int) -> tuple[str, dict[int, list[TensorInfo]], list[TensorInfo]]:
+@dataclass
+class _Parts:
+    """What the layers are made of, by their numbers; what comes before and after them; the groups in layers."""
+
+    prefix: str
+    layers: dict[int, Sums] = field(default_factory=lambda: defaultdict(Counter))
+    inputs: Sums = field(default_factory=Counter)
+    outputs: Sums = field(default_factory=Counter)
+    repeated: list[Group] = field(default_factory=list)
+
+
+def _split(groups: Iterable[Group], packed: frozenset[str], spec: QuantSpec, last: int) -> _Parts:
     """Part the list of modules that weighs most from the rest; what lies past the last layer is not loaded."""
-    lists: dict[str, dict[int, list[TensorInfo]]] = defaultdict(lambda: defaultdict(list))
-    bytes_of: dict[str, int] = defaultdict(int)
-    places = []
-    for tensor in tensors:
-        place = in_list(tensor.name)
-        if place is not None:
-            lists[place[0]][place[1]].append(tensor)
-            bytes_of[place[0]] += tensor.size
-        places.append((tensor, place))
-    prefix = max(bytes_of, key=lambda name: bytes_of[name], default="")
-    ends = [tensor for tensor, place in places if place is None or place[0] != prefix]
-    return prefix, {index: part for index, part in lists[prefix].items() if index < last}, ends
+    families = _families(groups)
+    parts = _Parts(_heaviest(families))
+    for places, family in families:
+        sums = [_sums(group.tensors[0], packed, spec) for group in family]
+        together = sum(sums, Counter())
+        inside = {place[1]: count for place, count in places.items() if place and place[0] == parts.prefix}
+        for index, count in inside.items():
+            if index < last:
+                _add(parts.layers[index], together, count)
+        if any(index < last for index in inside):
+            parts.repeated += family
+        outside = places.total() - sum(inside.values())
+        for group, one in zip(family, sums, strict=True):
+            _add(parts.inputs if is_input(group.tensors[0].name) else parts.outputs, one, outside)
+    return parts
 
 
-def _packed_modules(tensors: Iterable[TensorInfo], spec: QuantSpec) -> frozenset[str]:
+def _families(groups: Iterable[Group]) -> list[tuple[Counter[Place | None], list[Group]]]:
+    """Gather the groups that lie at the same places of lists of modules, and count how often at each."""
+    found: dict[tuple[str, ...], list[Group]] = defaultdict(list)
+    for group in groups:
+        found[_beginnings(group)].append(group)
+    return [(Counter(map(in_list, beginnings)), family) for beginnings, family in found.items()]
+
+
+def _beginnings(group: Group) -> tuple[str, ...]:
+    """Return the tensors' names without what follows their last number: that is where they lie."""
+    names = [tensor.name for tensor in group.tensors]
+    ending = group.pattern.rpartition("..")[2] + "\n"
+    beginnings = "\n".join([*names, ""]).replace(ending, "\n").split("\n")[:-1]
+    return tuple(beginnings if len(beginnings) == len(names) else names)
+
+
+def _heaviest(families: Iterable[tuple[Counter[Place | None], Iterable[Group]]]) -> str:
+    sizes: Counter[str] = Counter()
+    for places, family in families:
+        size = sum(group.tensors[0].size for group in family)
+        for place, count in places.items():
+            if place is not None:
+                sizes[place[0]] += size * count
+    return max(sizes, key=lambda name: sizes[name], default="")
+
+
+def _packed_modules(groups: Iterable[Group], spec: QuantSpec) -> frozenset[str]:
     if spec.method not in QUANTIZED_METHODS:
         return frozenset()
-    return frozenset(tensor.name.removesuffix(".qweight") for tensor in tensors if tensor.name.endswith(".qweight"))
+    packed = (group for group in groups if group.pattern.endswith(".qweight"))
+    return frozenset(tensor.name.removesuffix(".qweight") for group in packed for tensor in group.tensors)
 
 
-def _pieces(tensors: Iterable[TensorInfo], packed: frozenset[str], spec: QuantSpec) -> Pieces:
+def _sums(tensor: TensorInfo, packed: frozenset[str], spec: QuantSpec) -> Sums:
+    """Return what a tensor adds to the fields of `Pieces`."""
     definition = BY_NAME.get(spec.method)
-    if definition is not None and definition.unpacked:
-        return Pieces(floats=min(sum(_unpacked(tensor, definition, spec) for tensor in tensors), LARGEST_COUNT))
-    sums: dict[str, int] = defaultdict(int)
-    for tensor in tensors:
-        module, _, part = tensor.name.rpartition(".")
-        kind = PACKED.get(part) if module in packed else None
-        if kind is None:
-            counted = tensor.dtype in FLOATS
-            sums["floats" if counted else "other"] += tensor.elements if counted else tensor.size
-            continue
-        sums[kind] += tensor.elements if kind == "scales" else tensor.size
-        if kind == "packed":
-            sums["packed_weights"] += tensor.size * 8 // (spec.bits or 4)
+    if definition is not None and definition.unpacks(spec):
+        return Counter(floats=_unpacked(tensor, definition, spec))
+    module, _, part = tensor.name.rpartition(".")
+    kind = PACKED.get(part) if module in packed else None
+    if kind is None:
+        counted = tensor.dtype in FLOATS
+        return Counter({"floats" if counted else "other": tensor.elements if counted else tensor.size})
+    sums = Counter({kind: tensor.elements if kind == "scales" else tensor.size})
+    if kind == "packed":
+        sums["packed_weights"] = tensor.size * 8 // (spec.bits or 4)
+    return sums
+
+
+def _add(sums: Sums, more: Sums, times: int) -> None:
+    for name, count in more.items():
+        sums[name] += count * times
+
+
+def _pieces(sums: Sums) -> Pieces:
     return Pieces(**{name: min(count, LARGEST_COUNT) for name, count in sums.items()})
 
 
@@ -109,7 +162,7 @@ def _unpacked(tensor: TensorInfo, definition: Format, spec: QuantSpec) -> int:
     """Weights in a tensor of a format whose matrices a load turns into 16 bits; scales and the like are dropped."""
     if tensor.name.endswith((*definition.beside, *MXFP4_SCALES)):
         return 0
-    if definition.packed and tensor.name.endswith(definition.packed):
+    if definition.packed and tensor.name.endswith(definition.packed) and tensor.dtype not in FLOATS:
         return tensor.size * 8 // (spec.bits or 4)
     return tensor.elements * 2 if tensor.name.endswith(MXFP4_BLOCKS) else tensor.elements
 

@@ -11,7 +11,7 @@ from quantchat.catalog.files import Folder, JsonObject
 from quantchat.catalog.groups import Group
 from quantchat.catalog.problems import Defect, defect, problem
 from quantchat.catalog.recognition import Recognition
-from quantchat.catalog.safetensors import DTYPE_BITS, Header, TensorInfo, read_header
+from quantchat.catalog.safetensors import DTYPE_BITS, FLOATS, Header, TensorInfo, read_header
 from quantchat.catalog.triage import SHOWN_FILES, judge_links, listed
 
 WEIGHTS = "model.safetensors"
@@ -76,7 +76,7 @@ def count_parameters(groups: Sequence[Group], recognition: Recognition) -> int |
     for one in groups:
         if one.pattern.endswith(definition.beside):
             continue
-        if definition.packed and one.pattern.endswith(definition.packed):
+        if definition.packed and one.pattern.endswith(definition.packed) and one.dtype not in FLOATS:
             rows = inputs.get(one.pattern.removesuffix(definition.packed))
             if rows and len(one.shape) == 2:
                 total += len(one) * rows * one.shape[1]

@@ -31,6 +31,8 @@ from quantchat.errors import KernelError
 __all__ = ["KernelFailed", "LoadedModel", "load"]
 
 MIXTURE_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+UNPACKED_METHODS = ("fp8", "mxfp4", "compressed-tensors")
+"""Their kernels would be fetched over the network, for some GPUs only; unpacked to 16 bits they run everywhere."""
 PLANNED_CONTEXT = 4096
 ASKED_FOR = "the setting asks for it"
 
@@ -160,9 +162,15 @@ def _choose_kernel(job: _Job) -> None:
 
 
 def _fill_quantization_config(job: _Job) -> None:
-    """Tell transformers what older folders keep in a file of their own; it would load random weights otherwise."""
-    if job.info.quant.method != "none" and getattr(job.config, "quantization_config", None) is None:
-        job.config.quantization_config = dict(job.info.quant.raw)
+    """Tell transformers what older folders say elsewhere or by other names; it would load random weights otherwise."""
+    quant, text = job.info.quant, job.config.get_text_config()
+    stated = getattr(job.config, "quantization_config", None) or getattr(text, "quantization_config", None)
+    renamed = quant.raw and isinstance(stated, dict) and stated.get("quant_method") != quant.method
+    config = dict(quant.raw if renamed or not stated else stated)
+    if quant.method in UNPACKED_METHODS:
+        config |= {"quant_method": quant.method, "dequantize": True}
+    if config:
+        job.config.quantization_config = config
 
 
 def _load(job: _Job) -> LoadedModel:
