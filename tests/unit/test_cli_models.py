@@ -100,16 +100,72 @@ def test_json_is_an_array_of_models_with_their_verdicts(tmp_path: Path, models: 
     assert sizes == sorted(sizes, reverse=True)
 
 
+# fmt: off
+FIELDS = {
+    "architecture", "attention", "container", "context_window", "copies", "disk_bytes",
+    "files", "has_chat_template", "kind", "loadable", "model_type", "modified",
+    "name", "parameters", "path", "problems", "quant", "remote_code",
+    "revision", "root", "shape", "tied", "verdict", "weight_bytes",
+    "weights",
+}
+# fmt: on
+"""What programs may rely on; a field is added, not taken away."""
+
+
+def test_json_has_the_same_fields_for_every_model(tmp_path: Path, models: Path) -> None:
+    (models / "delta").mkdir()
+    (models / "delta" / "config.json").write_text('{"quantization_config": {"quant_method": "x", "bits": Infinity}}')
+    (models / "漢字\x9b31m").mkdir()
+    (models / "漢字\x9b31m" / "config.json").write_text("not JSON")
+    written = quantchat(tmp_path, "models", "--json", "--models-dir", str(models)).stdout
+    assert written.isascii()
+    found = json.loads(written, parse_constant=lambda word: pytest.fail(word))
+    assert len(found) == 5
+    assert {frozenset(model) for model in found} == {FIELDS}
+    for part in ("quant", "verdict", "shape"):
+        assert len({frozenset(model[part]) for model in found}) == 1
+    shown = quantchat(tmp_path, "models", "show", "delta", "--json", "--models-dir", str(models)).stdout
+    assert shown.isascii()
+    assert json.loads(shown)["model"] == next(model for model in found if model["name"] == "delta")
+
+
+def test_a_pipe_that_closes_early_is_no_error_to_read_about(tmp_path: Path) -> None:
+    for number in range(300):
+        make_dense(tmp_path / "models" / f"a-model-with-a-name-as-long-as-real-ones-have-{number}")
+    command = [sys.executable, str(SCRIPT), "models", "--models-dir", str(tmp_path / "models")]
+    for extra in ([], ["--json"]):
+        process = subprocess.Popen(
+            [*command, *extra], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(tmp_path)
+        )
+        assert process.stdout is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        process.stderr.close()
+        process.wait()
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_why_a_model_cannot_be_loaded_is_seen_at_every_width(tmp_path: Path, models: Path, columns: int) -> None:
+    code, written = on_a_terminal(tmp_path, "models", "--models-dir", str(models), columns=columns)
+    assert code == 0
+    lines = written.replace("\r", "").splitlines()
+    assert all(len(line) <= columns for line in lines)
+    assert "cannot load: 1 of 2 weight" in written
+    assert ("WINDOW" in lines[0]) == (columns > 40)
+
+
 def test_a_terminal_gets_an_aligned_table(tmp_path: Path, models: Path) -> None:
     make_dense(models / "漢字")
-    code, written = on_a_terminal(tmp_path, "models", "--models-dir", str(models), "--sort", "fit")
+    code, written = on_a_terminal(tmp_path, "models", "--models-dir", str(models), "--sort", "fit", columns=160)
     assert code == 0
     head, *rows = written.replace("\r", "").splitlines()
     assert head.split() == ["MODEL", "QUANTIZATION", "SIZE", "WEIGHTS", "WINDOW"]
     place = head.index("QUANTIZATION")
     assert rows[0][place:].startswith(("GPTQ 4b g128", "unquantized"))
     assert rows[-1].startswith("!  gamma-broken")
-    assert all(len(row) <= 100 for row in rows)
+    assert all(len(row) <= 160 for row in rows)
     wide = next(row for row in rows if "漢字" in row)
     assert wide.index("unquantized") == place - 2
 
@@ -191,6 +247,30 @@ def test_removal_says_what_goes_and_asks(tmp_path: Path, models: Path) -> None:
     assert not folder.exists()
     assert quantchat(tmp_path, "models", "rm", "gamma", "--yes", *options).returncode == 0
     assert [path.name for path in models.iterdir()] == ["beta-instruct"]
+
+
+def test_no_answer_is_no(tmp_path: Path, models: Path) -> None:
+    code, written = on_a_terminal(tmp_path, "models", "rm", "alpha", "--models-dir", str(models), typed=b"\x04")
+    assert code == 130
+    assert "Nothing was deleted" in written
+    assert (models / "alpha-GPTQ" / "model.safetensors").exists()
+
+
+def test_the_question_is_seen_where_the_output_goes_elsewhere(tmp_path: Path, models: Path) -> None:
+    ours, theirs = pty.openpty()
+    os.write(ours, b"y\n")
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "models", "rm", "alpha", "--models-dir", str(models)],
+        stdin=theirs,
+        capture_output=True,
+        text=True,
+        env=environment(tmp_path),
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert done.returncode == 0
+    assert "Delete alpha-GPTQ?" in done.stderr
+    assert "Delete alpha-GPTQ?" not in done.stdout
 
 
 def test_what_must_stay_is_refused(tmp_path: Path, models: Path) -> None:

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
 
 import click
-import msgspec
 
-from quantchat.cli.modeltable import as_object
+from quantchat.cli.modeltable import as_object, json_text, plain
 from quantchat.domain.models import ModelInfo
 from quantchat.domain.sections import Row, Section, Tone, as_text
 from quantchat.domain.text import clean
 from quantchat.services import info
 from quantchat.services.fit import forecast
-from quantchat.services.memory import MemoryWatch
+from quantchat.services.memory import look_once
 
 COLOURS: dict[Tone, str] = {"good": "green", "warning": "yellow", "error": "red"}
 
 
 def card_of(model: ModelInfo) -> info.ModelCard:
     """Look at a model's folder and at the memory of this machine."""
-    view = asyncio.run(MemoryWatch().look(None))
+    view = asyncio.run(look_once())
     return info.card(model, forecast(model, view), info.look(model))
 
 
-def as_json(known: info.ModelCard) -> bytes:
+def as_json(known: info.ModelCard) -> str:
     """Write a card as one JSON object."""
-    fields: dict[str, Any] = msgspec.to_builtins(known)
-    return msgspec.json.encode(fields | {"model": as_object(known.model)})
+    return json_text(plain(known) | {"model": as_object(known.model)})
 
 
 def printed(known: info.ModelCard, *, styled: bool) -> str:

@@ -68,15 +68,13 @@ def list_command(
 def _list(
     context: click.Context, words: tuple[str, ...], models_dirs: tuple[Path, ...], as_json: bool, order: Order | None
 ) -> None:
-    from quantchat.cli.modeltable import as_objects, lines, ordered, wanted
+    from quantchat.cli.modeltable import as_objects, json_text, lines, ordered, wanted
 
     with explained():
         scanned, problems = find_models(context, models_dirs)
     found = ordered(wanted(scanned.models, words), order or "name")
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.encode(as_objects(found)))
+        click.echo(json_text(as_objects(found)))
     else:
         _print(lines(found))
     for problem in (*problems, *scanned.problems):

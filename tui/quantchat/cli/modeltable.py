@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +17,9 @@ from quantchat.domain.models import ModelInfo
 from quantchat.domain.text import clean
 
 MARKS: dict[Fit | None, str] = {"fits": "✓", "tight": "~", "too big": "✗", "broken": "!", None: " "}
+HEADS = (" ", "MODEL", "QUANTIZATION", "SIZE", "WEIGHTS", "WINDOW")
+DEEPEST = 100
+"""Levels of a model's settings that JSON shows; no real one has ten."""
 FITS: tuple[Fit | None, ...] = ("fits", "tight", "too big", None, "broken")
 Judge = Callable[[ModelInfo], Fit | None]
 
@@ -45,9 +50,9 @@ def ordered(models: Sequence[ModelInfo], order: str) -> list[ModelInfo]:
 
 def judge_now() -> Judge:
     """Look at the memory of this machine once, and judge models by it."""
-    from quantchat.services.memory import MemoryWatch
+    from quantchat.services.memory import look_once
 
-    return asyncio.run(MemoryWatch().look(None)).fit
+    return asyncio.run(look_once()).fit
 
 
 def as_objects(models: Iterable[ModelInfo]) -> list[dict[str, Any]]:
@@ -57,8 +62,24 @@ def as_objects(models: Iterable[ModelInfo]) -> list[dict[str, Any]]:
 
 def as_object(model: ModelInfo) -> dict[str, Any]:
     """Return a model as a plain object, with what follows from its fields."""
-    fields: dict[str, Any] = msgspec.to_builtins(model)
-    return fields | {"verdict": msgspec.structs.asdict(model.verdict), "loadable": model.loadable}
+    fields: dict[str, Any] = plain(model)
+    return fields | {"loadable": model.loadable}
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """Return structures as objects that have all of their fields, also those that are as usual, fit for JSON."""
+    if depth > DEEPEST or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    if isinstance(value, msgspec.Struct):
+        return {name: plain(getattr(value, name), depth + 1) for name in value.__struct_fields__}
+    if isinstance(value, dict):
+        return {str(key): plain(item, depth + 1) for key, item in value.items()}
+    return [plain(item, depth + 1) for item in value] if isinstance(value, list | tuple) else value
+
+
+def json_text(value: Any) -> str:
+    """Write plain objects as JSON in ASCII, which no terminal obeys and every pipe carries."""
+    return json.dumps(value, separators=(",", ":"))
 
 
 def lines(models: Sequence[ModelInfo]) -> list[str]:
@@ -79,14 +100,24 @@ def state(model: ModelInfo) -> str:
 
 
 def table(models: Sequence[ModelInfo], judge: Judge, width: int) -> list[str]:
-    """Lay models out in columns; what does not fit into `width` cells is cut at the right."""
+    """Lay models out in columns, as many as fit into `width` cells; why one cannot be loaded stands behind or below."""
     from rich.cells import cell_len, set_cell_size
 
-    heads = (" ", "MODEL", "QUANTIZATION", "SIZE", "WEIGHTS", "WINDOW", "")
-    rows = [heads, *(tuple(clean(cell, newlines=False) for cell in _cells(model, judge)) for model in models)]
+    rows = [HEADS, *(tuple(clean(cell, newlines=False) for cell in _cells(model, judge)) for model in models)]
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     widths[1] = min(widths[1], max(width // 2, 16))
-    return [set_cell_size("  ".join(map(set_cell_size, row, widths)), width).rstrip() for row in rows]
+    shown = next((n for n in range(len(widths), 3, -1) if sum(widths[:n]) + 2 * (n - 1) <= width), 3)
+    lines = []
+    for row, remark in zip(rows, ("", *map(_remark, models)), strict=True):
+        line = "  ".join(map(set_cell_size, row[:shown], widths))
+        below = cell_len(line) + 2 + cell_len(remark) > width
+        lines.append(line if below else f"{line}  {remark}")
+        lines += [f"   {remark}"] if below and remark else []
+    return [set_cell_size(line, width).rstrip() for line in lines]
+
+
+def _remark(model: ModelInfo) -> str:
+    return clean(state(model), newlines=False)
 
 
 def _cells(model: ModelInfo, judge: Judge) -> tuple[str, ...]:
@@ -98,7 +129,6 @@ def _cells(model: ModelInfo, judge: Judge) -> tuple[str, ...]:
         _bytes(model),
         count(model.parameters),
         window,
-        state(model),
     )
 
 
