@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from quantchat.catalog import groups, sizes
 from quantchat.catalog.safetensors import DTYPE_BITS, TensorInfo
+from quantchat.domain.models import QuantSpec, WeightSizes
 
 LLAMA_3_8B: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
@@ -63,7 +65,7 @@ def tensor(name: str, dtype: str, *shape: int) -> TensorInfo:
     size = DTYPE_BITS[dtype] // 8
     for length in shape:
         size *= length
-    return TensorInfo(name, dtype, shape, 0, size)
+    return TensorInfo(name, dtype, shape, (0, size))
 
 
 def llama_matrices(config: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
@@ -96,3 +98,8 @@ def llama_tensors(config: dict[str, Any], *, bits: int = 0, group: int = 128, dt
                 tensor(f"{root}.{name}.g_idx", "I32", inputs),
             ]
     return found
+
+
+def weighed(tensors: Sequence[TensorInfo], spec: QuantSpec, config: Mapping[str, object]) -> WeightSizes:
+    """Weigh tensors as the reader of folders does."""
+    return sizes.weigh(groups.group(tensors), spec, config)

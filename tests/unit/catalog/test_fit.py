@@ -8,11 +8,10 @@ from quantchat.catalog import fit
 from quantchat.catalog.attention import read_attention
 from quantchat.catalog.fit import Judgement, Prediction, Setting, judge, largest_context, predict
 from quantchat.catalog.shape import read_shape
-from quantchat.catalog.sizes import weigh
 from quantchat.domain.kernel_table import TABLE
 from quantchat.domain.memory import GIB, MIB
 from quantchat.domain.models import ModelInfo, QuantSpec
-from unit.catalog.real_shapes import DEEPSEEK_V2_LITE, LLAMA_3_8B, QWEN3_NEXT_80B, llama_tensors
+from unit.catalog.real_shapes import DEEPSEEK_V2_LITE, LLAMA_3_8B, QWEN3_NEXT_80B, llama_tensors, weighed
 
 GPTQ = QuantSpec(method="gptq", bits=4, group_size=128, desc_act=False, sym=True, checkpoint_format="gptq")
 KERNELS = {kernel.name: kernel for kernel in TABLE}
@@ -30,7 +29,7 @@ def described(config: dict[str, object], **more: object) -> ModelInfo:
 
 @pytest.fixture(scope="module")
 def llama() -> ModelInfo:
-    return described(LLAMA_3_8B, quant=GPTQ, weights=weigh(llama_tensors(LLAMA_3_8B, bits=4), GPTQ, LLAMA_3_8B))
+    return described(LLAMA_3_8B, quant=GPTQ, weights=weighed(llama_tensors(LLAMA_3_8B, bits=4), GPTQ, LLAMA_3_8B))
 
 
 def test_a_load_on_a_gpu(llama: ModelInfo) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from quantchat.catalog.fit import Setting, parts_of, weight_bytes
+from quantchat.catalog.groups import group
 from quantchat.catalog.repacking import repacking
-from quantchat.catalog.sizes import is_tied, weigh
+from quantchat.catalog.sizes import is_tied
 from quantchat.domain.kernel_table import TABLE
 from quantchat.domain.models import LayerRun, ModelInfo, Pieces, QuantSpec, WeightSizes
-from unit.catalog.real_shapes import LLAMA_3_8B, llama_tensors, tensor
+from unit.catalog.real_shapes import LLAMA_3_8B, llama_tensors, tensor, weighed
 
 GPTQ = QuantSpec(method="gptq", bits=4, group_size=128, desc_act=False, sym=True, checkpoint_format="gptq")
 PLAIN = QuantSpec(method="none")
@@ -23,7 +24,7 @@ PACKED, SCALES, ZEROS, ORDER = 109_051_904, 1_703_936, 851_968, 155_648
 @pytest.fixture(scope="module")
 def llama() -> ModelInfo:
     return ModelInfo(
-        path="/m", name="m", quant=GPTQ, weights=weigh(llama_tensors(LLAMA_3_8B, bits=4), GPTQ, LLAMA_3_8B)
+        path="/m", name="m", quant=GPTQ, weights=weighed(llama_tensors(LLAMA_3_8B, bits=4), GPTQ, LLAMA_3_8B)
     )
 
 
@@ -71,7 +72,7 @@ def test_exllama_keeps_a_gigabyte_beside_them(llama: ModelInfo) -> None:
 def test_unquantized_weights_take_16_bits_whatever_they_have_on_disk() -> None:
     config = LLAMA_3_8B | {"num_hidden_layers": 2}
     sizes = {
-        weight_bytes(ModelInfo(path="/m", name="m", weights=weigh(tensors, PLAIN, config)), Setting())
+        weight_bytes(ModelInfo(path="/m", name="m", weights=weighed(tensors, PLAIN, config)), Setting())
         for tensors in (llama_tensors(config, dtype="F32"), llama_tensors(config, dtype="BF16"))
     }
     assert sizes == {2 * (2 * (218_103_808 + NORMS) + 2 * EMBEDDING + 4096)}
@@ -80,10 +81,10 @@ def test_unquantized_weights_take_16_bits_whatever_they_have_on_disk() -> None:
 def test_a_tied_head_on_disk_is_not_loaded() -> None:
     config = LLAMA_3_8B | {"num_hidden_layers": 1, "tie_word_embeddings": True}
     tensors = llama_tensors(config)
-    assert weigh(tensors, PLAIN, config).outputs == Pieces(floats=4096)
-    assert is_tied(config, tensors)
-    assert not is_tied(LLAMA_3_8B, tensors)
-    assert is_tied({}, [each for each in tensors if each.name != "lm_head.weight"])
+    assert weighed(tensors, PLAIN, config).outputs == Pieces(floats=4096)
+    assert is_tied(config, group(tensors))
+    assert not is_tied(LLAMA_3_8B, group(tensors))
+    assert is_tied({}, group([each for each in tensors if each.name != "lm_head.weight"]))
 
 
 def test_parts_that_transformers_leaves_on_disk() -> None:
@@ -94,7 +95,7 @@ def test_parts_that_transformers_leaves_on_disk() -> None:
         tensor("model.layers.1.eh_proj.weight", "F16", 8, 8),
         tensor("mtp.layers.0.mlp.weight", "F16", 8, 8),
     ]
-    assert weigh(tensors, PLAIN, config) == WeightSizes(
+    assert weighed(tensors, PLAIN, config) == WeightSizes(
         prefix="model.layers", layers=(LayerRun(1, Pieces(floats=64)),), widest=8
     )
 
@@ -104,14 +105,14 @@ def test_image_towers_come_before_the_layers_and_experts_count_as_often_as_they_
         tensor("vision_tower.encoder.layers.0.mlp.weight", "F16", 4, 4),
         *(tensor(f"model.layers.0.mlp.experts.{n}.up_proj.weight", "F16", 10, 8) for n in range(4)),
     ]
-    sizes = weigh(tensors, PLAIN, {"num_experts_per_tok": 3})
+    sizes = weighed(tensors, PLAIN, {"num_experts_per_tok": 3})
     assert sizes.inputs == Pieces(floats=16)
     assert sizes.layers == (LayerRun(1, Pieces(floats=320)),)
     assert sizes.widest == 30
 
 
 def test_integers_keep_their_bytes() -> None:
-    assert weigh([tensor("model.table", "I64", 4)], PLAIN, {}).outputs == Pieces(other=32)
+    assert weighed([tensor("model.table", "I64", 4)], PLAIN, {}).outputs == Pieces(other=32)
 
 
 def test_formats_that_are_unpacked_count_their_weights_in_16_bits() -> None:
@@ -121,16 +122,16 @@ def test_formats_that_are_unpacked_count_their_weights_in_16_bits() -> None:
         tensor("model.layers.0.mlp.up_proj.weight_scale", "BF16", 8, 1),
         tensor("model.norm.weight", "BF16", 8),
     ]
-    sizes = weigh(tensors, packed, {})
+    sizes = weighed(tensors, packed, {})
     assert sizes.layers == (LayerRun(1, Pieces(floats=8 * 32)),)
     assert sizes.outputs == Pieces(floats=8)
     fp8 = [tensor("model.layers.0.q.weight", "F8_E4M3", 8, 8), tensor("model.layers.0.q.weight_scale_inv", "F32", 1, 1)]
-    assert weigh(fp8, QuantSpec(method="fp8"), {}).layers == (LayerRun(1, Pieces(floats=64)),)
+    assert weighed(fp8, QuantSpec(method="fp8"), {}).layers == (LayerRun(1, Pieces(floats=64)),)
     blocks = [
         tensor("model.layers.0.mlp.experts.down_proj_blocks", "U8", 2, 4, 1, 16),
         tensor("model.layers.0.mlp.experts.down_proj_scales", "U8", 2, 4, 1),
     ]
-    assert weigh(blocks, QuantSpec(method="mxfp4"), {}).layers == (LayerRun(1, Pieces(floats=2 * 4 * 32)),)
+    assert weighed(blocks, QuantSpec(method="mxfp4"), {}).layers == (LayerRun(1, Pieces(floats=2 * 4 * 32)),)
 
 
 def test_layers_for_a_placement(llama: ModelInfo) -> None:

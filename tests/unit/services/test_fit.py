@@ -10,7 +10,6 @@ import pytest
 
 from quantchat.catalog.attention import read_attention
 from quantchat.catalog.shape import read_shape
-from quantchat.catalog.sizes import weigh
 from quantchat.domain.loading import DeviceShare
 from quantchat.domain.memory import GIB
 from quantchat.domain.models import ModelInfo, Problem, QuantSpec
@@ -18,12 +17,13 @@ from quantchat.engine.protocol import LoadReport
 from quantchat.hardware.gpu import GpuDevice, GpuProcess, GpuSnapshot, NotAvailable
 from quantchat.hardware.host import HostMemory
 from quantchat.services.facts import Fact, Notice
-from quantchat.services.fit import Experience, forecast
+from quantchat.services.experience import Experience
+from quantchat.services.fit import forecast
 from quantchat.services.loads import LoadOptions
 from quantchat.services.memory import MemoryView
 from quantchat.services.waiting import LoadWhenFree, split_amount
 from quantchat.store.measured import Measured
-from unit.catalog.real_shapes import LLAMA_3_8B, llama_tensors
+from unit.catalog.real_shapes import LLAMA_3_8B, llama_tensors, weighed
 
 GPTQ = QuantSpec(method="gptq", bits=4, group_size=128, desc_act=False, sym=True, checkpoint_format="gptq")
 ENGINE = 4242
@@ -35,7 +35,7 @@ def llama(**more: object) -> ModelInfo:
         "quant": spec,
         "shape": read_shape(LLAMA_3_8B),
         "attention": read_attention(LLAMA_3_8B),
-        "weights": weigh(llama_tensors(LLAMA_3_8B, bits=4), spec, LLAMA_3_8B),
+        "weights": weighed(llama_tensors(LLAMA_3_8B, bits=4), spec, LLAMA_3_8B),
         "weight_bytes": 5_700_000_000,
         "context_window": 8192,
     }

@@ -60,8 +60,8 @@ def _layer_numbers(groups: Sequence[Group]) -> set[int]:
     """Return the numbers of the layers; every layer has vectors, such as those of its norms, so these will do."""
     inside = [group for group in groups if _LAYERS.match(group.pattern)]
     vectors = [group for group in inside if len(group.shape) == 1] or inside
-    names = (tensor.name for group in vectors for tensor in group.tensors)
-    return {int(match[1]) for name in names if (match := _LAYER.match(name))}
+    places = {group.beginnings for group in vectors}
+    return {int(match[1]) for names in places for name in names.split("\n") if (match := _LAYER.match(name))}
 
 
 def _extra_layers(config: Mapping[str, object]) -> int:

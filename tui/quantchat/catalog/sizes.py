@@ -20,7 +20,7 @@ from quantchat.domain.placement import in_list, is_input
 Config = Mapping[str, object]
 Place = tuple[str, int]
 """A list of modules, and the number of a module in it."""
-Sums = Counter[str]
+Sums = dict[str, int]
 """Of the fields of `Pieces`."""
 
 PACKED = {"qweight": "packed", "qzeros": "zeros", "scales": "scales", "g_idx": "order"}
@@ -70,14 +70,18 @@ def _is_loaded(name: str, *, tied: bool) -> bool:
     return not (IGNORED.search(name) or (tied and name.endswith(HEADS)))
 
 
+def _no_sums() -> Sums:
+    return defaultdict(int)
+
+
 @dataclass
 class _Parts:
     """What the layers are made of, by their numbers; what comes before and after them; the groups in layers."""
 
     prefix: str
-    layers: dict[int, Sums] = field(default_factory=lambda: defaultdict(Counter))
-    inputs: Sums = field(default_factory=Counter)
-    outputs: Sums = field(default_factory=Counter)
+    layers: dict[int, Sums] = field(default_factory=lambda: defaultdict(_no_sums))
+    inputs: Sums = field(default_factory=_no_sums)
+    outputs: Sums = field(default_factory=_no_sums)
     repeated: list[Group] = field(default_factory=list)
 
 
@@ -87,7 +91,9 @@ def _split(groups: Iterable[Group], packed: frozenset[str], spec: QuantSpec, las
     parts = _Parts(_heaviest(families))
     for places, family in families:
         sums = [_sums(group.tensors[0], packed, spec) for group in family]
-        together = sum(sums, Counter())
+        together = _no_sums()
+        for one in sums:
+            _add(together, one, 1)
         inside = {place[1]: count for place, count in places.items() if place and place[0] == parts.prefix}
         for index, count in inside.items():
             if index < last:
@@ -102,18 +108,10 @@ def _split(groups: Iterable[Group], packed: frozenset[str], spec: QuantSpec, las
 
 def _families(groups: Iterable[Group]) -> list[tuple[Counter[Place | None], list[Group]]]:
     """Gather the groups that lie at the same places of lists of modules, and count how often at each."""
-    found: dict[tuple[str, ...], list[Group]] = defaultdict(list)
+    found: dict[str, list[Group]] = defaultdict(list)
     for group in groups:
-        found[_beginnings(group)].append(group)
-    return [(Counter(map(in_list, beginnings)), family) for beginnings, family in found.items()]
-
-
-def _beginnings(group: Group) -> tuple[str, ...]:
-    """Return the tensors' names without what follows their last number: that is where they lie."""
-    names = [tensor.name for tensor in group.tensors]
-    ending = group.pattern.rpartition("..")[2] + "\n"
-    beginnings = "\n".join([*names, ""]).replace(ending, "\n").split("\n")[:-1]
-    return tuple(beginnings if len(beginnings) == len(names) else names)
+        found[group.beginnings].append(group)
+    return [(Counter(map(in_list, beginnings.split("\n")[:-1])), family) for beginnings, family in found.items()]
 
 
 def _heaviest(families: Iterable[tuple[Counter[Place | None], Iterable[Group]]]) -> str:
@@ -137,16 +135,15 @@ def _sums(tensor: TensorInfo, packed: frozenset[str], spec: QuantSpec) -> Sums:
     """Return what a tensor adds to the fields of `Pieces`."""
     definition = BY_NAME.get(spec.method)
     if definition is not None and definition.unpacks(spec):
-        return Counter(floats=_unpacked(tensor, definition, spec))
+        return {"floats": _unpacked(tensor, definition, spec)}
     module, _, part = tensor.name.rpartition(".")
     kind = PACKED.get(part) if module in packed else None
     if kind is None:
         counted = tensor.dtype in FLOATS
-        return Counter({"floats" if counted else "other": tensor.elements if counted else tensor.size})
-    sums = Counter({kind: tensor.elements if kind == "scales" else tensor.size})
+        return {"floats" if counted else "other": tensor.elements if counted else tensor.size}
     if kind == "packed":
-        sums["packed_weights"] = tensor.size * 8 // (spec.bits or 4)
-    return sums
+        return {kind: tensor.size, "packed_weights": tensor.size * 8 // (spec.bits or 4)}
+    return {kind: tensor.elements if kind == "scales" else tensor.size}
 
 
 def _add(sums: Sums, more: Sums, times: int) -> None:
