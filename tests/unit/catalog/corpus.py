@@ -157,4 +157,14 @@ def _link(folder: Path, name: str, target: str) -> None:
     path.symlink_to(target)
 
 
-STEPS: dict[str, Callable[..., None]] = {"remove": _remove, "truncate": _truncate, "touch": _touch, "link": _link}
+def _folder(folder: Path, name: str) -> None:
+    (folder / name).mkdir()
+
+
+STEPS: dict[str, Callable[..., None]] = {
+    "remove": _remove,
+    "truncate": _truncate,
+    "touch": _touch,
+    "link": _link,
+    "folder": _folder,
+}

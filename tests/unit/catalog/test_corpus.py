@@ -7,10 +7,17 @@ from pathlib import Path
 import pytest
 
 from quantchat.catalog import packages
+from quantchat.catalog.formats import BY_NAME, FORMATS
+from quantchat.catalog.gguf import TYPES
 from quantchat.catalog.reader import read_model
-from unit.catalog.corpus import CASES, build, expectation
+from unit.catalog.corpus import CASES, CORPUS, build, expectation
 
 CASES_WANTED = 60
+RARE = {
+    "bitblas", "fouroversix", "fp_quant", "higgs", "metal", "nvfp4", "paroquant", "qqq", "quanto", "quark", "sinq",
+    "spqr", "vptq",
+}  # fmt: skip
+"""Formats that are only named: nothing of theirs is read."""
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +51,14 @@ def test_the_verdict_of_each_folder(tmp_path: Path, case: str) -> None:
 
 def test_the_corpus_is_large_enough() -> None:
     assert len(CASES) >= CASES_WANTED
+
+
+def test_every_format_has_a_folder() -> None:
+    seen = {expectation(case)["method"] for case in CASES}
+    assert {definition.method for definition in FORMATS} - seen == RARE
+    assert all(BY_NAME[method].cannot for method in RARE)
+
+
+def test_every_gguf_type_is_in_a_file() -> None:
+    lines = (CORPUS / "gguf-every-type" / "weights.txt").read_text().splitlines()
+    assert {line.split()[1] for line in lines if line.startswith("blk.")} == {block.name for block in TYPES.values()}
