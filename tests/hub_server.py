@@ -10,14 +10,15 @@ import contextlib
 import hashlib
 import json
 import re
+import ssl
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 PIECE = 4096
 PATIENCE = 60.0
@@ -34,6 +35,8 @@ class Fault:
         corrupt_at: Flip a bit of the byte at this place of the file.
         bytes_per_second: Send no faster.
         ignore_range: Answer with the whole file.
+        wrong_range: Answer a range with the beginning of the file.
+        more_promised: Promise so many bytes more than come, or fewer.
     """
 
     status: int = 0
@@ -43,6 +46,8 @@ class Fault:
     corrupt_at: int | None = None
     bytes_per_second: float = 0.0
     ignore_range: bool = False
+    wrong_range: bool = False
+    more_promised: int = 0
     reached: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -72,7 +77,12 @@ def digest(kind: str, content: Content, before: bytes = b"") -> str:
 
 @dataclass
 class Repository:
-    """Files by path; weights and tokenizers are kept outside git."""
+    """Files by path; weights and tokenizers are kept outside git.
+
+    Attributes:
+        listed: Contents that the hub lists where it serves others.
+        past: The files of commits that were replaced.
+    """
 
     files: dict[str, Any]
     gated: bool = False
@@ -80,21 +90,32 @@ class Repository:
     revisions: tuple[str, ...] = ("main",)
     tags: tuple[str, ...] = ()
     xet: bool = False
+    listed: dict[str, bytes] = field(default_factory=dict)
+    past: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def change(self, files: dict[str, Any]) -> None:
+        """Make a new commit."""
+        self.past[self.commit] = self.files
+        self.files = self.files | files
 
     @property
     def commit(self) -> str:
         parts = [f"{path}:{digest('sha1', content)}" for path, content in sorted(self.files.items())]
-        return hashlib.sha1("\n".join(parts).encode()).hexdigest()
+        return hashlib.sha1("\n".join(parts).encode(errors="replace")).hexdigest()
 
     def is_large(self, path: str) -> bool:
         return path.endswith((".safetensors", ".gguf", ".bin", "tokenizer.json"))
 
     def blob(self, path: str) -> str:
-        content = self.files[path]
+        content = self.shown(path)
         return digest("sha1", content, b"blob %d\0" % len(content))
 
     def sha256(self, path: str) -> str:
-        return digest("sha256", self.files[path])
+        return digest("sha256", self.shown(path))
+
+    def shown(self, path: str) -> Any:
+        """A file as it is listed."""
+        return self.listed.get(path, self.files[path])
 
     def etag(self, path: str) -> str:
         return self.sha256(path) if self.is_large(path) else self.blob(path)
@@ -120,6 +141,8 @@ class HubServer:
         self.api_faults: list[Fault] = []
         self.requests: list[Request] = []
         self.token = ""
+        self.prefix = ""
+        self.next_page = ""
         self.lock = threading.Lock()
         self.closing = threading.Event()
         server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
@@ -129,6 +152,13 @@ class HubServer:
         self.port = server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.far = f"http://localhost:{self.port}"
+
+    def speak_tls(self, certificate: Path) -> None:
+        """Answer https alone, with a certificate and its key in one file."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url, self.far = self.url.replace("http:", "https:"), self.far.replace("http:", "https:")
 
     def start(self) -> None:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
@@ -168,7 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server.hub  # type: ignore[attr-defined, no-any-return]
 
     def handle(self) -> None:
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
             super().handle()
 
     def do_HEAD(self) -> None:
@@ -183,15 +213,21 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, path, self.headers.get("Range", ""), self.headers.get("Authorization", ""))
         with self.hub.lock:
             self.hub.requests.append(request)
+        if not path.startswith((f"{self.hub.prefix}/", "/far/")):
+            return self._refuse(404)
+        path = path.removeprefix(self.hub.prefix)
         if path.startswith("/api/models"):
             self._api(path, parse_qs(address.query))
         elif path.startswith("/far/"):
             _, _, name, file = path.split("/", 3)
-            self._body(request, self.hub.repositories[name.replace("--", "/")], file, {})
-        elif found := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path):
+            repository = self.hub.repositories[name.replace("--", "/")]
+            commit = parse_qs(address.query)["commit"][0]
+            self._body(request, replace(repository, files=repository.past.get(commit, repository.files)), file, {})
+        elif found := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path, re.DOTALL):
             self._resolve(request, *found.groups())
         else:
             self._refuse(404)
+        return None
 
     # The API
 
@@ -203,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(fault.status, **fault.headers)
         if path == "/api/models":
             return self._search(query)
-        found = re.fullmatch(r"/api/models/([^/]+/[^/]+?)(?:/(revision|tree)/(.+))?", path)
+        found = re.fullmatch(r"/api/models/([^/]+/[^/]+?)(?:/(revision|tree)/(.+))?", path, re.DOTALL)
         name, kind, revision = found.groups() if found else ("", None, None)
         repository = self._repository(name, revision or "main")
         if repository is None:
@@ -223,7 +259,8 @@ class _Handler(BaseHTTPRequestHandler):
             for name, one in self.hub.repositories.items()
             if words in name.lower()
         ]
-        self._json(sorted(found, key=lambda one: -int(str(one["downloads"])))[: int(query.get("limit", ["100"])[0])])
+        page = sorted(found, key=lambda one: -int(str(one["downloads"])))[: int(query.get("limit", ["100"])[0])]
+        self._json(page, {"Link": f'<{self.hub.next_page}>; rel="next"'} if self.hub.next_page else {})
 
     def _repository(self, name: str, revision: str) -> Repository | None:
         """The repository, unless the client may not see it; then it is told why."""
@@ -232,6 +269,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(401, **{"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
         elif repository is None:
             self._refuse(404, **{"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+        elif revision in repository.past:
+            return replace(repository, files=repository.past[revision])
         elif revision not in (*repository.revisions, repository.commit):
             self._refuse(404, **{"X-Error-Code": "RevisionNotFound", "X-Error-Message": f"Invalid rev id: {revision}"})
         else:
@@ -255,10 +294,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not repository.is_large(path):
             self._body(request, repository, path, headers | {"ETag": f'"{repository.etag(path)}"'})
             return
-        headers |= {"X-Linked-Etag": f'"{repository.etag(path)}"', "X-Linked-Size": str(len(repository.files[path]))}
+        headers |= {"X-Linked-Etag": f'"{repository.etag(path)}"', "X-Linked-Size": str(len(repository.shown(path)))}
         if repository.xet:
             headers |= {"X-Xet-Hash": repository.sha256(path), "X-Xet-Refresh-Route": f"{self.hub.url}/api/xet-token"}
-        far = f"{self.hub.far}/far/{name.replace('/', '--')}/{path}"
+        far = f"{self.hub.far}/far/{name.replace('/', '--')}/{quote(path)}?commit={repository.commit}"
         self._head(302, headers | {"Location": far, "Content-Length": "0"})
 
     def _body(self, request: Request, repository: Repository, path: str, headers: dict[str, str]) -> None:
@@ -275,8 +314,8 @@ class _Handler(BaseHTTPRequestHandler):
         if begin > len(content) or (begin == len(content) and begin):
             self._refuse(416, **{"Content-Range": f"bytes */{len(content)}"})
             return
-        headers |= {"Accept-Ranges": "bytes", "Content-Length": str(end - begin)}
-        partial = (begin, end) != (0, len(content))
+        headers |= {"Accept-Ranges": "bytes", "Content-Length": str(end - begin + fault.more_promised)}
+        partial = (begin, end) != (0, len(content)) or fault.wrong_range
         if partial:
             headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(content)}"
         self._head(206 if partial else 200, headers)
@@ -285,7 +324,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _range(self, size: int, fault: Fault) -> tuple[int, int]:
         found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if not found or fault.ignore_range:
+        if not found or fault.ignore_range or fault.wrong_range:
             return 0, size
         return int(found[1]), min(int(found[2]) + 1, size) if found[2] else size
 
@@ -300,7 +339,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault.reached.set()
         if fault.stall_after is not None:
             self._stall(fault)
-        if limit < len(body):
+        if limit < len(body) or fault.more_promised:
             self.close_connection = True
 
     def _stall(self, fault: Fault) -> None:
@@ -321,23 +360,23 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, status: int, **headers: str) -> None:
         self._head(status, {**headers, "Content-Length": "0"})
 
-    def _json(self, value: Any) -> None:
+    def _json(self, value: Any, headers: dict[str, str] | None = None) -> None:
         body = json.dumps(value).encode()
-        self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
+        self._head(200, (headers or {}) | {"Content-Type": "application/json", "Content-Length": str(len(body))})
         if self.command == "GET":
             self.wfile.write(body)
 
 
 def _lfs(repository: Repository, path: str) -> dict[str, object]:
-    return {"sha256": repository.sha256(path), "size": len(repository.files[path]), "pointerSize": 130}
+    return {"sha256": repository.sha256(path), "size": len(repository.shown(path)), "pointerSize": 130}
 
 
 def _info(name: str, repository: Repository, blobs: bool) -> dict[str, object]:
     siblings: list[dict[str, object]] = []
-    for path, content in repository.files.items():
+    for path in repository.files:
         sibling: dict[str, object] = {"rfilename": path}
         if blobs:
-            sibling |= {"size": len(content), "blobId": repository.blob(path)}
+            sibling |= {"size": len(repository.shown(path)), "blobId": repository.blob(path)}
             sibling |= {"lfs": _lfs(repository, path)} if repository.is_large(path) else {}
         siblings.append(sibling)
     gated = "manual" if repository.gated else False

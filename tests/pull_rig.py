@@ -9,12 +9,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
-from hub_server import HubServer, Repository, hub_env, serving
+from hub_server import HubServer, Repository, Request, hub_env, serving
+from quantchat.services.pull.client import describe, events_of
+from quantchat.services.pull.names import parse_name
+from quantchat.services.pull.plan import Plan, make_plan
+from quantchat.services.pull.words import Describe, Event, Limits
 from unit.catalog.model_folders import GPTQ_CONFIG, GPTQ_LAYER, LLAMA, make_model
 
 NAME = "acme/tiny-GPTQ"
@@ -71,6 +76,7 @@ class PullRig:
 
     @property
     def folder(self) -> Path:
+        """Of the repository in the cache."""
         return self.cache / f"models--{NAME.replace('/', '--')}"
 
     @property
@@ -86,9 +92,8 @@ class PullRig:
     ) -> subprocess.Popen[str]:
         """Run `quantchat pull`; with `largest_file`, the system lets it write no larger ones."""
         limit = (largest_file, largest_file)
-        script = Path(sys.executable).parent / "quantchat"
         process = subprocess.Popen(
-            [sys.executable, str(script), "pull", *arguments],
+            self.command(*arguments),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -105,6 +110,32 @@ class PullRig:
         process = self.start(*arguments, env=env, largest_file=largest_file)
         out, err = process.communicate(timeout=60)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, str(Path(sys.executable).parent / "quantchat"), "pull", *arguments]
+
+    def use(self, patch: pytest.MonkeyPatch, **env: str) -> None:
+        """Let download processes of this process have the environment of the command."""
+        for name, value in (self.env | env).items():
+            patch.setenv(name, value)
+
+    async def look_up(self, tell: Callable[[str], None] | None = None, name: str = NAME) -> Plan:
+        return make_plan(await describe(Describe(wanted=parse_name(name)), tell))
+
+    async def fetch(self, plan: Plan, **limits: float) -> list[Event]:
+        """Download in this process's own child; return all that it said."""
+        async with aclosing(events_of(plan.task(Limits(**{"tick": 0.02, "pause": 0.01} | limits)))) as events:  # type: ignore[arg-type]
+            return [event async for event in events]
+
+    def whole(self, *paths: str) -> None:
+        """Assert that the files are there, as the hub has them, and nothing half done."""
+        for path in paths or ("config.json", "tokenizer.json", "tokenizer_config.json", "README.md", WEIGHTS):
+            assert (self.snapshot / path).read_bytes() == self.repository.files[path], path
+        assert not list((self.folder / "blobs").glob("*.incomplete"))
+
+    def far(self, path: str = WEIGHTS) -> list[Request]:
+        """The requests that brought bytes of a large file."""
+        return self.hub.fetches(f"/far/{NAME.replace('/', '--')}/{path}")
 
     def close(self) -> None:
         for process in self._started:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol
 
 import click
 import msgspec
+from rich.cells import cell_len
 
 from quantchat.cli.common import say
 from quantchat.cli.stoppable import run_stoppable
@@ -16,6 +18,7 @@ from quantchat.domain.text import clean, shortened
 from quantchat.errors import Cancelled, FetchError, QuantchatError, UsageError
 from quantchat.services.pull.client import describe, events_of, search
 from quantchat.services.pull.describing import plan_lines, progress_line
+from quantchat.services.pull.files import RemoteFile, is_weights
 from quantchat.services.pull.names import parse_name
 from quantchat.services.pull.plan import Plan, make_plan
 from quantchat.services.pull.progress import Progress, Tracker
@@ -25,7 +28,13 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 STOPPED = Cancelled("Stopped", "What has arrived is kept", "Run the same command again to go on")
-TITLE = 32
+TITLE, BAR = 20, 10
+"""Cells of a bar's line: it must fit into 80 columns with the words of the whole download."""
+NAME_CELLS = 56
+LISTED = 40
+"""More files than this are only counted."""
+STEPS = 10
+"""Lines that tell how far a download is, where nobody watches it on a terminal."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,9 +63,13 @@ def pull_model(name: str, options: Options) -> None:
         if options.dry_run:
             return
         fetch = plan.task()
+        _require_weights(plan, options)
         if not (options.as_json or options.yes) and plan.missing:
             _ask(plan)
         show.done(plan, run_stoppable(_download(plan, fetch, show), STOPPED))
+    except click.Abort:
+        # Ctrl+C or Ctrl+D instead of an answer.
+        raise Cancelled("Nothing was downloaded") from None
     except QuantchatError as error:
         show.failed(error)
         raise
@@ -68,7 +81,7 @@ def show_search(words: str, *, as_json: bool) -> None:
     Raises:
         QuantchatError: if the hub does not allow it.
     """
-    hits = run_stoppable(search(Search(words=words)), STOPPED).hits
+    hits = run_stoppable(search(Search(words=words), _tell_waiting), Cancelled("Stopped")).hits
     if as_json:
         click.echo(msgspec.json.encode(hits))
         return
@@ -81,6 +94,9 @@ def show_search(words: str, *, as_json: bool) -> None:
 
 class Shown(Protocol):
     """How a download is told."""
+
+    def waiting(self, note: str) -> None:
+        """Tell what the look-up waits for."""
 
     def plan(self, plan: Plan, lines: list[str]) -> None:
         """Tell what will come."""
@@ -99,7 +115,11 @@ class Shown(Protocol):
 
 
 class JsonLines:
-    """One object per line on stdout; `event` is plan, progress, done or error."""
+    """One object per line on stdout; `event` is waiting, plan, progress, done or error."""
+
+    def waiting(self, note: str) -> None:
+        """Print why nothing comes."""
+        self._print("waiting", note=note)
 
     def plan(self, plan: Plan, lines: list[str]) -> None:
         """Print all files."""
@@ -142,24 +162,35 @@ class JsonLines:
 
 
 class Lines:
-    """Words on stdout, bars on stderr."""
+    """Words on stdout, bars on stderr; where that is no terminal, a line now and then."""
 
     def __init__(self) -> None:
         self._bars: _Bars | None = None
+        self._step = 0
+
+    def waiting(self, note: str) -> None:
+        """Say why nothing comes."""
+        _tell_waiting(note)
 
     def plan(self, plan: Plan, lines: list[str]) -> None:
         """Print the files that will come, and what there is to know."""
-        width = max((len(clean(file.path, newlines=False)) for file in plan.files), default=0)
-        for file in plan.files:
-            say(f"  {clean(file.path, newlines=False):<{width}}  {format_bytes(file.size):>9}")
-        for line in lines:
+        for line in [*file_lines(plan.files), *lines]:
             say(line)
 
     def moved(self, plan: Plan, tracker: Tracker, progress: Progress) -> None:
-        """Draw a bar per file under way, and one for all."""
+        """Draw a bar per file under way, and one for all; or say what part of it is there."""
+        if not sys.stderr.isatty():
+            self._say_step(progress)
+            return
         if self._bars is None:
             self._bars = _Bars({file.path: file.size for file in plan.files})
         self._bars.draw(tracker, progress)
+
+    def _say_step(self, progress: Progress) -> None:
+        step = int(progress.share * STEPS)
+        if self._step < step < STEPS:
+            self._step = step
+            say(f"{progress.share:.0%} {progress_line(progress)}", err=True)
 
     def done(self, plan: Plan, folder: str) -> None:
         """Print the folder."""
@@ -174,8 +205,25 @@ class Lines:
             self._bars.stop()
 
 
+def file_lines(files: Sequence[RemoteFile]) -> list[str]:
+    """Name files and their sizes, the sizes below each other unless a name is very long."""
+    names = [clean(file.path, newlines=False) for file in files[:LISTED]]
+    width = min(max(map(cell_len, names), default=0), NAME_CELLS)
+    lines = [
+        f"  {name}{' ' * (width - cell_len(name))}  {format_bytes(file.size):>9}"
+        for name, file in zip(names, files, strict=False)
+    ]
+    if further := files[LISTED:]:
+        lines.append(f"  and {len(further):,} more files, {format_bytes(sum(file.size for file in further))}")
+    return lines
+
+
+def _tell_waiting(note: str) -> None:
+    say(f"{note[:1].upper()}{note[1:]}", err=True)
+
+
 class _Bars:
-    """rich's bars on stderr; where that is no terminal they are not drawn."""
+    """rich's bars on a terminal."""
 
     def __init__(self, sizes: dict[str, int]) -> None:
         from rich.console import Console
@@ -183,7 +231,7 @@ class _Bars:
 
         columns = (
             TextColumn("{task.fields[title]}", markup=False),
-            BarColumn(24),
+            BarColumn(BAR),
             TextColumn("{task.fields[words]}", markup=False),
         )
         self._sizes = sizes
@@ -203,6 +251,7 @@ class _Bars:
                 self._rich.remove_task(self._files.pop(path))
             elif active:
                 words = file.note or ("checking" if file.state == "checking" else format_bytes(self._sizes[path]))
+                words = shortened(words, 80 - TITLE - BAR - 2)
                 self._rich.update(self._files[path], completed=file.done, words=words)
         self._rich.update(self._whole, completed=progress.done, words=progress_line(progress))
 
@@ -212,10 +261,10 @@ class _Bars:
 
 
 async def _plan(task: Describe, show: Shown) -> Plan:
-    from quantchat.services.memory import MemoryWatch
+    from quantchat.services.memory import look_once
 
-    plan = make_plan(await describe(task))
-    view = await MemoryWatch().look(None)
+    plan = make_plan(await describe(task, show.waiting))
+    view = await look_once()
     show.plan(plan, plan_lines(plan, view))
     return plan
 
@@ -232,6 +281,13 @@ async def _download(plan: Plan, fetch: Fetch, show: Shown) -> str:
     finally:
         show.close()
     raise FetchError("The download ended without a word")
+
+
+def _require_weights(plan: Plan, options: Options) -> None:
+    """A script that asks for a model and gets its readme must hear of it."""
+    chosen = options.include or options.exclude or options.everything
+    if not chosen and plan.why_no_weights and any(is_weights(offer.file.path) for offer in plan.left_out):
+        raise FetchError(f"No weights of {plan.wanted} would be fetched", plan.why_no_weights, code="no-weights")
 
 
 def _ask(plan: Plan) -> None:

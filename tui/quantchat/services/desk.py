@@ -74,7 +74,7 @@ class Desk:
         self.context = ContextMeter(self.library, self.conversation, listener)
         self.library.on_turn_event = self._on_turn_event
         self.library.on_loaded = self._on_loaded
-        self.memory = MemoryWatch()
+        self.memory = MemoryWatch(self.library.options)
         self.idle = IdleUnload(
             settings.idle_unload_minutes,
             in_use=lambda: self.conversation.busy or self.conversation.waiting > 0,
@@ -96,7 +96,7 @@ class Desk:
             self.load,
             lambda: self.memory.look(self.library.engine_pid),
             self._listen,
-            options=self.library.options,
+            busy=lambda: self.conversation.busy,
         )
 
     def _on_turn_event(self, event: protocol.Event | EngineExited) -> None:
@@ -114,7 +114,7 @@ class Desk:
         return True
 
     def _folders(self) -> list[Path]:
-        return [*self.given_folders, *(Path(folder).expanduser() for folder in self.settings.models_dirs)]
+        return [*self.given_folders, *(Path(folder) for folder in self.settings.models_dirs if folder.strip())]
 
     async def look_in(self, folders: Sequence[str]) -> None:
         """Keep these as the folders of the settings, and look for models there.
@@ -202,8 +202,7 @@ class Desk:
 
     def pull_line(self) -> str:
         """Say how the download under way stands; empty if there is none."""
-        running = self.pulls.running if "pulls" in self.__dict__ else []
-        return f"Downloading {running[-1].name}: {running[-1].line()}" if running else ""
+        return self.pulls.line() if "pulls" in self.__dict__ else ""
 
     def _on_pull(self, job: Job) -> None:
         self._listen(PullChanged())

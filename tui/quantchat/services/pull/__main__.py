@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO
 
-from quantchat.errors import FetchError, QuantchatError, StorageError, UsageError
+from quantchat.errors import ErrorReport, FetchError, QuantchatError, StorageError, UsageError
 from quantchat.services.pull.words import (
     Broken,
     Describe,
@@ -24,8 +23,9 @@ from quantchat.services.pull.words import (
     task_decoder,
 )
 
-T = TypeVar("T")
-ATTEMPTS = 4
+if TYPE_CHECKING:
+    from quantchat.services.pull.patience import Patience
+
 ORPHANED = 3
 """Exit status of a process whose parent is gone."""
 
@@ -43,6 +43,8 @@ def main() -> None:
     except QuantchatError as error:
         kind = "usage" if isinstance(error, UsageError) else "storage" if isinstance(error, StorageError) else "fetch"
         say(Broken(report=error.report, kind=kind))  # type: ignore[arg-type]
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+        say(Broken(report=_unexpected(error)))
     # Threads may still wait for a connection that stalls.
     os._exit(0)
 
@@ -50,61 +52,70 @@ def main() -> None:
 class _Voice:
     def __init__(self, events: BinaryIO) -> None:
         self._events = events
+        self._lock = threading.Lock()
 
     def say(self, event: Event) -> None:
-        self._events.write(encode_line(event))
+        line = memoryview(encode_line(event))
+        with self._lock:
+            while line:
+                line = line[self._events.write(line) or 0 :]
+
+
+def _unexpected(error: Exception) -> ErrorReport:
+    """What a bug of ours or of a library says; its trace goes to the standard error."""
+    import traceback
+
+    from quantchat.services.pull.refusals import AGAIN, shown
+
+    traceback.print_exception(error)
+    detail = f"{type(error).__name__}: {shown(error)}"
+    return ErrorReport(code="fetch", title="The download failed unexpectedly", detail=detail, remedy=AGAIN)
+
+
+def _require_numbers() -> None:
+    """huggingface_hub does not even import with a wrong one."""
+    for name in ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"):
+        said = os.environ.get(name, "")
+        if said and not said.strip().isdecimal():
+            raise UsageError(f"{name} is {said!r}", "it must be a whole number of seconds", "Unset it, or set it to 30")
 
 
 def _end_with_parent() -> None:
     """Nothing more comes on the standard input; its end means that the parent is gone or wants no more."""
-    sys.stdin.buffer.read()
+    # Not by `sys.stdin`: an interpreter that ends while a thread reads from it dies of that.
+    while os.read(0, 1):
+        continue
     os._exit(ORPHANED)
 
 
 def _do(task: Task, say: Callable[[Event], None]) -> Event:
+    _require_numbers()
+    from quantchat.services.pull import hub
+    from quantchat.services.pull.patience import Patience
+
+    hub.prepare()
     match task:
         case Fetch():
-            from quantchat.services.pull import hub
             from quantchat.services.pull.transfer import Transfers
 
-            hub.impatient()
             return Fetched(folder=Transfers(task, say).run())
         case Describe():
-            return _patiently(lambda: _describe(task), str(task.wanted))
+            return _describe(task, Patience(say))
         case Search():
-            return _patiently(lambda: _search(task), "The list of models")
+            return Found(hits=Patience(say).ask(lambda: hub.search(task.words, task.limit), "The list of models"))
 
 
-def _patiently(work: Callable[[], T], what: str) -> T:
-    from quantchat.services.pull import hub
-
-    hub.impatient()
-    for attempt in range(ATTEMPTS):
-        try:
-            return work()
-        except hub.Retry as failure:
-            why = str(failure)
-            time.sleep(failure.seconds if failure.seconds is not None else 0.5 * 2**attempt)
-    raise hub.gave_up(what, why)
-
-
-def _search(task: Search) -> Found:
-    from quantchat.services.pull import hub
-
-    return Found(hits=hub.search(task.words, task.limit))
-
-
-def _describe(task: Describe) -> Described:
+def _describe(task: Describe, patience: Patience) -> Described:
     from quantchat.catalog.roots import hub_cache
     from quantchat.services.pull import hub
     from quantchat.services.pull.cache import RepositoryCache
     from quantchat.services.pull.files import offer_files
     from quantchat.services.pull.preview import Source, indexed_files, preview_model
 
-    commit, files, gated = hub.list_repository(task.wanted)
+    commit, files, gated = patience.ask(lambda: hub.list_repository(task.wanted), str(task.wanted))
     if not files:
         raise FetchError(f"{task.wanted} is empty", remedy="Choose another revision or repository")
-    source, cache = Source(task.wanted, commit), hub_cache()
+    source, cache = Source(task.wanted, commit, patience), hub_cache()
     place = RepositoryCache(cache, task.wanted)
     offers = offer_files(
         files,

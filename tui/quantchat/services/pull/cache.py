@@ -6,13 +6,13 @@ renamed when it is whole and sound. huggingface_hub deletes or forgets its own p
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import constants
@@ -61,11 +61,9 @@ class RepositoryCache:
 
     def present_bytes(self, file: RemoteFile, commit: str) -> int:
         """Bytes of a file that need not be fetched any more."""
-        for path in (self.content(file, commit) or self.blob(file), self.partial(file)):
-            try:
-                return min(path.stat().st_size, file.size)
-            except OSError:
-                continue
+        with contextlib.suppress(OSError):
+            content = self.content(file, commit)
+            return min((content or self.partial(file)).stat().st_size, file.size)
         return 0
 
     def prepare(self, file: RemoteFile) -> None:
@@ -94,7 +92,8 @@ class RepositoryCache:
         target = os.path.relpath(self.blob(file), place.parent)
         if place.is_symlink() and os.readlink(place) == target:
             return
-        fresh = place.with_name(f".{place.name}.{os.getpid()}")
+        # A name of its own: the file's, with something added, may be longer than the disk allows.
+        fresh = place.with_name(f".{file.etag[:16]}.{os.getpid()}")
         fresh.unlink(missing_ok=True)
         try:
             _symlink(fresh, target)
@@ -114,7 +113,7 @@ class RepositoryCache:
         fresh.write_text(commit, encoding="ascii")
         fresh.replace(ref)
 
-    @contextmanager
+    @contextlib.contextmanager
     def locked(self, file: RemoteFile, wait: Callable[[float], None]) -> Iterator[None]:
         """Hold the lock under which the hub's own tools write a blob; `wait` is called while another holds it."""
         self._locks.mkdir(parents=True, exist_ok=True)

@@ -1,57 +1,73 @@
-"""The hub as the download process sees it: huggingface_hub's session, token, endpoint, and its errors in plain words.
+"""The hub as the download process sees it: huggingface_hub's API, addresses and token, over a session of our own.
 
-Only the download process imports this module; it is the only one that imports huggingface_hub.
+Only the download process imports this module and its neighbours `refusals` and `xet`, and with them huggingface_hub.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import PurePosixPath
+from typing import Any
 
-from huggingface_hub import HfApi, constants, get_token, hf_hub_url
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    OfflineModeIsEnabled,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+from huggingface_hub import HfApi, constants, get_token, hf_hub_url, set_client_factory
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
-from quantchat.domain.text import shortened
+from quantchat.domain.text import shortened, without_surrogates
 from quantchat.errors import FetchError
 from quantchat.services.pull.files import RemoteFile
 from quantchat.services.pull.names import Wanted
+from quantchat.services.pull.refusals import (
+    HTTP,
+    LOGIN,
+    RangeRefused,
+    Retry,
+    explained,
+    no_proxy,
+    senseless,
+    shown,
+)
 from quantchat.services.pull.words import Hit
 
-# The HTTP library behind huggingface_hub was renamed between versions: its errors are reached through the hub's own.
-_HTTP = sys.modules[HfHubHTTPError.__bases__[0].__module__.partition(".")[0]]
-TransportError: type[Exception] = _HTTP.TransportError
-TimeoutException: type[Exception] = _HTTP.TimeoutException
-ProxyError: type[Exception] = _HTTP.ProxyError
-
-LOGIN = "set HF_TOKEN to a token of your account, or run `hf auth login`"
-AGAIN = "Run it again: what has arrived is kept"
-LONGEST_WAIT = 300.0
-SHOWN_REASON = 200
 _COMMIT = re.compile(r"[A-Za-z0-9]{1,64}")
 _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_TOKEN = re.compile(r"[!-~]+")
+_BEGINNING = re.compile(r"bytes (\d+)-")
 
 
-class Retry(Exception):
-    """A request that may succeed when it is tried again, after some seconds if the server says how many."""
+def prepare() -> None:
+    """Make the session, before anything else is asked of the hub.
 
-    def __init__(self, why: str, seconds: float | None = None) -> None:
-        super().__init__(why)
-        self.seconds = seconds
+    Raises:
+        FetchError: if this machine's settings rule it out.
+    """
+    if constants.HF_HUB_OFFLINE:
+        detail = "nothing is downloaded while it is, or TRANSFORMERS_OFFLINE"
+        raise FetchError("HF_HUB_OFFLINE is set", detail, "Unset both and try again", code="offline")
+    if not _TOKEN.fullmatch(get_token() or "-"):
+        detail = "it holds spaces or signs that no token has"
+        raise FetchError("Your token is damaged", detail, f"Copy it again and {LOGIN}", code="unauthorized")
+    try:
+        _session()
+    except OSError as error:
+        remedy = "Look at SSL_CERT_FILE and SSL_CERT_DIR"
+        raise FetchError("The certificates cannot be read", shown(error), remedy, code="certificate") from error
+    except (ImportError, ValueError, HTTP.InvalidURL) as error:
+        raise no_proxy(shown(error)) from error
+    set_client_factory(_client)
 
 
-class RangeRefused(Exception):
-    """There is nothing behind the place from which bytes were asked for."""
+@functools.cache
+def _session() -> Any:
+    # Not huggingface_hub's: it closes its own, under whoever reads from it, when one request fails to connect.
+    return _client()
+
+
+def _client() -> Any:
+    # A limit for requests that name none: huggingface_hub would wait for ever.
+    return HTTP.Client(follow_redirects=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
 
 
 def list_repository(wanted: Wanted) -> tuple[str, list[RemoteFile], bool]:
@@ -65,23 +81,30 @@ def list_repository(wanted: Wanted) -> tuple[str, list[RemoteFile], bool]:
         api = HfApi(library_name="quantchat")
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         info = api.model_info(wanted.repository, revision=wanted.revision, files_metadata=True, timeout=timeout)
+        files = [_remote_file(sibling) for sibling in info.siblings or ()]
     if not info.sha or not _COMMIT.fullmatch(info.sha):
-        raise _senseless("it names no commit")
-    return info.sha, [_remote_file(sibling) for sibling in info.siblings or ()], bool(info.gated)
+        raise senseless("it names no commit")
+    if len({file.path for file in files}) < len(files):
+        raise senseless("it names a file twice")
+    return info.sha, files, bool(info.gated)
 
 
-def _senseless(why: str) -> FetchError:
-    return FetchError("The hub's answer makes no sense", why, _look_at_endpoint())
-
-
-def _remote_file(sibling: object) -> RemoteFile:
-    path, size, lfs = sibling.rfilename, sibling.size, sibling.lfs  # type: ignore[attr-defined]
-    sha256 = str(lfs.sha256 or "") if lfs is not None else ""
-    file = RemoteFile(str(path), int(size or 0), str(sibling.blob_id or ""), sha256)  # type: ignore[attr-defined]
-    parts = PurePosixPath(file.path)
-    if parts.is_absolute() or ".." in parts.parts or "\0" in file.path or not _ETAG.fullmatch(file.etag):
-        raise FetchError("The hub names a file that cannot be stored", shortened(repr(file.path), 100))
+def _remote_file(sibling: Any) -> RemoteFile:
+    path, size, lfs = str(sibling.rfilename), int(sibling.size or 0), sibling.lfs
+    file = RemoteFile(path, size, str(sibling.blob_id or ""), str(lfs.sha256 or "") if lfs is not None else "")
+    if not _is_storable(path):
+        raise FetchError("The hub names a file that cannot be stored", shortened(repr(path), 100), code="senseless")
+    if not _ETAG.fullmatch(file.etag) or size < 0:
+        raise senseless(f"it gives no size or checksum of {shortened(path, 100)}")
     return file
+
+
+def _is_storable(path: str) -> bool:
+    """Whether a name leads into the folder of the repository, in the one way in which it can be written."""
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts or "\0" in path or path != str(parts) or path == ".":
+        return False
+    return bool(without_surrogates(path) == path)
 
 
 def search(words: str, limit: int) -> tuple[Hit, ...]:
@@ -90,23 +113,23 @@ def search(words: str, limit: int) -> tuple[Hit, ...]:
     Raises:
         FetchError, Retry: as above.
     """
+    query: dict[str, str | int] = {"search": words, "sort": "downloads", "direction": -1, "limit": limit}
+    # Not by HfApi.list_models: it waits for ever, and takes the token along to further pages wherever they are.
     with explained(None):
-        found = list(HfApi(library_name="quantchat").list_models(search=words, sort="downloads", limit=limit))
-    return tuple(
-        Hit(
-            repository=str(model.id),
-            downloads=int(model.downloads or 0),
-            likes=int(model.likes or 0),
-            gated=bool(model.gated),
-            tags=tuple(map(str, model.tags or ())),
-        )
-        for model in found
+        headers = build_hf_headers(library_name="quantchat")
+        answer = _session().get(f"{constants.ENDPOINT}/api/models", params=query, headers=headers)
+        hf_raise_for_status(answer)
+        return tuple(_hit(model) for model in without_surrogates(answer.json())[:limit])
+
+
+def _hit(model: dict[str, Any]) -> Hit:
+    return Hit(
+        repository=str(model["id"]),
+        downloads=int(model.get("downloads") or 0),
+        likes=int(model.get("likes") or 0),
+        gated=bool(model.get("gated")),
+        tags=tuple(map(str, model.get("tags") or ())),
     )
-
-
-def impatient() -> None:
-    """Give requests that name no time limit the usual one; the hub's own library would wait for ever."""
-    get_session().timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
 
 
 def file_url(wanted: Wanted, commit: str, path: str) -> str:
@@ -114,7 +137,7 @@ def file_url(wanted: Wanted, commit: str, path: str) -> str:
     return str(hf_hub_url(wanted.repository, path, revision=commit))
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_range(
     wanted: Wanted, url: str, begin: int = 0, end: int | None = None
 ) -> Iterator[tuple[Iterator[bytes], bool]]:
@@ -128,103 +151,33 @@ def open_range(
     headers = build_hf_headers(library_name="quantchat") | {"Accept-Encoding": "identity"}
     if begin or end is not None:
         headers["Range"] = f"bytes={begin}-{'' if end is None else end - 1}"
-    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    with explained(wanted), get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
+    with explained(wanted, planned=True), _session().stream("GET", url, headers=headers) as response:
         if response.status_code == 416:
             raise RangeRefused
         hf_raise_for_status(response)
-        yield response.iter_bytes(), response.status_code == 206
+        yield response.iter_bytes(), _heeds(response, begin)
+
+
+def _heeds(response: Any, begin: int) -> bool:
+    if response.status_code != 206:
+        return False
+    found = _BEGINNING.match(response.headers.get("content-range") or "")
+    if not found or int(found[1]) != begin:
+        raise Retry("the server sends another part of the file than was asked for")
+    return True
 
 
 def read_range(wanted: Wanted, url: str, begin: int, end: int) -> bytes:
     """Return bytes `begin` up to `end` of a file, or as many as there are.
 
     Raises:
-        FetchError, Retry, RangeRefused: as above.
+        FetchError, Retry: as above.
     """
-    found = bytearray()
-    with open_range(wanted, url, begin, end) as (pieces, heeded):
+    found, skip = bytearray(), 0
+    with contextlib.suppress(RangeRefused), open_range(wanted, url, begin, end) as (pieces, heeded):
         skip = 0 if heeded else begin
         for piece in pieces:
             found += piece
             if len(found) >= skip + end - begin:
                 break
     return bytes(found[skip : skip + end - begin])
-
-
-@contextmanager
-def explained(wanted: Wanted | None) -> Iterator[None]:
-    """Turn the hub library's errors into our own, most specific first.
-
-    Raises:
-        FetchError: with what to do.
-        Retry: for what may go well the next time.
-    """
-    try:
-        yield
-    except OfflineModeIsEnabled as error:
-        raise FetchError("HF_HUB_OFFLINE is set", "nothing is downloaded then", "Unset it and try again") from error
-    except HfHubHTTPError as error:
-        raise _of_status(error, wanted) from error
-    except ProxyError as error:
-        raise FetchError("The proxy refuses", shown(error), "Look at HTTPS_PROXY and NO_PROXY") from error
-    except TimeoutException as error:
-        raise Retry(f"no byte came for {constants.HF_HUB_DOWNLOAD_TIMEOUT} s") from error
-    except TransportError as error:
-        raise Retry(f"the connection failed: {shown(error)}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise _senseless(shown(error)) from error
-
-
-def _of_status(error: HfHubHTTPError, wanted: Wanted | None) -> Exception:
-    status = error.response.status_code
-    if status in (408, 429) or status >= 500:
-        said = f"the hub answers {status}" if status != 429 else "the hub asks for fewer requests"
-        return Retry(said, _retry_after(error.response.headers))
-    if wanted is None:
-        return FetchError("The hub refuses the search", f"it answers {status}", _look_at_endpoint())
-    return _refusal(error, status, wanted)
-
-
-def _refusal(error: HfHubHTTPError, status: int, wanted: Wanted) -> FetchError:
-    name, page = wanted.repository, f"{constants.ENDPOINT}/{wanted.repository}"
-    if isinstance(error, GatedRepoError):
-        who = "with the account of your token" if get_token() else f"in your browser, then {LOGIN}"
-        detail = "its owner wants you to accept terms, or to ask, before files may be fetched"
-        return FetchError(f"{name} is gated", detail, f"Open {page} and accept {who}; then try again", code="gated")
-    if isinstance(error, RevisionNotFoundError):
-        remedy = f"Leave the revision out for main, or look at {page}/tree/main for branches and tags"
-        return FetchError(f"{name} has no revision {wanted.revision}", "", remedy, code="revision-missing")
-    if isinstance(error, RemoteEntryNotFoundError):
-        return FetchError(f"A file of {wanted} is gone", "the repository changed meanwhile", "Try again")
-    if status == 401 and get_token():
-        detail = "it may have expired, or be of another hub"
-        return FetchError("The hub refuses your token", detail, f"Unset HF_TOKEN or {LOGIN}", code="unauthorized")
-    if isinstance(error, RepositoryNotFoundError) or status in (401, 404):
-        detail = "there is none of that name, or it is private or gated and you are not known to the hub"
-        remedy = f"Check the name; to reach what is yours, {LOGIN}"
-        return FetchError(f"{name} was not found", detail, remedy, code="unauthorized" if status == 401 else "missing")
-    if status == 403:
-        detail = "your token lacks the right to read it" if get_token() else "it is not for everybody"
-        return FetchError(f"The hub does not let you fetch {name}", detail, LOGIN[:1].upper() + LOGIN[1:])
-    return FetchError(f"The hub refuses {wanted}", f"it answers {status}", _look_at_endpoint())
-
-
-def gave_up(what: str, why: str) -> FetchError:
-    """The error of a download that was retried long enough."""
-    remedy = f"{AGAIN}. If it stays so, look at the network, at HTTPS_PROXY, or name a mirror in HF_ENDPOINT"
-    return FetchError(f"{what} could not be fetched from {constants.ENDPOINT}", why, remedy, code="stalled")
-
-
-def _look_at_endpoint() -> str:
-    return f"Look whether {constants.ENDPOINT} is a model hub (HF_ENDPOINT)"
-
-
-def _retry_after(headers: object) -> float | None:
-    said = str(headers.get("Retry-After") or "")  # type: ignore[attr-defined]
-    return min(float(said), LONGEST_WAIT) if said.isdecimal() else None
-
-
-def shown(error: Exception) -> str:
-    """Write an exception in one short line."""
-    return shortened(str(error) or type(error).__name__, SHOWN_REASON)

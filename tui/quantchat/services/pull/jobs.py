@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Literal
 
-from quantchat.errors import ErrorReport, QuantchatError, StorageError
+from quantchat.errors import ErrorReport, FetchError, QuantchatError, StorageError
 from quantchat.services.pull.client import events_of
 from quantchat.services.pull.describing import progress_line
 from quantchat.services.pull.plan import Plan
@@ -18,6 +18,7 @@ State = Literal["running", "done", "failed", "cancelled"]
 
 LIMITS = Limits(tick=0.5)
 """A screen far away need not hear more often."""
+AGAIN = "Run it again: what has arrived is kept"
 
 
 class Job:
@@ -69,6 +70,14 @@ class Pulls:
     def running(self) -> list[Job]:
         """The downloads under way, oldest first."""
         return [job for job in self.jobs if job.state == "running"]
+
+    def line(self) -> str:
+        """Say how the downloads under way stand; empty if there is none."""
+        if not self.running:
+            return ""
+        *others, job = self.running
+        more = f" (and {len(others)} more)" if others else ""
+        return f"Downloading {job.name}{more}: {job.line()}"
 
     def find(self, name: str) -> Job | None:
         """Return the download under way of a repository."""
@@ -127,8 +136,8 @@ class Pulls:
             job.state, job.error = "failed", error.report
         finally:
             self._tasks.pop(job, None)
-            if job.state == "running":
-                job.state = "failed"
+        if job.state == "running":
+            job.state, job.error = "failed", FetchError("The download ended without a word", remedy=AGAIN).report
         self._tell(job)
 
     def _tell(self, job: Job) -> None:

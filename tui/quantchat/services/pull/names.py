@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from urllib.parse import unquote, urlsplit
 
@@ -36,7 +37,7 @@ def parse_name(text: str) -> Wanted:
     Raises:
         UsageError: if it is none of these.
     """
-    name, _, revision = _without_address(text.strip()).partition("@")
+    name, _, revision = _without_host(_without_address(text.strip())).partition("@")
     parts = name.rstrip("/").split("/")
     if len(parts) > 2 or not all(_PART.fullmatch(part) and "--" not in part and ".." not in part for part in parts):
         raise UsageError(f"{clean(text, newlines=False)!r} is no name of a repository", remedy=_EXAMPLE)
@@ -50,7 +51,23 @@ def _without_address(text: str) -> str:
         return text.removeprefix("hf://").removeprefix("models/")
     if not text.startswith(("http://", "https://")):
         return text
-    parts = urlsplit(text).path.strip("/").split("/")
+    try:
+        path = urlsplit(_without_endpoint(text)).path
+    except ValueError:
+        return text
+    parts = path.strip("/").split("/")
     if len(parts) >= 4 and parts[2] in ("tree", "blob", "resolve"):
         return f"{parts[0]}/{parts[1]}@{unquote(parts[3])}"
     return "/".join(parts)
+
+
+def _without_endpoint(address: str) -> str:
+    """A mirror may lie below a folder of its host, which is no owner of repositories."""
+    hub = os.environ.get("HF_ENDPOINT", "").rstrip("/")
+    return f"https://hub/{address[len(hub) + 1 :]}" if hub and address.startswith(f"{hub}/") else address
+
+
+def _without_host(text: str) -> str:
+    """`hub.example/owner/name`, as some browsers copy it."""
+    host, _, rest = text.partition("/")
+    return rest if "." in host.strip(".") and rest.count("/") == 1 and "@" not in host else text

@@ -62,11 +62,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the disk has room; also where that cannot be told."""
         return self.free is None or self.missing == 0 or self.missing + min(RESERVE, self.missing) <= self.free
 
+    @property
+    def why_no_weights(self) -> str:
+        """Why no file that is taken holds weights, and what to do; empty if one does."""
+        if any(is_weights(file.path) for file in self.files):
+            return ""
+        return _no_weights(self.described.offers)
+
     def notes(self) -> list[str]:
         """Say what is worth knowing before the download, one line each."""
-        lines = []
-        if not any(is_weights(file.path) for file in self.files):
-            lines.append(_no_weights(self.described.offers))
+        lines = [self.why_no_weights] if self.why_no_weights else []
         if self.described.note:
             lines.append(self.described.note)
         if self.described.gated:

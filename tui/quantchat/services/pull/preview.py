@@ -25,6 +25,7 @@ from quantchat.domain.models import ModelInfo
 from quantchat.services.pull import hub
 from quantchat.services.pull.files import RemoteFile
 from quantchat.services.pull.names import Wanted
+from quantchat.services.pull.patience import Patience
 
 READ_WHOLE = (
     *CONFIG_FILES,
@@ -44,19 +45,21 @@ PARALLEL = 8
 _FURTHER = re.compile(r"-(?!00001-)\d{5}-of-\d{5}\.gguf$")
 
 
-class Source(msgspec.Struct, frozen=True):
+class Source(msgspec.Struct):
     """One commit of a repository on the hub."""
 
     wanted: Wanted
     commit: str
+    patience: Patience
 
     def read(self, path: str, begin: int, end: int) -> bytes:
         """Return some bytes of a file.
 
         Raises:
-            FetchError, Retry: see `hub.open_range`.
+            FetchError: see `hub.open_range`.
         """
-        return hub.read_range(self.wanted, hub.file_url(self.wanted, self.commit, path), begin, end)
+        url = hub.file_url(self.wanted, self.commit, path)
+        return self.patience.ask(lambda: hub.read_range(self.wanted, url, begin, end), path)
 
 
 def indexed_files(source: Source, files: Sequence[RemoteFile]) -> frozenset[str]:
@@ -76,7 +79,7 @@ def preview_model(source: Source, files: Sequence[RemoteFile], folder: Path) -> 
     """Describe the model that these files would make in `folder`; None if they make none.
 
     Raises:
-        FetchError, Retry: if the hub refuses or fails.
+        FetchError: if the hub refuses or fails.
         OSError: if there is no place for the scratch folder.
     """
     if not files:

@@ -14,10 +14,12 @@ from quantchat.errors import FetchError, StorageError
 from quantchat.services.pull import hub, xet
 from quantchat.services.pull.cache import RepositoryCache, is_sound
 from quantchat.services.pull.files import RemoteFile
+from quantchat.services.pull.refusals import AGAIN, RangeRefused, Retry, gave_up
 from quantchat.services.pull.words import Fetch, FileMoved, FileState, Moved
 
 SMALL = 1024**2
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your quota is used up", errno.EFBIG: "files may not be larger"}
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Stopped(Exception):
@@ -103,7 +105,8 @@ class Transfers:
             raise
 
     def _wait_lock(self, one: Progress, seconds: float) -> None:
-        one.note = "another program fetches it"
+        one.state, one.note = "fetching", "another program fetches it"
+        one.done = min(_size(self._cache.partial(one.file)), one.file.size)
         self._pause(seconds)
 
     def _bring(self, one: Progress) -> None:
@@ -124,7 +127,7 @@ class Transfers:
             partial.unlink()
             one.note = "it arrived corrupt: fetching it again"
         detail = "what arrives, twice, has another checksum than the hub says; the bad bytes are deleted"
-        raise FetchError(f"{file.path} arrives corrupt", detail, f"{hub.AGAIN}, or try another mirror", code="corrupt")
+        raise FetchError(f"{file.path} arrives corrupt", detail, f"{AGAIN}, or try another mirror", code="corrupt")
 
     def _check(self, one: Progress, path: Path) -> bool:
         one.state, one.done = "checking", one.file.size
@@ -135,15 +138,18 @@ class Transfers:
         one.state = "fetching"
         limits, fruitless = self._task.limits, 0
         partial.touch()
-        one.done = _size(partial)
-        while (before := _size(partial)) != one.file.size:
+        if _size(partial) > one.file.size:
+            os.truncate(partial, 0)
+        # The most that ever was there: a file that comes from its beginning over and over does not go on.
+        most = one.done = _size(partial)
+        while most != one.file.size:
             why, seconds = self._attempt(one, partial)
             one.done = now = _size(partial)
             if now == one.file.size:
                 return
-            fruitless = 0 if now > before else fruitless + 1
+            fruitless, most = (0, now) if now > most else (fruitless + 1, most)
             if fruitless > limits.retries:
-                raise hub.gave_up(one.file.path, why)
+                raise gave_up(one.file.path, why)
             one.note = f"{why}; trying again"
             self._pause(seconds or min(limits.pause * 2 ** max(fruitless - 1, 0), limits.longest_pause))
 
@@ -152,14 +158,11 @@ class Transfers:
         try:
             if not self._by_xet(one, partial):
                 self._by_http(one, partial)
-        except hub.Retry as failure:
+        except Retry as failure:
             return str(failure), failure.seconds
-        except hub.RangeRefused:
+        except RangeRefused:
             partial.unlink(missing_ok=True)
-            return "what was here is longer than the file", None
-        if _size(partial) > one.file.size:
-            partial.unlink()
-            return "more came than the file has", None
+            return "the file is shorter than the hub says", None
         return "the connection broke off", None
 
     def _by_xet(self, one: Progress, partial: Path) -> bool:
@@ -186,10 +189,16 @@ class Transfers:
     def _write(self, one: Progress, partial: Path, pieces: Iterator[bytes]) -> None:
         # Unbuffered: what has arrived is kept when the process is killed.
         with open(partial, "ab", buffering=0) as written:
+            room = one.file.size - os.fstat(written.fileno()).st_size
             for piece in pieces:
                 if self._stop.is_set():
                     raise Stopped
+                if not room:
+                    # More than the file has: let the checksum decide, and not the disk fill up.
+                    break
+                piece = piece[:room]
                 _write_all(written.fileno(), piece)
+                room -= len(piece)
                 one.done += len(piece)
                 one.received += len(piece)
                 one.note = ""
@@ -224,7 +233,16 @@ class _disk_explained:  # noqa: N801 - reads as a word in `with _disk_explained(
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
             why = FULL.get(error.errno or 0) or error.strerror or str(error)
-            remedy = "Free some space, or move the cache with HF_HUB_CACHE"
-            kept = format_bytes(sum(_size(path) for path in self._folder.glob("blobs/*")))
-            detail = f"{why}; the {kept} that are there are kept and gone on with"
-            raise StorageError(f"Cannot write into {self._folder}", detail, remedy, code="disk") from error
+            kept = sum(_size(path) for path in self._folder.glob("blobs/*"))
+            detail = f"{why}; the {format_bytes(kept)} that are there are kept and gone on with" if kept else why
+            raise StorageError(f"Cannot write into {self._folder}", detail, _remedy(error), code="disk") from error
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in FULL:
+        return "Free some space, or move the cache with HF_HUB_CACHE"
+    if error.errno in CLOSED:
+        return "Let yourself write there, or name another folder in HF_HUB_CACHE"
+    if error.errno == errno.ENAMETOOLONG:
+        return "Leave the file with the long name out (--exclude)"
+    return "Look at that folder and its disk, or name another one in HF_HUB_CACHE"

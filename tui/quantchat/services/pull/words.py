@@ -82,6 +82,12 @@ class Described(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     note: str = ""
 
 
+class Waiting(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A look-up goes on; `note` says what it waits for, if there is anything to say."""
+
+    note: str = ""
+
+
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
     """A repository that a search found."""
 
@@ -127,7 +133,7 @@ class Broken(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     kind: Literal["usage", "fetch", "storage"] = "fetch"
 
 
-Event = Described | Found | Moved | Fetched | Broken
+Event = Waiting | Described | Found | Moved | Fetched | Broken
 
 task_decoder: msgspec.json.Decoder[Task] = msgspec.json.Decoder(Task)
 event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)

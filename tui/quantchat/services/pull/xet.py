@@ -14,8 +14,8 @@ from typing import Any
 from huggingface_hub import constants, get_hf_file_metadata
 from huggingface_hub.utils import build_hf_headers
 
-from quantchat.services.pull import hub
 from quantchat.services.pull.names import Wanted
+from quantchat.services.pull.refusals import Retry, explained, shown
 
 PATIENCE = 3
 """Time limits of a request that a stream may be silent for; it may have to begin with a large chunk."""
@@ -44,7 +44,7 @@ def open_stream(wanted: Wanted, url: str, size: int, begin: int) -> Iterator[Ite
         Retry: if the store fails; it is not asked again.
     """
     headers = build_hf_headers(library_name="quantchat")
-    with hub.explained(wanted):
+    with explained(wanted, planned=True):
         data = get_hf_file_metadata(url, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, headers=headers).xet_file_data
     if data is None:
         yield None
@@ -53,7 +53,7 @@ def open_stream(wanted: Wanted, url: str, size: int, begin: int) -> Iterator[Ite
         stream = _stream(data, headers, size, begin)
     except Exception as error:
         _failed.set()
-        raise hub.Retry(f"the chunk store failed: {hub.shown(error)}") from error
+        raise Retry(f"the chunk store failed: {shown(error)}") from error
     yield _pieces(stream)
 
 
@@ -84,7 +84,7 @@ def _pieces(stream: Any) -> Iterator[bytes]:
             yield bytes(piece)
     except Exception as error:
         _failed.set()
-        raise hub.Retry(f"the chunk store failed: {hub.shown(error)}") from error
+        raise Retry(f"the chunk store failed: {shown(error)}") from error
     finally:
         over.set()
         moved.set()

@@ -46,7 +46,7 @@ HINTS: dict[Shows, str] = {
     "name": "Enter looks it up  Esc closes",
     "hits": "Enter shows its files  / another name  Esc closes",
     "files": "p downloads  Space takes or leaves a file  / another name  Esc closes",
-    "job": "x stops  / another name  Esc closes, and it goes on",
+    "job": "x stops  p goes on  / another name  Esc closes, and it goes on",
 }
 SETTLE_SECONDS = 0.5
 """Files that are taken and left one after the other are looked at once."""
@@ -85,12 +85,12 @@ def moved_row(file: FileMoved, size: int) -> Row:
 class PullScreen(ModalScreen[None]):
     """The dialog; Esc leaves a download running."""
 
-    CSS_PATH: ClassVar[list[str]] = ["dialogs.tcss", "pull.tcss"]
+    CSS_PATH = ["dialogs.tcss", "pull.tcss"]  # noqa: RUF012 - Textual declares it so
     AUTO_FOCUS = "#pull-name"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,ctrl+c", "close", "Close", priority=True),
         Binding("slash", "name", "Another name"),
-        Binding("space", "toggle", "Take or leave"),
+        Binding("space", "take", "Take or leave"),
         Binding("p", "pull", "Download"),
         Binding("x", "stop", "Stop the download"),
     ]
@@ -185,7 +185,7 @@ class PullScreen(ModalScreen[None]):
             self._say(str(error), error=True)
 
     async def _search(self, words: str) -> None:
-        found = await search(Search(words=words))
+        found = await search(Search(words=words), self._say)
         self._hits = {hit.repository: hit for hit in found.hits}
         if not found.hits:
             self._show("name")
@@ -195,7 +195,7 @@ class PullScreen(ModalScreen[None]):
         self._say(f"{len(found.hits)} found, most downloaded first")
 
     async def _describe(self, task: Describe) -> None:
-        described = await describe(task)
+        described = await describe(task, self._say)
         plan = await in_background(make_plan, described)
         self._taken = {file.path for file in plan.files}
         self._show_plan(plan)
@@ -220,9 +220,9 @@ class PullScreen(ModalScreen[None]):
             self.query_one("#pull-name", Field).value = clean(event.option_id, newlines=False)
             self._begin(event.option_id)
         elif self._shows == "files":
-            self.action_toggle()
+            self.action_take()
 
-    def action_toggle(self) -> None:
+    def action_take(self) -> None:
         path, plan = self._rows.highlighted_id, self._plan
         if self._shows != "files" or plan is None or path is None:
             return
@@ -238,13 +238,22 @@ class PullScreen(ModalScreen[None]):
     # The download
 
     def action_pull(self) -> None:
-        if self._shows != "files" or self._plan is None:
+        plan = self._next_plan()
+        if plan is None:
             return
         self.workers.cancel_group(self, "hub")
         try:
-            self._show_job(self._pulls.start(self._plan.retaken(self._taken)))
+            self._show_job(self._pulls.start(plan))
         except QuantchatError as error:
             self._say(str(error), error=True)
+
+    def _next_plan(self) -> Plan | None:
+        """What the key to download means: the chosen files, or again a download that did not reach its end."""
+        if self._shows == "files" and self._plan is not None:
+            return self._plan.retaken(self._taken)
+        if self._shows == "job" and self._job is not None and self._job.state in ("failed", "cancelled"):
+            return self._job.plan
+        return None
 
     def action_stop(self) -> None:
         if self._job is not None:
