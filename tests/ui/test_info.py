@@ -136,14 +136,14 @@ async def test_a_name_that_no_model_has_is_said(tmp_path: Path, monkeypatch: Pat
 
 
 async def test_hostile_names_and_templates_do_not_command_the_terminal(tmp_path: Path, monkeypatch: Patch) -> None:
-    folder = make_gptq(tmp_path / "models" / "evil\x1b]0;owned\x07[/b]\u202e")
-    template = "{{ '\\x1b[2J\\u202e' }}[bold]{{ messages[3].content }}\x9b31m"
+    folder = make_gptq(tmp_path / "models" / "evil\x1b]0;owned\x07[b]\u202e")
+    template = "{{ '\\x1b[2J\\u202e' }}[/bold]{{ messages[3].content }}\x9b31m"
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template, "bos_token": "\x1b[7m"}))
     (folder / "bad\nname\x1b[31m").write_text("x")
     async with running(tmp_path, monkeypatch, size=(80, 24)) as rig:
         await rig.ask("/info evil")
         screen = await opened(rig)
-        await rig.until(lambda: "[2J[bold]And of Italy?" in shown(screen))
+        await rig.until(lambda: "[2J[/bold]And of Italy?" in shown(screen))
         drawn = [segment.text for strip in screen._compositor.render_strips() for segment in strip]
         for text in (shown(screen), as_text(screen.sections), *drawn):
             assert all(letter == "\n" or letter.isprintable() for letter in text)

@@ -11,15 +11,9 @@ import pytest
 from quantchat.catalog.contents import list_files
 from quantchat.catalog.files import Folder
 from quantchat.catalog.rendering import CPU_SECONDS, TEXT_LIMIT
-from quantchat.catalog.template import (
-    GUESSED,
-    QUESTION,
-    ChatTemplate,
-    Sample,
-    read_templates,
-    render_sample,
-    sample_of,
-)
+from quantchat.catalog.sample import GUESSED, MOST_LINES, MOST_PIECES, QUESTION, Sample
+from quantchat.catalog.template import render_sample, sample_of
+from quantchat.catalog.templates import ChatTemplate, read_templates
 from quantchat.catalog.tokens import read_tokens
 from unit.catalog.corpus import write_gguf
 from unit.catalog.model_folders import make_gptq, write_json
@@ -127,8 +121,10 @@ def test_errors_are_one_clean_line(template: str, words: str) -> None:
         "{{ [messages] * 10 ** 10 }}",
         "(" * 50_000 + "{{ " + "(" * 50_000,
         "{% if " + "not " * 20_000 + "x %}{% endif %}",
+        "{{ raise_exception('a' * 10 ** 8) }}",
+        "{{ raise_exception(messages * 10 ** 6) }}",
     ],
-    ids=["loops", "powers", "long", "doubling", "padding", "lists", "brackets", "nesting"],
+    ids=["loops", "powers", "long", "doubling", "padding", "lists", "brackets", "nesting", "words", "objects"],
 )
 def test_a_hostile_template_ends_soon_and_costs_this_process_nothing(template: str) -> None:
     before, began = _resident(), time.process_time()
@@ -138,6 +134,48 @@ def test_a_hostile_template_ends_soon_and_costs_this_process_nothing(template: s
     assert len(sample.problem) <= 160
     assert time.process_time() - began < CPU_SECONDS
     assert _resident() - before < 32 * 1024**2
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tokenizer_config.json": '{"chat_template": "x", "a": [' + "0," * 20_000_000 + "0]}"},
+        {"tokenizer_config.json": '{"chat_template": "x", "extra_special_tokens": {"messages": "a", "tools": "b"}}'},
+        {"chat_template.jinja": "x" * (1024**2 + 1)},
+        {"chat_template.jinja": "x", "additional_chat_templates/x.jinja": "y"},
+    ],
+    ids=["large", "names", "long", "several"],
+)
+def test_files_of_any_size_cost_this_process_nothing(tmp_path: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    before, began = _resident(), time.process_time()
+    sample = sample_of(tmp_path)
+    assert sample is None or sample.text == "x" or sample.problem
+    assert time.process_time() - began < 0.5
+    assert _resident() - before < 8 * 1024**2
+
+
+def test_a_vocabulary_of_special_tokens_is_cut_up_elsewhere(tmp_path: Path) -> None:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    tokens = {f"{one}{two}{three}": 1 for one in letters for two in letters for three in letters}
+    folder = folder_with(tmp_path, {"chat_template": "".join(tokens)[:TEXT_LIMIT]}, added_tokens=tokens)
+    began = time.process_time()
+    sample = sample_of(folder)
+    assert time.process_time() - began < 0.5
+    assert sample is not None
+    assert sample.problem or len(sample.pieces) == MOST_PIECES
+
+
+@pytest.mark.parametrize("text", ["\n" * TEXT_LIMIT, "a\n" * 9999, "ab" * 9999, "<|x|>" * 3000])
+def test_no_more_is_given_than_a_screen_can_draw(tmp_path: Path, text: str) -> None:
+    sample = rendered(text, folder_with(tmp_path, {}, added_tokens={"a": 1, "<|x|>": 2}))
+    assert 0 < sample.text.count("\n") + len(sample.pieces) <= MOST_LINES + MOST_PIECES
+    assert "\n" not in sample.text or sample.text.count("\n") < MOST_LINES
+    assert len(sample.pieces) <= MOST_PIECES
+    assert "".join(text[: len(sample.text)]) == sample.text
+    assert any("longer than is shown" in note for note in sample.notes)
 
 
 def _resident() -> int:

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from quantchat.catalog.contents import FileEntry, list_files
-from quantchat.catalog.template import Sample, sample_of
+from quantchat.catalog.sample import Sample
+from quantchat.catalog.template import sample_of
 from quantchat.domain.memory import format_bytes
 from quantchat.domain.models import ModelInfo
 from quantchat.domain.sections import Row, Section
