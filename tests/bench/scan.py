@@ -1,10 +1,10 @@
 """Scanning 1,000 model folders with 200,000 files: seconds, memory, and for how long the event loop is held up.
 
 The tree is made in a temporary folder (weights are sparse files; making it is not measured): 4-bit Llamas of 32 layers
-in four shards with an index, a third of them in a hub cache, where all files are links. Each scan runs in a fresh program
-that holds nothing but the event loop and the scanner, so late imports count. Cold: there is no index. Warm: a program
-that starts again. Again: the same program looks for changes, as it does every few seconds. The files are in the page
-cache. Each figure is the median of several programs.
+in four shards with an index, of 40 owners with sizes of their own, a third of them in a hub cache, where all files are
+links. Each scan runs in a fresh program that holds nothing but the event loop and the scanner, so late imports count.
+Cold: there is no index. Warm: a program that starts again. Again: the same program looks for changes, as it does every
+few seconds. The files are in the page cache. Each figure is the median of several programs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "hidden_size": 4096,
-    "intermediate_size": 14336,
     "num_hidden_layers": LAYERS,
     "num_attention_heads": 32,
     "num_key_value_heads": 8,
@@ -55,21 +54,31 @@ CONFIG = {
         "sym": True,
     },
 }
-MODULES = {
-    "self_attn.q_proj": (4096, 4096),
-    "self_attn.k_proj": (4096, 1024),
-    "self_attn.v_proj": (4096, 1024),
-    "self_attn.o_proj": (4096, 4096),
-    "mlp.gate_proj": (4096, 14336),
-    "mlp.up_proj": (4096, 14336),
-    "mlp.down_proj": (14336, 4096),
-}
+OWNERS = 40
+"""The models of one are alike, as those that are trained from one model; no two owners have the same sizes."""
 
 
 # The tree
 
 
-def tensors(shard: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+def inner_size(owner: int) -> int:
+    return 14336 + 256 * owner
+
+
+def modules(owner: int) -> dict[str, tuple[int, int]]:
+    inner = inner_size(owner)
+    return {
+        "self_attn.q_proj": (4096, 4096),
+        "self_attn.k_proj": (4096, 1024),
+        "self_attn.v_proj": (4096, 1024),
+        "self_attn.o_proj": (4096, 4096),
+        "mlp.gate_proj": (4096, inner),
+        "mlp.up_proj": (4096, inner),
+        "mlp.down_proj": (inner, 4096),
+    }
+
+
+def tensors(owner: int, shard: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Name, type and shape of what one shard holds."""
     if shard == 0:
         yield "model.embed_tokens.weight", "F16", (128256, 4096)
@@ -80,7 +89,7 @@ def tensors(shard: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
         start = f"model.layers.{layer}"
         for norm in ("input_layernorm", "post_attention_layernorm"):
             yield f"{start}.{norm}.weight", "F16", (4096,)
-        for name, (inputs, outputs) in MODULES.items():
+        for name, (inputs, outputs) in modules(owner).items():
             yield f"{start}.{name}.qweight", "I32", (inputs // 8, outputs)
             yield f"{start}.{name}.qzeros", "I32", (inputs // 128, outputs // 8)
             yield f"{start}.{name}.scales", "F16", (inputs // 128, outputs)
@@ -91,11 +100,11 @@ def shard_name(shard: int) -> str:
     return f"model-{shard + 1:05d}-of-{SHARDS:05d}.safetensors"
 
 
-def shard_bytes(shard: int) -> tuple[bytes, int]:
+def shard_bytes(owner: int, shard: int) -> tuple[bytes, int]:
     """The header of a shard, and the size of the whole file."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name, dtype, shape in tensors(shard):
+    for name, dtype, shape in tensors(owner, shard):
         size = 2 if dtype == "F16" else 4
         for length in shape:
             size *= length
@@ -105,16 +114,16 @@ def shard_bytes(shard: int) -> tuple[bytes, int]:
     return struct.pack("<Q", len(text)) + text, 8 + len(text) + end
 
 
-def small_files() -> dict[str, bytes]:
+def small_files(owner: int) -> dict[str, bytes]:
     """The files beside the weights, as large as those of a Llama 3."""
     added = {
         str(128000 + number): {"content": f"<|reserved_special_token_{number}|>", "lstrip": False, "special": True}
         for number in range(256)
     }
-    placed = {name: shard_name(shard) for shard in range(SHARDS) for name, _, _ in tensors(shard)}
+    placed = {name: shard_name(shard) for shard in range(SHARDS) for name, _, _ in tensors(owner, shard)}
     tokenizer = {"added_tokens_decoder": added, "chat_template": "{{ messages }}" * 100, "eos_token": "<|eot_id|>"}
     return {
-        "config.json": json.dumps(CONFIG).encode(),
+        "config.json": json.dumps(CONFIG | {"intermediate_size": inner_size(owner)}).encode(),
         "generation_config.json": b'{"do_sample": true, "temperature": 0.6}',
         "tokenizer_config.json": json.dumps(tokenizer).encode(),
         "special_tokens_map.json": b'{"eos_token": "<|eot_id|>"}',
@@ -125,17 +134,17 @@ def small_files() -> dict[str, bytes]:
 
 def make_tree(root: Path) -> None:
     """Make the models; small files are hard links to one, weights are files of their own."""
-    shards = [shard_bytes(shard) for shard in range(SHARDS)]
-    source = root / "source"
-    source.mkdir(parents=True)
-    small = small_files()
-    for name, content in small.items():
-        (source / name).write_bytes(content)
-    for number in range(FOLDERS):
-        if number % 3:
-            make_model(root / "models" / f"owner-{number % 40}" / f"Llama-{number}-GPTQ", source, shards)
-        else:
-            make_repository(root / "hub" / f"models--owner-{number % 40}--Llama-{number}-GPTQ", source, shards)
+    for owner in range(OWNERS):
+        shards = [shard_bytes(owner, shard) for shard in range(SHARDS)]
+        source = root / "source" / str(owner)
+        source.mkdir(parents=True)
+        for name, content in small_files(owner).items():
+            (source / name).write_bytes(content)
+        for number in range(owner, FOLDERS, OWNERS):
+            if number % 3:
+                make_model(root / "models" / f"owner-{owner}" / f"Llama-{number}-GPTQ", source, shards)
+            else:
+                make_repository(root / "hub" / f"models--owner-{owner}--Llama-{number}-GPTQ", source, shards)
     for place, _, _ in os.walk(root):
         # What changed just now would be read again.
         os.utime(place, (time.time() - 1000,) * 2)

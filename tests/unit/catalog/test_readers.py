@@ -41,7 +41,8 @@ def children() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "quantchat.catalog" in " ".join(child.cmdline())]
 
 
-def test_processes_find_what_this_one_finds(many: Path) -> None:
+def test_processes_find_what_this_one_finds(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantchat.catalog.scan.TELL_SECONDS", -1.0)
     roots = [Root(many, "test")]
     told: list[int] = []
     result = scan(roots, read=read_in_processes, tell=lambda models: told.append(len(models)))

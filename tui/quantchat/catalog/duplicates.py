@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
 
 import msgspec
 
@@ -32,7 +33,7 @@ def merged(known: Iterable[Known], aliases: Mapping[bytes, Sequence[bytes]]) -> 
                 continue
             else:
                 found[key], copies[key] = with_root(model, folder.root), []
-            copies[key] += [shown(path) for path in aliases.get(folder.entry.path, ())]
+            copies[key] += [_below(path, model, folder) for path in aliases.get(folder.entry.path, ())]
     return [_with_copies(model, copies[key]) for key, model in found.items()]
 
 
@@ -40,6 +41,20 @@ def _key(model: ModelInfo, weights: bytes) -> object:
     if not weights:
         return model.path
     return weights, model.architecture, model.quant.label(), model.shape, model.context_window, model.has_chat_template
+
+
+def _below(alias: bytes, model: ModelInfo, folder: Known) -> str:
+    """Return the path of a model by another path of its folder: of several in a folder each is a file."""
+    return shown(alias) + model.path.removeprefix(shown(folder.entry.path))
+
+
+def without_shells(models: Sequence[ModelInfo]) -> Sequence[ModelInfo]:
+    """Leave out folders with configs alone that have models further down: these are what the configs are about."""
+    shells = {model.path for model in models if model.container == "none"}
+    if not shells:
+        return models
+    above = {str(folder) for model in models for folder in PurePath(model.path).parents}
+    return [model for model in models if model.path not in shells or model.path not in above]
 
 
 def _with_copies(model: ModelInfo, copies: Iterable[str]) -> ModelInfo:

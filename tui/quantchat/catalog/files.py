@@ -26,23 +26,43 @@ LINK_FAULTS = {errno.ELOOP: "link-loop", errno.ENOENT: "link-broken"}
 JsonObject = dict[str, object]
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """A name in a folder, links followed. `regular` is False for folders, pipes and links to nowhere.
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """A name in a folder, links followed.
 
     Attributes:
-        modified: In seconds since the epoch.
-        fault: Error number of the system where it cannot be looked at.
+        status: None where it cannot be looked at, and then `fault` is the error number of the system.
     """
 
-    size: int
-    regular: bool
-    identity: tuple[int, int] = (0, 0)
-    modified: float = 0.0
+    status: os.stat_result | None
     fault: int = 0
+
+    @property
+    def regular(self) -> bool:
+        """False for folders, pipes and links to nowhere."""
+        return self.status is not None and stat.S_ISREG(self.status.st_mode)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.status.st_size if self.status is not None else 0
+
+    @property
+    def modified(self) -> float:
+        """In seconds since the epoch."""
+        return self.status.st_mtime if self.status is not None else 0.0
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode."""
+        return (self.status.st_dev, self.status.st_ino) if self.status is not None else (0, 0)
 
 
 class Folder:
     """One folder, listed once; faults that its readers find are collected in `problems`.
+
+    Attributes:
+        files: The regular files among the entries.
+        subfolders: Folders that are no links.
 
     Raises:
         Defect: The folder cannot be listed.
@@ -51,28 +71,33 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems: list[Problem] = []
-        self._subfolders: list[str] = []
+        self.subfolders: set[str] = set()
         self._parsed: dict[str, JsonObject | None] = {}
         self.entries: Mapping[str, Entry] = self._list()
+        self.files = {name: entry.status for name, entry in self.entries.items() if entry.status and entry.regular}
         self._by_extension: dict[str, list[str]] = defaultdict(list)
-        for name, entry in self.entries.items():
-            if entry.regular:
-                self._by_extension[name.rpartition(".")[2]].append(name)
+        for name in self.files:
+            self._by_extension[name.rpartition(".")[2]].append(name)
 
     def _list(self) -> dict[str, Entry]:
         entries: dict[str, Entry] = {}
         try:
-            with os.scandir(self.path) as found:
-                for item in found:
-                    entries[item.name] = _entry(item)
-                    if item.is_dir(follow_symlinks=False):
-                        self._subfolders.append(item.path)
+            # By the folder's handle: the system looks up each name there, not the whole path each time.
+            handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                with os.scandir(handle) as found:
+                    for item in found:
+                        entries[item.name] = _entry(item)
+                        if item.is_dir(follow_symlinks=False):
+                            self.subfolders.add(item.name)
+            finally:
+                os.close(handle)
         except OSError as error:
             raise defect("folder-unreadable", why=os_reason(error)) from error
         return entries
 
     def __contains__(self, name: str) -> bool:
-        return name in self.entries and self.entries[name].regular
+        return name in self.files
 
     def names(self, *suffixes: str) -> list[str]:
         """Return the regular files that end so, sorted."""
@@ -82,13 +107,13 @@ class Folder:
 
     def modified(self) -> float:
         """Return the newest time of the files, in seconds since the epoch."""
-        return max((entry.modified for entry in self.entries.values() if entry.regular), default=0.0)
+        return max((status.st_mtime for status in self.files.values()), default=0.0)
 
     def disk_bytes(self) -> int:
         """Sum the sizes of all files in bytes, links followed, each file once, three levels deep."""
-        sizes = {entry.identity: entry.size for entry in self.entries.values() if entry.regular}
-        for subfolder in self._subfolders:
-            _add_sizes(subfolder, sizes, SUBFOLDER_DEPTH)
+        sizes = {(status.st_dev, status.st_ino): status.st_size for status in self.files.values()}
+        for subfolder in self.subfolders:
+            _add_sizes(os.path.join(self.path, subfolder), sizes, SUBFOLDER_DEPTH)
         return sum(sizes.values())
 
     def json(self, name: str) -> JsonObject | None:
@@ -120,11 +145,9 @@ class Folder:
 
 def _entry(item: os.DirEntry[str]) -> Entry:
     try:
-        status = item.stat()
+        return Entry(item.stat())
     except OSError as error:
-        return Entry(0, regular=False, fault=error.errno or errno.EIO)
-    identity = status.st_dev, status.st_ino
-    return Entry(status.st_size, stat.S_ISREG(status.st_mode), identity, status.st_mtime)
+        return Entry(None, error.errno or errno.EIO)
 
 
 def _add_sizes(path: str, sizes: dict[tuple[int, int], int], depth: int) -> None:
@@ -143,7 +166,7 @@ def _add_sizes(path: str, sizes: dict[tuple[int, int], int], depth: int) -> None
 def read_json(path: Path) -> JsonObject:
     """Read a JSON object of at most 64 MiB.
 
-    The standard library parses it: configs written by Python hold `Infinity` and `NaN`, which strict parsers refuse.
+    Configs written by Python may hold `Infinity` and `NaN`, which the fast parser refuses and the standard one takes.
 
     Raises:
         Defect: It is unreadable, not JSON or not an object.
@@ -152,12 +175,19 @@ def read_json(path: Path) -> JsonObject:
     if text.startswith(LFS_MAGIC):
         raise defect("lfs-pointer", file=path.name)
     try:
-        value = json.loads(text)
+        value = _parsed(text)
     except (ValueError, RecursionError) as error:
         raise defect("not-json", file=path.name, why=error) from error
     if not isinstance(value, dict):
         raise defect("not-an-object", file=path.name)
     return value
+
+
+def _parsed(text: bytes) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return json.loads(text)
 
 
 def _read_regular(path: Path) -> bytes:

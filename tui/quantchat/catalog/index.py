@@ -21,6 +21,8 @@ from quantchat.domain.models import ModelInfo
 MOST_ENTRIES = 50_000
 SETTLED_NS = 100_000_000
 """What changed within the last tenth of a second may change again without a new time: clocks of file systems tick."""
+COARSE_NS = 2_100_000_000
+"""The same where times are whole seconds, or as on FAT every other one."""
 _DIGEST = 16
 _ABSENT = (-1, -1)
 
@@ -73,14 +75,24 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
     def settled(self, now: int) -> bool:
         """Whether nothing of it changed just now; `now` in nanoseconds."""
-        return all(abs(now - time) > SETTLED_NS for time in (self.modified, *(time for _, _, time in self.stamps)))
+        return all(abs(now - time) > _tick(time) for time in (self.modified, *(time for _, _, time in self.stamps)))
+
+
+def _tick(time: int) -> int:
+    return SETTLED_NS if time % 1_000_000_000 else COARSE_NS
 
 
 def measure(path: bytes) -> tuple[int, int]:
     """Return size and time of what lies there, links followed."""
     try:
-        status = os.stat(path)
+        return stamp(os.stat(path))
     except (OSError, ValueError):
+        return _ABSENT
+
+
+def stamp(status: os.stat_result | None) -> tuple[int, int]:
+    """Return size and time of what has this status; None is absent."""
+    if status is None:
         return _ABSENT
     return (0 if stat.S_ISDIR(status.st_mode) else status.st_size), status.st_mtime_ns
 
@@ -94,9 +106,15 @@ class Index:
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
-        self._entries: dict[bytes, Entry | msgspec.Raw] = _load(file) if file is not None else {}
+        self._code = code_digest() if file is not None else b""
+        self._entries: dict[bytes, Entry | msgspec.Raw] = _load(file, self._code) if file is not None else {}
         self._met: set[bytes] = set()
         self._changed = False
+
+    @property
+    def outdated(self) -> bool:
+        """Whether other packages were installed since it was opened, which may run what could not run before."""
+        return self._file is not None and code_digest() != self._code
 
     def get(self, path: bytes, status: os.stat_result) -> Entry | None:
         """Return what is known of a folder if it still holds."""
@@ -127,7 +145,7 @@ class Index:
             del self._entries[path]
         self._met.clear()
         if (self._changed or gone) and self._file is not None:
-            _store(self._file, self._entries)
+            _store(self._file, self._code, self._entries)
         self._changed = False
 
 
@@ -144,13 +162,13 @@ def _decode(raw: msgspec.Raw, path: bytes) -> Entry | None:
     return entry if entry.path == path else None
 
 
-def _load(file: Path) -> dict[bytes, Entry | msgspec.Raw]:
+def _load(file: Path, wanted: bytes) -> dict[bytes, Entry | msgspec.Raw]:
     try:
         data = file.read_bytes()
     except OSError:
         return {}
     code, digest, body = data[:_DIGEST], data[_DIGEST : 2 * _DIGEST], data[2 * _DIGEST :]
-    if code != code_digest() or digest != _digest(body):
+    if code != wanted or digest != _digest(body):
         return {}
     try:
         return dict(_BODY.decode(body))
@@ -158,8 +176,8 @@ def _load(file: Path) -> dict[bytes, Entry | msgspec.Raw]:
         return {}
 
 
-def _store(file: Path, entries: dict[bytes, Entry | msgspec.Raw]) -> None:
-    kept = dict(list(entries.items())[:MOST_ENTRIES])
+def _store(file: Path, code: bytes, entries: dict[bytes, Entry | msgspec.Raw]) -> None:
+    kept = dict(list(entries.items())[-MOST_ENTRIES:])
     body = msgspec.msgpack.encode(kept)
     # What is lost costs one slower scan, so a disk that refuses is nobody's concern, and nothing waits for it.
     with contextlib.suppress(OSError):
@@ -167,7 +185,7 @@ def _store(file: Path, entries: dict[bytes, Entry | msgspec.Raw]) -> None:
         temporary = file.with_name(f".{file.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
         try:
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
-                target.write(code_digest() + _digest(body) + body)
+                target.write(code + _digest(body) + body)
             temporary.replace(file)
         except OSError:
             temporary.unlink(missing_ok=True)

@@ -1,11 +1,16 @@
-"""Which packages are installed beside quantchat, asked of their metadata without importing them."""
+"""Which packages are installed beside quantchat, by the names of their metadata folders.
+
+`importlib.metadata` would say the same, but takes longer to import than a hundred models take to read.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import sys
+from collections.abc import Iterator
 from functools import cache
-from importlib import metadata
 
 from quantchat.catalog.definitions import Package
 from quantchat.catalog.formats import FORMATS
@@ -20,13 +25,36 @@ def satisfied(package: Package) -> bool:
     return found is not None and _numbers(found) >= _numbers(package.lowest)
 
 
-@cache
 def installed(name: str) -> str | None:
     """Return the version of a distribution, extras ignored; None if it is not there."""
+    return versions().get(_normal(name.partition("[")[0]))
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return all distributions; of several of one name the first on the path counts."""
+    found: dict[str, str] = {}
+    for folder in sys.path:
+        for name, version in _distributions(folder):
+            found.setdefault(_normal(name), version)
+    return found
+
+
+def _distributions(folder: str) -> Iterator[tuple[str, str]]:
+    """Yield name and version of what is installed in a folder (`name-version.dist-info`, of old tools `.egg-info`)."""
     try:
-        return metadata.version(name.partition("[")[0])
-    except metadata.PackageNotFoundError:
-        return None
+        names = os.listdir(folder or ".")
+    except OSError:
+        return
+    for entry in names:
+        if entry.endswith((".dist-info", ".egg-info")):
+            name, dash, version = entry.rpartition(".")[0].partition("-")
+            if dash:
+                yield name, version.partition("-py")[0]
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def fingerprint() -> str:

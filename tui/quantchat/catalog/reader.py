@@ -29,7 +29,9 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tekken.json", "spiece.
 _TOKENIZER_SUFFIXES = (".tiktoken", "tiktoken.model", "bpe.model")
 
 
-def read_model(path: Path, *, root: str = "", name: str | None = None, revision: str | None = None) -> ModelInfo:
+def read_model(
+    path: Path, *, root: str = "", name: str | None = None, revision: str | None = None, listed: Folder | None = None
+) -> ModelInfo:
     """Describe a model folder or a GGUF file; a bad one is described by its problems and never raises.
 
     Args:
@@ -37,6 +39,7 @@ def read_model(path: Path, *, root: str = "", name: str | None = None, revision:
         root: The scan root under which it was found.
         name: What to call it; the name of the folder or the file if None.
         revision: Commit of a hub snapshot.
+        listed: The folder, if it was listed already.
     """
     location = Path(os.path.abspath(path))
     shown = os.fsencode(location).decode("utf-8", "backslashreplace")
@@ -49,7 +52,7 @@ def read_model(path: Path, *, root: str = "", name: str | None = None, revision:
     if location.name.endswith(SUFFIX) and not os.path.isdir(location):
         return read_gguf_model(location, msgspec.structs.replace(found, name=found.name.removesuffix(SUFFIX)))
     try:
-        folder = Folder(location)
+        folder = listed or Folder(location)
     except Defect as fault:
         return msgspec.structs.replace(found, problems=(fault.problem,))
     if shown != str(location):

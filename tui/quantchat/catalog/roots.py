@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from quantchat import paths
+
+PATIENCE = 2.0
+"""Seconds. A network disk whose server is gone answers never, and keeps everybody waiting who asks it."""
+_asking: dict[Path, threading.Thread] = {}
 
 
 class Root(msgspec.Struct, frozen=True):
@@ -36,13 +41,13 @@ def hub_cache() -> Path:
 
 
 def default_roots(extra: Sequence[Path] = ()) -> list[Root]:
-    """Return the roots of this machine that exist.
+    """Return the roots of this machine that exist, or whose disk does not say.
 
     Args:
         extra: Folders of the settings and of `--models-dir`; scanned first, and kept when they do not exist.
     """
     asked = [Root(_expand(folder), "your folder", asked_for=True) for folder in extra]
-    return asked + [root for root in usual_roots() if root.path.is_dir()]
+    return asked + [root for root in usual_roots() if not answers(root.path) or root.path.is_dir()]
 
 
 def usual_roots() -> list[Root]:
@@ -56,6 +61,20 @@ def usual_roots() -> list[Root]:
             for folder in ("~/text-generation-webui/user_data/models", "~/text-generation-webui/models")
         ),
     ]
+
+
+def answers(folder: Path) -> bool:
+    """Whether the disk says anything about a folder, within `PATIENCE`."""
+    asking = _asking.get(folder)
+    if asking is None:
+        # A daemon: nothing can end it while the disk is silent, and nobody may have to wait for it at the end.
+        asking = _asking[folder] = threading.Thread(target=os.path.exists, args=(folder,), daemon=True)
+        asking.start()
+    asking.join(PATIENCE)
+    if asking.is_alive():
+        return False
+    _asking.pop(folder, None)
+    return True
 
 
 def _expand(folder: str | Path) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -20,6 +21,8 @@ from quantchat.catalog.problems import defect
 HEADER_LIMIT = 100_000_000
 """Bytes; the limit of the safetensors library itself."""
 LENGTH_BYTES = 8
+SHARED_LIMIT = 1_000_000
+"""Bytes. Shorter headers are kept for a while: models that were made from one another often have the very same."""
 
 DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
@@ -79,7 +82,7 @@ def read_header(path: Path) -> Header:
     """
     with open_regular(path) as (file, size):
         text = _header_text(file, path.name, size)
-    return _parse(text, path.name, size)
+    return (_parse if len(text) > SHARED_LIMIT else _parse_once)(text, path.name, size)
 
 
 def _header_text(file: BinaryIO, name: str, file_size: int) -> bytes:
@@ -110,6 +113,11 @@ def _parse(text: bytes, name: str, file_size: int) -> Header:
     if file_size > expected or total != end:
         raise defect("weights-damaged", file=name, why="its tensors do not add up to its size")
     return Header(tuple(items.values()), metadata.format, total)
+
+
+@lru_cache(maxsize=16)
+def _parse_once(text: bytes, name: str, file_size: int) -> Header:
+    return _parse(text, name, file_size)
 
 
 def _place(items: Mapping[str, TensorInfo], file: str) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from quantchat.catalog.candidates import Candidate
-from quantchat.catalog.duplicates import merged
+from quantchat.catalog.duplicates import merged, without_shells
 from quantchat.catalog.index import Entry, Index
 from quantchat.catalog.problems import clean
 from quantchat.catalog.roots import Root
@@ -20,11 +20,12 @@ from quantchat.domain.models import ModelInfo
 from quantchat.errors import ErrorReport, ModelError
 
 ALIKE = 0.6
-TELL_SECONDS = 0.1
+TELL_SECONDS = 0.25
 """How often a scan under way tells what it has found."""
 
 Read = Callable[[Sequence[Candidate], Callable[[], bool]], Iterator[Entry]]
 """Reads folders, in any order, until the function says that the scan is cancelled."""
+Tell = Callable[[tuple[ModelInfo, ...]], None]
 
 
 class ScanResult(msgspec.Struct, frozen=True):
@@ -45,7 +46,7 @@ def scan(
     *,
     index: Index | None = None,
     read: Read | None = None,
-    tell: Callable[[tuple[ModelInfo, ...]], None] | None = None,
+    tell: Tell | None = None,
 ) -> ScanResult:
     """Find every model below the roots; never raises for what is on the disk.
 
@@ -58,25 +59,36 @@ def scan(
     """
     cancelled, index = cancelled or (lambda: False), index or Index()
     walk = Walk(index, cancelled)
-    for root in roots:
-        walk.root(root)
-    count = _read(walk, read or _read_here, cancelled, tell)
+    if tell is not None:
+        walk.progress = _Teller(walk, tell)
+    reached = [root for root in roots if walk.root(root)]
+    count = _read(walk, read or _read_here, cancelled)
     if not cancelled():
-        index.finish(tuple(os.fsencode(root.path) for root in roots))
+        index.finish(tuple(os.fsencode(root.path) for root in reached))
     return ScanResult(_sorted(walk), tuple(walk.problems), count)
 
 
-def _read(
-    walk: Walk, read: Read, cancelled: Callable[[], bool], tell: Callable[[tuple[ModelInfo, ...]], None] | None
-) -> int:
+class _Teller:
+    """Tells what a walk has found so far, now and then."""
+
+    def __init__(self, walk: Walk, tell: Tell) -> None:
+        self._walk = walk
+        self._tell = tell
+        self._told = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._told > TELL_SECONDS:
+            self._tell(_sorted(self._walk))
+            self._told = time.monotonic()
+
+
+def _read(walk: Walk, read: Read, cancelled: Callable[[], bool]) -> int:
     """Read what the index did not know, and what turns up below folders that were no models."""
-    count, told = 0, 0.0
+    count = 0
     while walk.unread and not cancelled():
         candidates, walk.unread = walk.unread, []
         for entry in read(candidates, cancelled):
-            if tell is not None and time.monotonic() - told > TELL_SECONDS:
-                tell(_sorted(walk))
-                told = time.monotonic()
+            walk.progress()
             walk.take(entry)
             count += 1
     return count
@@ -92,7 +104,7 @@ def _read_here(candidates: Sequence[Candidate], cancelled: Callable[[], bool]) -
 
 
 def _sorted(walk: Walk) -> tuple[ModelInfo, ...]:
-    models = merged(walk.known, walk.aliases)
+    models = without_shells(merged(walk.known, walk.aliases))
     return tuple(sorted(models, key=lambda model: (model.name.casefold(), model.path)))
 
 

@@ -101,7 +101,7 @@ def _split(groups: Iterable[Group], packed: frozenset[str], spec: QuantSpec, las
         if any(index < last for index in inside):
             parts.repeated += family
         outside = places.total() - sum(inside.values())
-        for group, one in zip(family, sums, strict=True):
+        for group, one in zip(family, sums, strict=True) if outside else ():
             _add(parts.inputs if is_input(group.tensors[0].name) else parts.outputs, one, outside)
     return parts
 

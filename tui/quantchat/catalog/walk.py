@@ -15,7 +15,7 @@ from quantchat.catalog.formats import CONFIG_FILES
 from quantchat.catalog.hub import is_hub_repository, read_repository
 from quantchat.catalog.index import Entry, Index, Place, measure
 from quantchat.catalog.problems import clean, os_reason
-from quantchat.catalog.roots import Root
+from quantchat.catalog.roots import PATIENCE, Root, answers
 from quantchat.domain.models import ModelInfo
 from quantchat.errors import ErrorReport
 
@@ -24,6 +24,10 @@ DEPTH = 4
 _MARKERS = frozenset(os.fsencode(name) for name in (*CONFIG_FILES, "adapter_config.json"))
 _GGUF = b".gguf"
 _NOT_MODELS = (b".", b"datasets--", b"spaces--")
+_IN_REPOSITORY = 3
+"""A snapshot, and folders in it: repositories of GGUF files often have one for each quantization."""
+_HOLLOW = ("gguf", "none")
+"""What lies in a folder without weights of its own, beside which there may be more further down."""
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -44,31 +48,40 @@ class _Visit(msgspec.Struct, frozen=True):
 
 
 class Walk:
-    """One walk. `known` is what was found, `unread` what must be read and handed to `take`."""
+    """One walk. `known` is what was found, `unread` what must be read and handed to `take`.
+
+    Attributes:
+        progress: Called at each step.
+    """
 
     def __init__(self, index: Index, cancelled: Callable[[], bool]) -> None:
         self.known: list[Known] = []
         self.unread: list[Candidate] = []
         self.problems: list[ErrorReport] = []
+        self.progress: Callable[[], None] = lambda: None
         self.aliases: Mapping[bytes, list[bytes]] = defaultdict(list)
         self._index = index
         self._cancelled = cancelled
         self._seen: dict[tuple[int, int], bytes] = {}
         self._pending: dict[bytes, _Visit] = {}
 
-    def root(self, root: Root) -> None:
-        """Walk one root; its absence is worth a word only where the user named it."""
+    def root(self, root: Root) -> bool:
+        """Walk one root, and say whether its disk answers; that it is not there matters only if the user named it."""
         path = os.fsencode(root.path)
+        if not answers(root.path):
+            self.problems.append(_silent(path))
+            return False
         # Not Path.exists, which raises where a folder above may not be entered.
         if os.path.exists(path) or root.asked_for:
             self._visit(Place(path), path, DEPTH)
+        return True
 
     def take(self, entry: Entry) -> None:
         """Go on with what was read of a candidate."""
         visit = self._pending.pop(entry.path)
         try:
-            if not entry.models:
-                entry = msgspec.structs.replace(entry, places=_folders(entry.path))
+            if all(model.container in _HOLLOW for model in entry.models):
+                entry = msgspec.structs.replace(entry, places=_folders(visit.candidate.place))
         except OSError as error:
             self._report(entry.path, error)
         self._index.put(entry)
@@ -77,6 +90,7 @@ class Walk:
     def _visit(self, place: Place, root: bytes, depth: int) -> None:
         if self._cancelled():
             return
+        self.progress()
         status = self._status(place.path, is_root=place.path == root)
         if status is None:
             return
@@ -97,9 +111,12 @@ class Walk:
                 return status
             if is_root:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        except ValueError:
+            # A null byte.
+            self._report(path, OSError(errno.ENOENT, os.strerror(errno.ENOENT)))
         except OSError as error:
-            # A link to nowhere is no place to look for models, and not worth a word.
-            if is_root or not os.path.islink(path):
+            # A link to nowhere is no place to look for models, and not worth a word; nor is what was just deleted.
+            if is_root or not (os.path.islink(path) or error.errno == errno.ENOENT):
                 self._report(path, error)
         return None
 
@@ -119,7 +136,7 @@ class Walk:
                 self._pending[path] = visit
                 self.unread.append(visit.candidate)
                 return None
-            entry = msgspec.structs.replace(plain, places=_folders(path))
+            entry = msgspec.structs.replace(plain, places=_folders(visit.candidate.place))
         except OSError as error:
             self._report(path, error)
             return None
@@ -130,8 +147,7 @@ class Walk:
         root = visit.candidate.root
         if entry.models:
             self.known.append(Known(entry, root, visit.order, visit.candidate.place.superseded))
-            return
-        below = 1 if is_hub_repository(entry.path) else visit.depth
+        below = _IN_REPOSITORY if is_hub_repository(entry.path) else visit.depth
         for place in entry.places if below > 0 else ():
             self._visit(place, root, below - 1)
 
@@ -146,6 +162,15 @@ class Walk:
         )
 
 
+def _silent(root: bytes) -> ErrorReport:
+    return ErrorReport(
+        code="folder-silent",
+        title="A folder with models does not answer",
+        detail=f"{clean(os.fsdecode(root))}: nothing came from its disk for {PATIENCE:.0f} seconds.",
+        remedy="Mend the connection to it, or take the folder out of the settings; /rescan looks again.",
+    )
+
+
 def _repository_entry(plain: Entry) -> Entry:
     repository = read_repository(plain.path)
     return msgspec.structs.replace(
@@ -158,15 +183,19 @@ def _repository_entry(plain: Entry) -> Entry:
     )
 
 
-def _folders(folder: bytes) -> tuple[Place, ...]:
+def _folders(place: Place) -> tuple[Place, ...]:
     """Return the folders in a folder; what is reached by links, and may be none, comes last."""
-    with os.scandir(folder) as found:
+    with os.scandir(place.path) as found:
         folders = sorted(
             (item.is_symlink(), item.name)
             for item in found
             if not item.name.startswith(_NOT_MODELS) and (item.is_symlink() or item.is_dir(follow_symlinks=False))
         )
-    return tuple(Place(os.path.join(folder, name)) for _, name in folders)
+    inside = place.name + b"/" if place.name else b""
+    return tuple(
+        msgspec.structs.replace(place, path=os.path.join(place.path, name), name=inside and inside + name)
+        for _, name in folders
+    )
 
 
 def with_root(model: ModelInfo, root: bytes) -> ModelInfo:

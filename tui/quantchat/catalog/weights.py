@@ -132,9 +132,9 @@ def _weight_map(content: JsonObject, index: str) -> dict[str, str]:
     placed = content.get("weight_map")
     if not isinstance(placed, dict) or not placed:
         raise defect("index-invalid", file=index, why="it has no weight_map")
-    for name in placed.values():
+    for name in {name if isinstance(name, str) else None for name in placed.values()}:
         # An index is foreign data: a file name with a slash would read outside the folder.
-        if not isinstance(name, str) or "/" in name or "\0" in name or not name.endswith(".safetensors"):
+        if name is None or "/" in name or "\0" in name or not name.endswith(".safetensors"):
             raise defect("index-invalid", file=index, why=f"{name!r} is not a name of a weight file")
     return placed
 

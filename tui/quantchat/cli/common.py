@@ -42,7 +42,7 @@ def scan_roots(context: click.Context, models_dirs: Sequence[Path]) -> tuple[lis
     from quantchat.store.settings import load_settings
 
     settings, problems = load_settings()
-    own = [Path(folder).expanduser() for folder in settings.models_dirs]
+    own = [Path(folder) for folder in settings.models_dirs if folder.strip()]
     return default_roots([*_named_before(context), *models_dirs, *own]), list(problems)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from quantchat.domain.models import ModelInfo
     from quantchat.services.doctor.findings import Finding
     from quantchat.services.doctor.machine import Machine
+    from quantchat.store.settings import Settings
 
 CLEAR_LINE = "\r\x1b[K"
 PLAIN = str.maketrans({"✓": "+", "✗": "x", "…": "..."})
@@ -65,18 +67,16 @@ def doctor(
     with explained():
         stopped = Cancelled("Stopped", "Nothing was changed")
         machine = _machine(context, model, models_dirs)
-        found = run_stoppable(_examine(machine, wanted, quiet=as_json), stopped)
-    whole = report(found)
-    if as_json:
-        import msgspec
+        whole = report(run_stoppable(_examine(machine, wanted, quiet=as_json), stopped))
+        if as_json:
+            import msgspec
 
-        click.echo(msgspec.json.encode(whole))
+            _write(msgspec.json.encode(whole))
     sys.exit(whole.worst == "red" or (strict and whole.worst == "yellow"))
 
 
 def _machine(context: click.Context, name: str | None, models_dirs: tuple[Path, ...]) -> Machine:
     from quantchat.services.doctor.machine import Machine
-    from quantchat.store.settings import load_settings
 
     def models() -> tuple[ModelInfo, ...]:
         from quantchat.catalog.readers import read_in_processes
@@ -87,8 +87,7 @@ def _machine(context: click.Context, name: str | None, models_dirs: tuple[Path, 
         found = scan(roots, lambda: machine.closed, read=read_in_processes).models
         return (find_model(name, found),) if name else found
 
-    settings, _ = load_settings()
-    asked = context.find_root().params
+    settings, asked = _settings(), context.find_root().params
     machine = Machine(
         models=models,
         models_dirs=[*models_dirs, *map(Path, settings.models_dirs)],
@@ -98,6 +97,16 @@ def _machine(context: click.Context, name: str | None, models_dirs: tuple[Path, 
         terminal=any(map(_is_terminal, (sys.stdin, sys.stdout, sys.stderr))),
     )
     return machine
+
+
+def _settings() -> Settings:
+    from quantchat.store.settings import Settings, load_settings
+
+    try:
+        return load_settings()[0]
+    except RuntimeError:
+        # Nobody knows where the home folder is, which is a finding.
+        return Settings()
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
@@ -153,4 +162,17 @@ def _echo(text: str, *, nl: bool = True, err: bool = False) -> None:
         text.encode(encoding)
     except UnicodeEncodeError:
         text = text.translate(PLAIN).encode(encoding, "replace").decode(encoding)
-    click.echo(text, nl=nl, err=err)
+    _write(text, nl=nl, err=err)
+
+
+def _write(text: str | bytes, *, nl: bool = True, err: bool = False) -> None:
+    """Write to a stream, which may be a file on a full disk; the end of a pipe is click's affair."""
+    from quantchat.errors import StorageError
+
+    try:
+        click.echo(text, nl=nl, err=err)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        remedy = "Let the words go to the terminal, or to a file on another disk."
+        raise StorageError("The findings could not be written", str(error.strerror), remedy) from error

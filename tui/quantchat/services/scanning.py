@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from quantchat.domain.models import ModelInfo
 from quantchat.errors import ErrorReport
 from quantchat.services.background import in_background
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 3.0
 WATCH_SHARE = 0.02
 """Looking for changes takes at most this share of the time, however slow the disk is and however much lies there."""
+SHOWN_PROBLEMS = 3
 
 Models = tuple[ModelInfo, ...]
 
@@ -34,27 +37,34 @@ class Scanner:
 
     Attributes:
         models: What was found last; while a scan goes on, also what it has found so far.
-        scanning: A scan that somebody waits for is under way.
     """
 
     def __init__(self, listener: Listener, folders: Sequence[Path] = ()) -> None:
         self.models: Models = ()
-        self.scanning = False
+        self._asked = 0
         self._listen = listener
         self._folders = tuple(folders)
         self._index: Index | None = None
         self._lock = asyncio.Lock()
         self._stop = threading.Event()
-        self._work: asyncio.Future[ScanResult] | None = None
+        self._work: asyncio.Future[tuple[ScanResult, Index]] | None = None
         self._due = 0.0
         self._told: set[ErrorReport] = set()
 
+    @property
+    def scanning(self) -> bool:
+        """Whether somebody waits for a scan."""
+        return self._asked > 0
+
     async def scan(self) -> None:
         """Look for models in all roots; one that is under way ends first."""
-        self.scanning = True
-        self._told.clear()
-        async with self._lock:
-            await self._scan(asked=True)
+        self._asked += 1
+        try:
+            async with self._lock:
+                self._told.clear()
+                await self._scan(asked=True)
+        finally:
+            self._asked -= 1
 
     async def look_in(self, folders: Sequence[Path]) -> None:
         """Look for models in these folders beside the usual ones; a scan under way is broken off."""
@@ -89,32 +99,33 @@ class Scanner:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._grow, stop, models)
 
-        self._work = asyncio.ensure_future(in_background(self._search, stop, tell))
+        # The thread of a scan that was broken off may still be at work with its index: the next one takes another.
+        index, self._index = self._index, None
+        self._work = asyncio.ensure_future(in_background(self._search, index, stop, tell))
         try:
-            result = await self._work
+            result, self._index = await self._work
         except asyncio.CancelledError:
-            # Its thread may still be at work with it.
-            self._index = None
             if not stop.is_set():
                 raise
             return
         finally:
             stop.set()
-            self.scanning = False
         self._due = time.monotonic() + max(WATCH_SECONDS, (time.monotonic() - begun) / WATCH_SHARE)
         self._take(result, asked=asked)
 
-    def _search(self, stop: threading.Event, tell: Callable[[Models], None]) -> ScanResult:
+    def _search(
+        self, index: Index | None, stop: threading.Event, tell: Callable[[Models], None]
+    ) -> tuple[ScanResult, Index]:
         # Not at the top: the first frame does not need them, and here they do not hold up the loop.
         from quantchat.catalog.index import open_index
         from quantchat.catalog.readers import read_in_processes
         from quantchat.catalog.roots import default_roots
         from quantchat.catalog.scan import scan
 
-        index = self._index or open_index()
-        self._index = index
+        if index is None or index.outdated:
+            index = open_index()
         roots = default_roots(self._folders)
-        return scan(roots, stop.is_set, index=index, read=read_in_processes, tell=tell)
+        return scan(roots, stop.is_set, index=index, read=read_in_processes, tell=tell), index
 
     def _grow(self, stop: threading.Event, models: Models) -> None:
         """Show what a scan has found so far, beside what the last one knew."""
@@ -126,12 +137,24 @@ class Scanner:
 
     def _take(self, result: ScanResult, *, asked: bool) -> None:
         self._show(result.models, always=asked)
-        for problem in result.problems:
-            if problem not in self._told:
-                self._told.add(problem)
-                self._listen(Notice(report=problem, severity="warning"))
+        new = [problem for problem in result.problems if problem not in self._told]
+        self._told.update(new)
+        if new:
+            self._listen(Notice(report=_gathered(new), severity="warning"))
 
     def _show(self, models: Models, *, always: bool = False) -> None:
         if always or models != self.models:
             self.models = models
             self._listen(ModelsChanged())
+
+
+def _gathered(problems: Sequence[ErrorReport]) -> ErrorReport:
+    """Tell all in one: below a shared folder there may be hundreds of other users' own."""
+    if len(problems) == 1:
+        return problems[0]
+    details = " ".join(problem.detail for problem in problems[:SHOWN_PROBLEMS])
+    return msgspec.structs.replace(
+        problems[0],
+        title=f"{len(problems)} folders cannot be searched for models",
+        detail=details if len(problems) <= SHOWN_PROBLEMS else f"{details} …",
+    )

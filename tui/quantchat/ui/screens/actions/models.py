@@ -98,8 +98,8 @@ class ModelActions(ScreenPart):
     def _predict(self, model: ModelInfo) -> Forecast | None:
         from quantchat.services.fit import forecast
 
-        view = self.desk.memory.latest
-        return None if view is None else forecast(model, view, self.desk.library.options)
+        view, library = self.desk.memory.latest, self.desk.library
+        return None if view is None else forecast(model, view, failed=library.failed_kernels(model))
 
     def action_kernels(self) -> None:
         """Show which kernel runs and why no other does."""
@@ -116,6 +116,7 @@ class ModelActions(ScreenPart):
         """Examine this machine; with a name, judge that model instead of all."""
         from quantchat.catalog.scan import find_model
         from quantchat.services.doctor.machine import Machine
+        from quantchat.services.folders import expanded
         from quantchat.ui.screens.doctor import DoctorScreen
 
         settings = self.desk.settings
@@ -124,7 +125,7 @@ class ModelActions(ScreenPart):
             models, wanted = self.desk.library.models, name.strip()
             return Machine(
                 models=lambda: (find_model(wanted, models),) if wanted else models,
-                models_dirs=[Path(folder).expanduser() for folder in settings.models_dirs],
+                models_dirs=[Path(expanded(folder)) for folder in settings.models_dirs],
                 kernel=settings.kernel,
                 device=settings.device,
                 named=bool(wanted),
