@@ -12,7 +12,8 @@ import pytest
 
 from engine.templates import SPECIALS, TEMPLATES, make_tokenizer
 from quantchat.catalog.reader import read_model
-from quantchat.catalog.template import SAMPLE, sample_of
+from quantchat.catalog.sample import SAMPLE
+from quantchat.catalog.template import sample_of
 from quantchat.domain.chat import ChatMessage
 from quantchat.engine.prompt import render_text
 from quantchat.services.snippets import transformers_snippet
