@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -24,6 +25,13 @@ from unit.catalog.model_folders import GPTQ_CONFIG, GPTQ_LAYER, LLAMA, make_mode
 
 NAME = "acme/tiny-GPTQ"
 WEIGHTS = "model.safetensors"
+
+
+def until(test: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not test():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.01)
 
 
 def folder_files(folder: Path) -> dict[str, bytes]:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import psutil
 import pytest
 
 from hub_server import Fault, OnDisk, Repository
-from pull_rig import NAME, WEIGHTS, PullRig, gptq_repository, rig
+from pull_rig import NAME, WEIGHTS, PullRig, gptq_repository, rig, until
 from quantchat.catalog.reader import read_model
 from quantchat.errors import FetchError
 from unit.catalog.corpus import build
@@ -38,13 +37,6 @@ print(json.dumps({
     "refs": [sorted(revision.refs) for repo in report.repos for revision in repo.revisions],
 }))
 """
-
-
-def until(test: Callable[[], object], what: str, seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not test():
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.01)
 
 
 def children(process: subprocess.Popen[str]) -> list[psutil.Process]:
