@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from gptqmodel import GPTQModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from demo_model import demo_model
 from engine.templates import SPECIALS, TEMPLATES, make_tokenizer
 from quantchat.catalog.reader import read_model
 from quantchat.catalog.sample import SAMPLE
@@ -23,8 +27,6 @@ pytestmark = pytest.mark.engine
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_a_sample_is_what_the_engine_would_render(template: str, tmp_path: Path) -> None:
-    from transformers import AutoTokenizer
-
     make_tokenizer("byte-level", template).save_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     sample = sample_of(tmp_path)
@@ -53,11 +55,11 @@ def test_the_scripts_for_transformers_load_and_answer(copy_of, models: Path, tmp
     config = json.loads((old / "config.json").read_text())
     (old / "quantize_config.json").write_text(json.dumps(config.pop("quantization_config")))
     (old / "config.json").write_text(json.dumps(config))
-    renamed = copy_of("awq")
-    (renamed / "model.safetensors").rename(renamed / "awq_model.safetensors")
-    folders = {"dense": models / "dense", "gptq": models / "gptq", "awq": models / "awq", "old": old, "named": renamed}
+    named = Path(shutil.copytree(models / "gptq", tmp_path / "named"))
+    (named / "model.safetensors").rename(named / "gptq_model-4bit-32g.safetensors")
+    folders = {"dense": models / "dense", "gptq": models / "gptq", "awq": models / "awq", "old": old, "named": named}
     scripts = []
-    for name, folder in folders.items():
+    for name, folder in (folders | {"demo": demo_model()}).items():
         snippet = transformers_snippet(read_model(folder), "cpu")
         assert not snippet.reason
         scripts.append(tmp_path / f"{name}.py")
@@ -71,6 +73,19 @@ def test_the_scripts_for_transformers_load_and_answer(copy_of, models: Path, tmp
         capture_output=True,
         text=True,
     )
-    ran = [json.loads(line[4:])[0] for line in done.stderr.splitlines() if line.startswith("RAN ")]
-    assert ran == [str(script) for script in scripts], done.stderr[-3000:]
+    said = dict(json.loads(line[4:]) for line in done.stderr.splitlines() if line.startswith("RAN "))
+    assert list(said) == [str(script) for script in scripts], done.stderr[-3000:]
     assert done.returncode == 0
+    assert "Paris" in said[str(tmp_path / "demo.py")]
+
+
+def test_weights_that_no_library_finds_by_their_name_are_named(copy_of) -> None:
+    folder = copy_of("awq")
+    (folder / "model.safetensors").rename(folder / "awq_model.safetensors")
+    snippet = transformers_snippet(read_model(folder), "cpu")
+    assert not snippet.text
+    assert "rename it to model.safetensors" in snippet.reason
+    with pytest.raises(FileNotFoundError, match="Could not find a model"):
+        GPTQModel.load(str(folder), device="cpu")
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)

@@ -5,6 +5,7 @@ Each `Snippet` has either a text to run or a reason why there is none.
 
 from __future__ import annotations
 
+import glob
 import os
 import shlex
 from collections.abc import Iterator, Mapping
@@ -40,6 +41,7 @@ CLASSES = (
     ("ForMaskedLM", "AutoModelForMaskedLM"),
 )
 """Ends of class names in config.json, and the class of transformers that loads them."""
+WEIGHTS = "*.safetensors"
 SEQUENCE_TO_SEQUENCE = ("t5", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "longt5", "switch_transformers")
 
 OUR_OWN = frozenset(
@@ -93,7 +95,7 @@ def snippets(model: ModelInfo, *, device: Device, context: int | None = None) ->
 
 def transformers_snippet(model: ModelInfo, device: Device) -> Snippet:
     """Write a script that loads a model with transformers and asks it something."""
-    if reason := _unfit(model) or _unloadable(model):
+    if reason := _unfit(model) or _unloadable(model) or _unnamed(model):
         return Snippet(title="transformers", language="python", reason=reason)
     text = "\n".join(_gptqmodel(model, device) if _needs_gptqmodel(model) else _plain(model, device))
     return Snippet(title="transformers", language="python", text=text)
@@ -211,11 +213,23 @@ def _conversation(model: ModelInfo) -> Iterator[str]:
 def _needs_gptqmodel(model: ModelInfo) -> bool:
     """Whether transformers loads it wrongly, by what can be seen from outside (`engine.loader.GPTQMODEL_CASES`)."""
     quant = model.quant
-    return quant.method in ("gptq", "awq") and (quant.lm_head or quant.dynamic or not _standard_names(model))
+    return quant.method in ("gptq", "awq") and (quant.lm_head or quant.dynamic or not _is_there(model, "model"))
 
 
-def _standard_names(model: ModelInfo) -> bool:
-    names = ("model.safetensors", "model.safetensors.index.json")
+def _unnamed(model: ModelInfo) -> str:
+    """Say that no library finds the weights by their name; transformers and GPTQModel 7.7 look for these alone."""
+    weights = [os.path.basename(path) for path in sorted(glob.glob(os.path.join(glob.escape(model.path), WEIGHTS)))]
+    quant = model.quant
+    known = [f"gptq_model-{quant.bits}bit-{quant.group_size}g"] if quant.method in ("gptq", "awq") else []
+    if not weights or any(_is_there(model, stem) for stem in ("model", *known)):
+        return ""
+    if len(weights) == 1:
+        return f"transformers does not find {weights[0]!r} by its name; rename it to model.safetensors."
+    return f"transformers does not find {weights[0]!r} and {len(weights) - 1} more: an index of them is missing."
+
+
+def _is_there(model: ModelInfo, stem: str) -> bool:
+    names = (f"{stem}.safetensors", f"{stem}.safetensors.index.json")
     return any(os.path.exists(os.path.join(model.path, name)) for name in names)
 
 
