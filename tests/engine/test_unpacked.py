@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from engine import tiny
 from quantchat.catalog.reader import read_model
+from quantchat.domain.models import QuantSpec
 from quantchat.engine import loader, quiet
 from quantchat.engine import protocol as p
+from quantchat.engine.packing import quantization_config
 
 pytestmark = pytest.mark.engine
 BLOCK = 64
@@ -186,3 +189,25 @@ def test_a_method_by_another_name_is_not_quantized_anew(models, copy_of, name: s
     config = json.loads((renamed / "config.json").read_text())["quantization_config"]
     rewrite(renamed, load_file(renamed / "model.safetensors"), quantization_config=config | {"quant_method": name})
     assert (logits(load(renamed).model) == logits(load(models / "gptq").model)).all()
+
+
+def told(spec: QuantSpec, stated=None, nested=None):
+    text = SimpleNamespace(quantization_config=nested)
+    return quantization_config(spec, SimpleNamespace(quantization_config=stated, get_text_config=lambda: text))
+
+
+def test_transformers_is_told_what_it_does_not_find() -> None:
+    packed = QuantSpec(method="gptq", raw={"quant_method": "gptq", "bits": 4})
+    old = QuantSpec(method="compressed-tensors", raw={"quant_method": "compressed-tensors", "format": "pack-quantized"})
+    assert told(QuantSpec(method="none")) == {}
+    assert told(packed) == told(packed, {"quant_method": "marlin"}) == packed.raw
+    assert told(packed, {"quant_method": "gptq", "bits": 3}) == {"quant_method": "gptq", "bits": 3}
+    assert told(old) == old.raw | {"dequantize": True}
+    assert told(QuantSpec(method="fp8"), nested={"quant_method": "fp8"}) == {"quant_method": "fp8", "dequantize": True}
+
+
+def test_aqlm_leaves_out_modules() -> None:
+    """With the weights' names, transformers would look for a packed output head, which no checkpoint has."""
+    stated = {"quant_method": "aqlm", "linear_weights_not_to_quantize": ["model.norm.weight", "lm_head.weight"]}
+    settings = told(QuantSpec(method="aqlm"), stated)
+    assert settings["linear_weights_not_to_quantize"] == ["model.norm", "lm_head"]

@@ -68,7 +68,7 @@ FORMATS = (
             **dict.fromkeys(("exllama", "exllamav2", "exllama_v2"), _RENAMED),
         },
         packed=".qweight",
-        beside=(".qzeros", ".scales"),
+        beside=(".qzeros", ".scaled_zeros", ".scales"),
     ),
     Format(
         method="compressed-tensors",
@@ -140,6 +140,7 @@ FORMATS = (
         title="AQLM",
         bits=bits.aqlm,
         package=Package("aqlm[cpu,gpu]", "1.1.6"),
+        note="With several codebooks it needs a GPU.",
         counts=False,
         signs=(".codebooks",),
     ),

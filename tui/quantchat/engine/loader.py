@@ -21,6 +21,7 @@ from quantchat.engine.bars import transformers_bars
 from quantchat.engine.building import KernelFailed, blamed, build, is_built, translated
 from quantchat.engine.kernels import probe
 from quantchat.engine.kvcache import SessionCache
+from quantchat.engine.packing import quantization_config
 from quantchat.engine.progress import Stages
 from quantchat.engine.protocol import Load, LoadProgress, LoadReport
 from quantchat.engine.quiet import no_warnings
@@ -31,8 +32,6 @@ from quantchat.errors import KernelError
 __all__ = ["KernelFailed", "LoadedModel", "load"]
 
 MIXTURE_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-UNPACKED_METHODS = ("fp8", "mxfp4", "compressed-tensors")
-"""Their kernels would be fetched over the network, for some GPUs only; unpacked to 16 bits they run everywhere."""
 PLANNED_CONTEXT = 4096
 ASKED_FOR = "the setting asks for it"
 
@@ -132,7 +131,8 @@ def _prepare(job: _Job) -> None:
     with translated("The model's configuration cannot be read"):
         job.tensors = tensors.read_tensors(folder)
         job.config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    _fill_quantization_config(job)
+    if settings := quantization_config(job.info.quant, job.config):
+        job.config.quantization_config = settings
     _place(job)
     job.host = probe(job.devices, is_built)
     if job.info.quant.method in kernels.QUANTIZED_METHODS:
@@ -159,18 +159,6 @@ def _choose_kernel(job: _Job) -> None:
     except KernelError as error:
         raise KernelFailed(error, job.plan.after(wish) if wish else None) from error
     build(job.kernel, job.plan, job.stages)
-
-
-def _fill_quantization_config(job: _Job) -> None:
-    """Tell transformers what older folders say elsewhere or by other names; it would load random weights otherwise."""
-    quant, text = job.info.quant, job.config.get_text_config()
-    stated = getattr(job.config, "quantization_config", None) or getattr(text, "quantization_config", None)
-    renamed = quant.raw and isinstance(stated, dict) and stated.get("quant_method") != quant.method
-    config = dict(quant.raw if renamed or not stated else stated)
-    if quant.method in UNPACKED_METHODS:
-        config |= {"quant_method": quant.method, "dequantize": True}
-    if config:
-        job.config.quantization_config = config
 
 
 def _load(job: _Job) -> LoadedModel:
