@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from doctor.rig import COMPILERS, Seen, clean_env, doctor, make_venv, only, path_without
+from quantchat.services.doctor.compilers import too_new
 from unit.catalog.model_folders import EMBEDDING, GPTQ_CONFIG, GPTQ_LAYER, LLAMA, make_gptq, make_model
 
 LIBRARY = "gptqmodel_int4_qzero_group_scaled_cpu.so"
@@ -82,16 +85,62 @@ def test_builds_that_nothing_uses(seen: Seen, bare: tuple[Path, dict[str, str], 
     assert list((folder / "kernels" / "int4_qzero_group_scaled_cpu").iterdir()) == []
 
 
-def test_a_compiler_that_does_not_run(tmp_path: Path) -> None:
-    path = path_without(tmp_path / "bin", *COMPILERS)
-    for name in ("g++", "ninja"):
-        (path / name).write_text("#!/bin/sh\necho cannot execute cc1plus >&2\nexit 1\n")
-        (path / name).chmod(0o755)
-    found = doctor(*only("compilers"), env=clean_env(tmp_path / "home", PATH=str(path)))
-    assert found["compiler"].level == "red"
-    assert "cannot execute cc1plus" in found["compiler"].found
-    assert found["ninja"].level == "red"
-    assert found["ninja"].fix.endswith("--force-reinstall ninja")
+def program(folder: Path, name: str, *lines: str) -> None:
+    (folder / name).write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    (folder / name).chmod(0o755)
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """PATH without compilers."""
+    return path_without(tmp_path / "bin", *COMPILERS)
+
+
+def compilers(programs: Path, **more: str) -> Seen:
+    return doctor(*only("compilers"), env=clean_env(programs.parent / "home", PATH=str(programs), **more))
+
+
+def test_a_compiler_that_does_not_run(programs: Path) -> None:
+    for name in ("c++", "ninja"):
+        program(programs, name, "echo error: cannot execute cc1plus >&2", "exit 1")
+    seen = compilers(programs)
+    assert seen["compiler"].level == "red"
+    assert "cannot execute cc1plus" in seen["compiler"].found
+    assert seen["ninja"].level == "red"
+    assert seen["ninja"].fix.endswith("--force-reinstall ninja")
+
+
+def test_a_compiler_that_hangs_is_ended(programs: Path) -> None:
+    program(programs, "c++", "sleep 1000")
+    assert "ended for being slow" in compilers(programs)["compiler"].found
+    assert not [process for process in psutil.process_iter(["environ"]) if str(programs) in str(process.info)]
+
+
+def test_a_compiler_under_another_name_than_torch_calls(programs: Path) -> None:
+    (programs / "g++").symlink_to(str(shutil.which("g++")))
+    found = compilers(programs)["compiler"]
+    assert found.level == "red"
+    assert "torch compiles with c++, which is not there" in found.found
+    name, _, value = found.fix.removeprefix("export ").partition("=")
+    assert compilers(programs, **{name: value})["compiler"].level == "green"
+    broken = compilers(programs, CXX="no-such-compiler -O2")["compiler"]
+    assert "no-such-compiler, which is not there" in broken.found
+
+
+def test_a_compiler_without_its_library(programs: Path) -> None:
+    program(programs, "c++", f'exec {shutil.which("g++")} -nostdinc++ -nostdinc "$@"')
+    found = compilers(programs)["compiler"]
+    assert found.level == "red"
+    assert "vector: No such file" in found.found
+
+
+@pytest.mark.engine
+def test_bounds_are_those_of_the_installed_torch() -> None:
+    from torch.utils.cpp_extension import CUDA_CLANG_VERSIONS, CUDA_GCC_VERSIONS
+
+    for name, table in (("CUDA_GCC_VERSIONS", CUDA_GCC_VERSIONS), ("CUDA_CLANG_VERSIONS", CUDA_CLANG_VERSIONS)):
+        assert {cuda: too_new(cuda, name) for cuda in table} == {cuda: most[0] for cuda, (_, most) in table.items()}
+    assert too_new("99.0", "CUDA_GCC_VERSIONS") is None
 
 
 def test_the_compilers_of_this_machine(env: dict[str, str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -82,25 +84,43 @@ def test_the_commands_mend_tmux_now_and_for_the_next_server(in_tmux: Callable[..
     server = in_tmux("set -s set-clipboard off", "set -s default-terminal screen")
     wrong = [finding for finding in findings(server, tmp_path).values() if finding.id.startswith("tmux.")]
     assert len([finding for finding in wrong if finding.level == "yellow"]) == 4
-    for line in [line for finding in wrong for line in finding.fix.splitlines()]:
-        if not line.startswith("tmux detach"):
-            server.type(f"{line}\r")
+    # As `tmux` alone means the server of this pane inside of it, the commands are run as they are.
+    for line in sorted((line for finding in wrong for line in finding.fix.splitlines()), key=is_detach):
+        server.type(f"{line}\r")
+    clients = server.tmux("list-clients", "-F", "#{client_pid}")
     server.type(f"touch {tmp_path}/mended\r")
     server.wait_until((tmp_path / "mended").exists)
-    server.detach()
-    server.attach(120, 40)
+    assert server.tmux("list-clients", "-F", "#{client_pid}") == clients, "the same terminal, attached again"
     assert levels(findings(server, tmp_path)) == {"green"}
     assert levels(findings(in_tmux(f"source-file {tmp_path}/.tmux.conf"), tmp_path)) == {"green"}
+
+
+def is_detach(line: str) -> bool:
+    return line.startswith("tmux detach")
+
+
+def test_a_server_that_does_not_answer(in_tmux: Callable[..., Tmux], tmp_path: Path) -> None:
+    server = in_tmux()
+    socket, pid = server.tmux("display-message", "-p", "#{socket_path} #{pid}").split()
+    os.kill(int(pid), signal.SIGSTOP)
+    try:
+        found = on_terminal(tmp_path, checks=("tmux",), TMUX=f"{socket},{pid},0")
+    finally:
+        os.kill(int(pid), signal.SIGCONT)
+    assert found["tmux"].level == "yellow"
+    assert "does not answer" in found["tmux"].found
 
 
 def levels(found: dict[str, Finding]) -> set[str]:
     return {finding.level for name, finding in found.items() if name.startswith("tmux")}
 
 
-def on_terminal(tmp_path: Path, absent: Sequence[str] = (), **more: str) -> dict[str, Finding]:
+def on_terminal(
+    tmp_path: Path, absent: Sequence[str] = (), checks: Sequence[str] = ("terminal",), **more: str
+) -> dict[str, Finding]:
     env = {name: value for name, value in clean_env(tmp_path, **more).items() if name not in absent}
     out = tmp_path / "out"
-    terminal = Terminal(command(out, "terminal"), env=env)
+    terminal = Terminal(command(out, *checks), env=env)
     try:
         terminal.wait_exit()
     finally:
@@ -133,7 +153,7 @@ def test_colours(tmp_path: Path, environment: dict[str, str], level: str, fix: s
 def test_a_line_that_may_drop(tmp_path: Path) -> None:
     found = on_terminal(tmp_path, SSH_CONNECTION="10.0.0.2 1 10.0.0.1 22")["ssh"]
     assert found.level == "yellow"
-    assert found.fix == "tmux new -s chat"
+    assert found.fix == "tmux new -A -s chat"
 
 
 def test_a_locale_that_is_not_utf8(tmp_path: Path) -> None:

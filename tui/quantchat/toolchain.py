@@ -13,7 +13,8 @@ LIBRARY_SUFFIXES = (".so", ".pyd", ".dll", ".dylib")
 
 def compilers() -> tuple[bool, bool]:
     """Say whether a C++ compiler with ninja, and nvcc, are there."""
-    compiler = any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "c++", "clang++"))
+    # torch compiles with CXX, which may hold several words, else with c++, and never looks for others.
+    compiler = shutil.which((os.environ.get("CXX", "").split() or ["c++"])[0]) is not None
     return compiler and ninja() is not None, nvcc() is not None
 
 
@@ -23,10 +24,10 @@ def ninja() -> str | None:
 
 
 def nvcc() -> str | None:
-    """Return the path of the CUDA compiler."""
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
-    beside = Path(home) / "bin" / "nvcc"
-    return shutil.which("nvcc") or (str(beside) if beside.is_file() else None)
+    """Return the path of the CUDA compiler as torch finds it (`_find_cuda_home`): CUDA_HOME alone where it is set."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    beside = Path(home or "/usr/local/cuda") / "bin" / "nvcc"
+    return (None if home else shutil.which("nvcc")) or (str(beside) if beside.is_file() else None)
 
 
 def offline() -> bool:

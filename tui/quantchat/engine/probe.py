@@ -11,9 +11,11 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from quantchat.engine import quiet
+from quantchat.toolchain import built_extensions
 
 IMPORTS = ("transformers", "accelerate", "optimum.gptq", "gptqmodel")
 GPUS = "cuda"
@@ -36,7 +38,7 @@ def main() -> None:
     if step("torch", look_at_torch, say):
         step(GPUS, look_at_gpus, say)
         for name in IMPORTS:
-            step(name, lambda say, name=name: look_at_library(name, say), say)
+            step(name, partial(look_at_library, name), say)
         step("kernels", look_at_kernels, say)
     say(end=True)
     # Not through the destructors of torch, which may abort.
@@ -114,23 +116,26 @@ def look_at_kernels(say: Say) -> None:
     import msgspec
     import torch
 
-    from quantchat.domain.kernel_table import TABLE
     from quantchat.engine.building import is_built
     from quantchat.engine.kernels import probe
 
+    # Where nothing was ever compiled nothing needs to be asked: GPTQModel would hash its sources, and lock their cache.
+    names = built_extensions()
     wanted = sys.argv[1:] or [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    say(host=msgspec.to_builtins(probe(wanted, is_built)))
-    names = {kernel.extension for kernel in TABLE if kernel.extension}
+    say(host=msgspec.to_builtins(probe(wanted, lambda name: name in names and is_built(name))))
     say(builds={name: folder for name in sorted(names) if (folder := build_folder(name))})
 
 
 def build_folder(name: str) -> str | None:
-    """Return where an extension's build of these versions lies; None where its sources would have to be fetched."""
+    """Return where the build of an extension lies that these versions would use; None of what GPTQModel does not know.
+
+    Machete does not say where without its sources, which are downloaded.
+    """
     from gptqmodel import extension
 
     try:
         return str(extension._extension_for_name(name).build_root())
-    except Exception:  # noqa: BLE001 - a private corner of GPTQModel; Machete's raises without its sources
+    except Exception:  # noqa: BLE001 - a private corner of GPTQModel, so any surprise means that
         return None
 
 

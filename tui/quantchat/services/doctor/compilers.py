@@ -7,6 +7,7 @@ import re
 import shlex
 import sysconfig
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 from quantchat.hardware.gpu import NotAvailable
@@ -15,35 +16,18 @@ from quantchat.services.doctor.gpus import dotted, version_of
 from quantchat.services.doctor.machine import Machine
 from quantchat.services.doctor.mending import PYTHON, cuda_toolkit, install, pip_install
 
-GCC_BELOW = {
-    (12, 0): 13,
-    (12, 1): 13,
-    (12, 2): 13,
-    (12, 3): 14,
-    (12, 4): 14,
-    (12, 5): 14,
-    (12, 6): 14,
-    (12, 7): 14,
-    (12, 8): 15,
-    (12, 9): 15,
-    (13, 0): 16,
-}
-"""The first g++ that a CUDA toolkit does not take, as torch's `cpp_extension.py` has it (`CUDA_GCC_VERSIONS`)."""
-OLDEST_GCC = 10
-"""torch's headers are C++20 (`torch/all.h` says so), which g++ knows by this name from 10 on."""
+STANDARD = "c++20"
+"""Of torch's headers since 2.14, the oldest that quantchat takes (`_jit_cxx_standard` in GPTQModel's `cpp.py`)."""
+BOUNDS = "torch/utils/cpp_extension.py"
+"""Where torch says which compilers a CUDA toolkit takes, in `CUDA_GCC_VERSIONS` and `CUDA_CLANG_VERSIONS`."""
 CUDA_HOMES = "/usr/local/cuda*/bin/nvcc"
 
 
 def look_at_compiler(machine: Machine) -> Iterator[Finding]:
     """Look for what compiles the kernels of the CPU and the host part of all others."""
-    wanted = machine.env.get("CXX") or "g++"
-    compiler = machine.which(wanted, "c++", "clang++")
-    if compiler is None:
-        words = "None: kernels cannot be compiled, and 4-bit models run on slow ones."
-        yield Finding(id="compiler", title="C++ compiler", level="red", found=words, fix=install("g++"))
-    else:
-        yield _compiler(machine, compiler)
-    if machine.which(machine.env.get("CC") or "gcc", "cc", "clang") is None:
+    yield _compiler(machine)
+    # Triton's own choice (`_find_compiler` in its `runtime/build.py`).
+    if machine.which(*(machine.env.get("CC", "").split()[:1] or ("gcc", "clang"))) is None:
         words = "None: Triton cannot compile its kernels."
         yield Finding(id="compiler.c", title="C compiler", level="yellow", found=words, fix=install("gcc"))
     yield _ninja(machine)
@@ -71,7 +55,7 @@ def look_at_nvcc(machine: Machine) -> Iterator[Finding]:
         yield Finding(id="nvcc", title="nvcc", level="red", found=words, fix=cuda_toolkit(cuda))
     else:
         yield Finding(id="nvcc", title="nvcc", found=f"CUDA {dotted(version)} ({path})")
-    yield from _gcc_for(machine, version)
+    yield from _compiler_for(machine, version)
     yield from _cuda_headers(machine, Path(path))
 
 
@@ -85,29 +69,66 @@ def nvcc(machine: Machine) -> str | None:
     return machine.which("nvcc") or (str(usual) if os.access(usual, os.X_OK) else None)
 
 
-def _compiler(machine: Machine, path: str) -> Finding:
-    ran = machine.run(path, "-dumpfullversion", "-dumpversion")
-    version = ran.out.strip() if ran and ran.status == 0 else ""
-    if not version:
-        said = (ran.err if ran else "").strip().splitlines()
-        words = f"{path} does not run. {said[-1] if said else ''}".strip()
-        return Finding(id="compiler", title="C++ compiler", level="red", found=words, fix=install("g++"))
-    major = int(re.match(r"\d*", version)[0] or 0)  # type: ignore[index]
-    if "clang" not in path and major < OLDEST_GCC:
-        words = f"{version} ({path}) is too old for torch's headers, which need {OLDEST_GCC} or later."
-        return Finding(id="compiler", title="C++ compiler", level="red", found=words, fix=install("g++"))
-    return Finding(id="compiler", title="C++ compiler", found=f"{version} ({path})")
+def cxx(machine: Machine) -> list[str]:
+    """Return the command that torch compiles with (`get_cxx_compiler`): CXX, which may hold several words, or c++."""
+    return machine.env.get("CXX", "").split() or ["c++"]
 
 
-def _gcc_for(machine: Machine, cuda: tuple[int, int]) -> Iterator[Finding]:
-    below, compiler = GCC_BELOW.get(cuda), machine.which(machine.env.get("CXX") or "g++")
-    ran = machine.run(compiler, "-dumpversion") if compiler and below else None
-    major = version_of(f"{ran.out.strip()}.0") if ran and "clang" not in str(compiler) else None
-    if below and major and major[0] >= below:
-        words = f"g++ {major[0]} is newer than CUDA {dotted(cuda)} takes: kernels do not compile."
+def _compiler(machine: Machine) -> Finding:
+    command = cxx(machine)
+    path = machine.which(command[0])
+    if path is None:
+        return _no_compiler(machine, command[0])
+    # The standard library's headers are a package of their own.
+    trial = machine.run(*command, f"-std={STANDARD}", "-x", "c++", "-fsyntax-only", "-include", "vector", os.devnull)
+    if trial is None or trial.status != 0:
+        slow = trial is not None and trial.status is None
+        end = "It was ended for being slow." if slow else "It does not run."
+        said = next((line for line in (trial.err if trial else "").splitlines() if "error" in line), end)
+        words = f"{path} does not compile {STANDARD}, which torch's headers are written in. {said}"
+        return Finding(id="compiler", title="C++ compiler", level="red", found=words, fix=install("g++"))
+    return Finding(id="compiler", title="C++ compiler", found=f"{compiler_version(machine)} ({path})".strip())
+
+
+def _no_compiler(machine: Machine, wanted: str) -> Finding:
+    other = machine.which("g++", "clang++", "c++")
+    words, fix = "None: kernels cannot be compiled, and 4-bit models run on slow ones.", install("g++")
+    if other:
+        words = f"torch compiles with {wanted}, which is not there; {other} is."
+        fix = "unset CXX" if other.endswith("/c++") else f"export CXX={shlex.quote(other)}"
+    return Finding(id="compiler", title="C++ compiler", level="red", found=words, fix=fix)
+
+
+def compiler_version(machine: Machine) -> str:
+    """Return the version of the C++ compiler; clang knows only the second word."""
+    for words in (("-dumpfullversion", "-dumpversion"), ("-dumpversion",)):
+        ran = machine.run(*cxx(machine), *words)
+        if ran and ran.status == 0:
+            return ran.out.strip()
+    return ""
+
+
+def _compiler_for(machine: Machine, cuda: tuple[int, int]) -> Iterator[Finding]:
+    """Compare the compiler with the versions that the installed torch takes for a CUDA toolkit."""
+    clang = "clang" in cxx(machine)[0]
+    below = too_new(dotted(cuda), "CUDA_CLANG_VERSIONS" if clang else "CUDA_GCC_VERSIONS")
+    major = re.match(r"\d+", compiler_version(machine)) if below else None
+    if below and major and int(major[0]) >= below:
+        words = f"{cxx(machine)[0]} {major[0]} is newer than CUDA {dotted(cuda)} takes: torch refuses to compile."
         older = f"g++-{below - 1}"
-        fix = "\n".join([install(older), f"export CXX={older} CC=gcc-{below - 1}"])
+        fix = f"{install(older)}\nexport CXX={older} CC=gcc-{below - 1}" if not clang else "unset CXX"
         yield Finding(id="nvcc.gcc", title="nvcc and g++", level="red", found=words, fix=fix)
+
+
+def too_new(cuda: str, table: str) -> int | None:
+    """Read from the installed torch the first major version of a compiler that a CUDA toolkit does not take."""
+    try:
+        text = Path(str(metadata.distribution("torch").locate_file(BOUNDS))).read_text("utf-8")
+    except (metadata.PackageNotFoundError, OSError, ValueError):
+        return None
+    rows = re.search(rf"^{table}\b[^{{]*\{{(.*?)^\}}", text, re.MULTILINE | re.DOTALL)
+    row = re.search(rf"'{re.escape(cuda)}':.*\((\d+)[^()]*\)\)", rows[1]) if rows else None
+    return int(row[1]) if row else None
 
 
 def _cuda_headers(machine: Machine, compiler: Path) -> Iterator[Finding]:

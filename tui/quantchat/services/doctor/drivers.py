@@ -8,7 +8,7 @@ from pathlib import Path
 from quantchat.hardware.gpu import NotAvailable
 from quantchat.services.doctor.findings import Finding
 from quantchat.services.doctor.gpus import dotted
-from quantchat.services.doctor.machine import Machine
+from quantchat.services.doctor.machine import NOT_ASKED, Machine
 from quantchat.services.doctor.mending import as_root, in_container, newer_driver, pip_install
 
 PCI = Path("/sys/bus/pci/devices")
@@ -48,6 +48,8 @@ def _mended(reason: str) -> tuple[str, str]:
         return "", pip_install(["nvidia-ml-py"])
     if reason in ABSENT:
         return newer_driver()
+    if reason == NOT_ASKED:
+        return "", ""
     if in_container() and "permission" not in reason:
         return " This is a container: the driver is the host's, which has to be restarted.", ""
     if "not loaded" in reason:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from quantchat.services.doctor.findings import Finding, Level
@@ -95,11 +96,11 @@ def look_at_environment(machine: Machine) -> Iterator[Finding]:
     wrong = [rule for rule in RULES if rule.name in machine.env and rule.wrong(machine.env[rule.name])]
     if any(known in machine.env.get("LD_PRELOAD", "") for known in HARMLESS_PRELOADS):
         wrong = [rule for rule in wrong if rule.name != "LD_PRELOAD"]
-    yield from (_finding(rule, machine.env[rule.name]) for rule in wrong)
-    yield from _cuda_libraries(machine.env)
+    found = [*(_finding(rule, machine.env[rule.name]) for rule in wrong), *_home(), *_cuda_libraries(machine.env)]
+    yield from found
     if endpoint := _good_endpoint(machine.env):
         yield Finding(id="environment.HF_ENDPOINT", title="Model hub", found=f"{endpoint} instead of the usual one")
-    if not wrong:
+    if not found:
         yield Finding(id="environment", title="Environment", found="no variable is set that misleads the libraries")
 
 
@@ -112,6 +113,15 @@ def _finding(rule: Rule, value: str) -> Finding:
         found=f"{rule.name}{shown} {rule.meaning}",
         fix=(rule.fix or "unset {name}").replace("{name}", rule.name).replace("{value}", value),
     )
+
+
+def _home() -> Iterator[Finding]:
+    try:
+        Path.home()
+    except RuntimeError:
+        words = "HOME is not set, and nothing else tells this user's home folder: nothing can be kept or cached."
+        fix = "export HOME=/tmp/home-$(id -u) && mkdir -p $HOME"
+        yield Finding(id="environment.HOME", title="Environment", level="red", found=words, fix=fix)
 
 
 def _good_endpoint(env: Values) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
+from rich.cells import cell_len
 
 from quantchat.domain.text import clean
 
@@ -38,13 +39,38 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         """Write it as people read it: mark, title and what was found, then the commands.
 
         Args:
-            width: Columns to break the words at, 0 for none; commands stay whole, to be copied.
+            width: Cells of a line to break the words at, 0 for none; commands stay whole, to be copied.
         """
         title = clean(self.title, newlines=False)
-        line = f"{MARKS[self.level]} {title:<{LABEL}} {clean(self.found, newlines=False)}".rstrip()
-        indent = " " * (LABEL + 3 if width >= WIDE else 2)
-        yield from textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False) if width else [line]
+        title += " " * (LABEL - cell_len(title))
+        line = f"{MARKS[self.level]} {title} {clean(self.found, newlines=False)}".rstrip()
+        yield from wrapped(line, width, LABEL + 3 if width >= WIDE else 2) if width else [line]
         yield from (f"    {clean(command, newlines=False)}" for command in self.fix.splitlines())
+
+
+def wrapped(text: str, width: int, indent: int) -> Iterator[str]:
+    """Break a text between words, by the cells that they take on a terminal; what follows is indented."""
+    line, start = "", " " * indent
+    for gap, word in re.findall(r"(\s*)(\S+)", text):
+        if cell_len(line + gap + word) <= width:
+            line += gap + word
+        elif cell_len(start + word) <= width:
+            yield line
+            line = start + word
+        else:
+            *full, line = _broken(line + gap, word, width, start)
+            yield from full
+    yield line
+
+
+def _broken(line: str, word: str, width: int, start: str) -> Iterator[str]:
+    """Break a word that is longer than a line, such as a path."""
+    for character in word:
+        if cell_len(line + character) > width and line.strip():
+            yield line.rstrip()
+            line = start if len(start) + 2 <= width else ""
+        line += character
+    yield line
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -56,8 +82,14 @@ class Report(msgspec.Struct, frozen=True):
 
 def report(findings: Iterable[Finding]) -> Report:
     """Gather findings, with the worst of their levels."""
-    found = tuple(findings)
+    found = tuple(_sayable(finding) for finding in findings)
     return Report(max((finding.level for finding in found), key=LEVELS.index, default="green"), found)
+
+
+def _sayable(finding: Finding) -> Finding:
+    """Replace the bytes of file names that are no characters; JSON has none for them."""
+    fields = {name: text.encode("utf-8", "replace").decode() for name, text in msgspec.structs.asdict(finding).items()}
+    return msgspec.structs.replace(finding, **fields)
 
 
 def summary(findings: Sequence[Finding]) -> str:

@@ -21,6 +21,7 @@ from quantchat.services.doctor.probe import PROBE_SECONDS, Probe, command, read_
 
 T = TypeVar("T")
 SECONDS = 10.0
+NOT_ASKED = "the NVIDIA driver was not asked, as no process could be started for it"
 
 
 class Ran(NamedTuple):
@@ -143,15 +144,19 @@ class Machine:
         return process
 
     def _probe(self) -> Probe:
-        # torch would wait for a driver that hangs as long as anybody.
-        silent = self.driver() == NotAvailable(nvml.SILENT)
-        hidden = {"CUDA_VISIBLE_DEVICES": ""} if silent else {}
-        ran = self.run(*command(self.device), seconds=PROBE_SECONDS, env=hidden)
+        env = {}
+        if self.driver() == NotAvailable(nvml.SILENT):
+            # torch would wait for it as long as anybody.
+            env["CUDA_VISIBLE_DEVICES"] = ""
+        if self.scratch.is_dir():
+            # torch makes this folder when it is imported, and nothing is to be made here.
+            env["TORCHINDUCTOR_CACHE_DIR"] = self.env.get("TORCHINDUCTOR_CACHE_DIR") or str(self.scratch)
+        ran = self.run(*command(self.device), seconds=PROBE_SECONDS, env=env)
         return read_probe(*ran) if ran else Probe(failed="start", said="the interpreter could not be started")
 
     def _driver(self) -> Driver | NotAvailable:
         ran = self.run(*nvml.COMMAND, seconds=nvml.SECONDS)
-        return nvml.read_driver(ran.status, ran.out) if ran else NotAvailable("the interpreter could not be started")
+        return nvml.read_driver(ran.status, ran.out) if ran else NotAvailable(NOT_ASKED)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

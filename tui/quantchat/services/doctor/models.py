@@ -21,7 +21,7 @@ from quantchat.domain.models import ModelInfo
 from quantchat.errors import KernelError, QuantchatError
 from quantchat.services.doctor.findings import Finding
 from quantchat.services.doctor.machine import Machine
-from quantchat.services.doctor.mending import cuda_toolkit, install, pip_install
+from quantchat.services.doctor.mending import cuda_toolkit, here, install, pip_install
 
 LISTED = 12
 """Models with a finding of their own; a box may hold hundreds that are slow for one reason."""
@@ -106,7 +106,7 @@ def _unless(machine: Machine, command: str, *programs: str) -> str:
 
 def _unloadable(model: ModelInfo) -> Iterator[Finding]:
     for problem in model.errors:
-        fix = model.verdict.install if problem.code == "package-missing" else ""
+        fix = here(model.verdict.install) if problem.code == "package-missing" else ""
         words = problem.cause if fix else f"{problem.cause.rstrip('.')}. {problem.remedy}"
         yield Finding(id=f"model.{problem.code}", title=model.name, level="red", found=words, fix=fix)
 
@@ -120,4 +120,6 @@ def _summary(models: Sequence[ModelInfo], judged: Sequence[Finding], host: Host 
         words = f"{len(models)} were found; which kernels they get is not known before the libraries can be imported."
         return Finding(id="models", title="Models", level="yellow", found=words)
     words = f"{fine} of {len(models)} run on the fastest kernel of this machine"
-    return Finding(id="models", title="Models", found=f"{words}; {broken} cannot be loaded" if broken else words)
+    if broken:
+        words = f"{words}; {broken} cannot be loaded, `quantchat models` says why"
+    return Finding(id="models", title="Models", found=words)

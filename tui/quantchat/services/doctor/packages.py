@@ -189,6 +189,6 @@ def _plain(requirement: Requirement) -> str:
 
 def _python_wanted() -> str | None:
     try:
-        return metadata.metadata("quantchat").get("Requires-Python")
-    except metadata.PackageNotFoundError:
+        return metadata.metadata("quantchat")["Requires-Python"]
+    except (metadata.PackageNotFoundError, KeyError):
         return None

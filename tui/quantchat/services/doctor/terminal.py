@@ -83,5 +83,5 @@ def _ssh(machine: Machine) -> Finding:
         words = "a dropped line leaves everything running; on a slow one `ssh -C` sends several times less"
         return Finding(id="ssh", title="SSH", found=words)
     words = "Neither tmux nor screen: a dropped line ends quantchat. Sessions are kept, the loaded model is not."
-    fix = "tmux new -s chat" if machine.which("tmux") else f"{install('tmux')}\ntmux new -s chat"
+    fix = "tmux new -A -s chat" if machine.which("tmux") else f"{install('tmux')}\ntmux new -A -s chat"
     return Finding(id="ssh", title="SSH", level="yellow", found=words, fix=fix.strip())

@@ -99,6 +99,7 @@ def _set(*words: str) -> str:
 
 
 def _feature(term: str, feature: str) -> str:
-    """Clients learn of features when they attach."""
+    """Clients learn of features when they attach; this one is replaced by a new one, wherever its server listens."""
     name = term if re.fullmatch(r"[\w.+-]+", term) else "*"
-    return f"{_set('-as', 'terminal-features', f',{name}:{feature}')}\ntmux detach-client; tmux attach"
+    again = """tmux detach-client -E "tmux -S '${TMUX%%,*}' attach\""""
+    return f"{_set('-as', 'terminal-features', f',{name}:{feature}')}\n{again}"
