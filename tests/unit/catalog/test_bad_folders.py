@@ -123,7 +123,10 @@ BAD_WEIGHTS = {
     "empty": (cut("model.safetensors", 0), "weights-truncated: model.safetensors is cut off: at least 8 bytes exp"),
     "cut in the length": (cut("model.safetensors", 5), "weights-truncated"),
     "cut in the header": (cut("model.safetensors", 60), "weights-truncated"),
-    "a text": (replaced("model.safetensors", "<html>Not found, sorry</html>"), "weights-damaged"),
+    "a text": (
+        replaced("model.safetensors", "<html>Not found, sorry</html>"),
+        "weights-damaged: model.safetensors is not a sound safetensors file: it is a text, such as a web page.",
+    ),
     "a folder": (becomes_folder("model.safetensors"), "shards-missing"),
     "a pipe": (becomes_pipe("model.safetensors"), "shards-missing"),
     "a link to itself": (becomes_loop("model.safetensors"), "link-loop: model.safetensors is a link that leads back"),

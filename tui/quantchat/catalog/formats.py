@@ -13,7 +13,10 @@ from quantchat.catalog.scales import fp8_misfit
 _NEEDS_GPU_PACKAGE = "its kernels are in a package that quantchat does not use and that needs a GPU"
 _PROGRAM = "it needs the ExLlama program"
 _UNPACKED = "It is unpacked to 16 bits while loading, and takes the memory of the unquantized model."
-_OWN_PACKING = "it was packed for one kernel; GPTQModel reads the common packing and packs for Marlin itself"
+_OWN_PACKING = Refusal(
+    "it was packed for one kernel; GPTQModel reads the common packing and packs for Marlin itself",
+    "Use a version of this model in the common GPTQ or AWQ packing.",
+)
 _TORCHAO_TEXTS = (
     "int4_weight_only", "int8_weight_only", "int8_dynamic_activation_int8_weight", "float8_weight_only",
     "int8_dynamic_activation_int4_weight", "float8_dynamic_activation_float8_weight", "autoquant",
@@ -45,7 +48,7 @@ FORMATS = (
             "lm_head": at("lm_head", kind=bool, default=False),
         },
         kernels=True,
-        variants={"marlin": Refusal(_OWN_PACKING), "bitblas": Refusal(_OWN_PACKING)},
+        variants={"marlin": _OWN_PACKING, "bitblas": _OWN_PACKING},
         packed=".qweight",
         beside=(".qzeros", ".scales", ".g_idx"),
     ),
@@ -63,8 +66,8 @@ FORMATS = (
         extras={"zero_point": at("zero_point", kind=bool, default=True)},
         kernels=True,
         variants={
-            "marlin": Refusal(_OWN_PACKING),
-            "bitblas": Refusal(_OWN_PACKING),
+            "marlin": _OWN_PACKING,
+            "bitblas": _OWN_PACKING,
             **dict.fromkeys(("exllama", "exllamav2", "exllama_v2"), _RENAMED),
         },
         packed=".qweight",

@@ -158,7 +158,8 @@ class _Reader:
         if start != MAGIC:
             if LFS_MAGIC.startswith(start):
                 raise defect("lfs-pointer", file=self._name)
-            raise self._damaged("it does not begin with GGUF")
+            text = start.isascii() and start.decode("ascii").isprintable()
+            raise self._damaged("it is a text, such as a web page" if text else "it does not begin with GGUF")
         version = self._integer(4)
         if version and version & 0xFFFF == 0:
             self._order, self._byte_order = ">", "big"

@@ -37,7 +37,7 @@ _OTHER_VERSION = "Use a GPTQ or AWQ version of this model."
 _TABLE = {
     "folder-unreadable": _Words("The folder cannot be read: {why}.", "Check the path and its permissions."),
     "path-not-utf8": _Words("The path of the folder is not valid UTF-8.", "Rename the folder."),
-    "file-unreadable": _Words("{file} cannot be read: {why}.", "Check the permissions of the file."),
+    "file-unreadable": _Words("{file} cannot be read: {why}.", "Check the file and its permissions."),
     "link-loop": _Words("{file} is a link that leads back to itself.", "Delete the link and download the file again."),
     "link-broken": _Words("{file} is a link to a file that is gone.", _FETCH_AGAIN),
     "file-too-large": _Words("{file} is far larger than such a file should be ({size} bytes).", _FETCH_AGAIN),
@@ -62,7 +62,9 @@ _TABLE = {
         "Choose a model of a type that transformers has.",
     ),
     "adapter": _Words("This is an adapter for {base}, not a whole model.", "Merge it into its base model first."),
-    "quantization-invalid": _Words("{file} has a quantization setting that makes no sense: {why}.", _FETCH_AGAIN),
+    "quantization-invalid": _Words(
+        "{file} has a quantization setting that makes no sense: {why}.", "Correct it, or download the file again."
+    ),
     "quantization-unknown": _Words("Its quantization method `{method}` is not known here.", _OTHER_VERSION),
     "quantization-config-missing": _Words(
         "The weights are packed ({tensor}), but no config says how.",

@@ -93,7 +93,9 @@ def _header_text(file: BinaryIO, name: str, file_size: int) -> bytes:
         raise defect("weights-truncated", file=name, expected=f"at least {LENGTH_BYTES}", actual=file_size)
     (length,) = struct.unpack("<Q", start)
     if length > HEADER_LIMIT:
-        raise defect("weights-damaged", file=name, why=f"its header claims {length} bytes")
+        text = start.isascii() and start.decode("ascii").isprintable()
+        why = "it is a text, such as a web page" if text else f"its header claims {length} bytes"
+        raise defect("weights-damaged", file=name, why=why)
     text = file.read(length) if LENGTH_BYTES + length <= file_size else b""
     if len(text) < length:
         raise defect("weights-truncated", file=name, expected=f"at least {LENGTH_BYTES + length}", actual=file_size)

@@ -10,6 +10,7 @@ from quantchat.domain.kernels import Host, refusal
 from quantchat.domain.models import Problem, QuantSpec, Verdict
 
 _ABOVE_ALL = (99, 0)
+_USUAL = "Use a GPTQ or AWQ version with 4 bits and groups of 128"
 _EXTENSIONS = frozenset(kernel.extension for kernel in TABLE if kernel.extension) | {CPU_EXTENSION}
 
 
@@ -52,7 +53,7 @@ def _without_kernel(spec: QuantSpec) -> Refusal | None:
     reasons = [refusal(kernel, spec, _best_host(kernel)) for kernel in rows]
     if not rows or None in reasons:
         return None
-    return Refusal("no kernel takes " + _described(spec))
+    return Refusal("no kernel takes " + _described(spec), _USUAL)
 
 
 def _best_host(kernel: Kernel) -> Host:
