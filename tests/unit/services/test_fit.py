@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from quantchat import __version__
 from quantchat.catalog.attention import read_attention
 from quantchat.catalog.shape import read_shape
 from quantchat.domain.loading import DeviceShare
@@ -16,8 +17,8 @@ from quantchat.domain.models import ModelInfo, Problem, QuantSpec
 from quantchat.engine.protocol import LoadReport
 from quantchat.hardware.gpu import GpuDevice, GpuProcess, GpuSnapshot, NotAvailable
 from quantchat.hardware.host import HostMemory
-from quantchat.services.facts import Fact, Notice
 from quantchat.services.experience import Experience
+from quantchat.services.facts import Fact, Notice
 from quantchat.services.fit import forecast
 from quantchat.services.loads import LoadOptions
 from quantchat.services.memory import MemoryView
@@ -50,12 +51,13 @@ def gpu(index: int = 0, free: float = 22, **more: object) -> GpuDevice:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Experience:
     """With a compiler of every kind, as real files on PATH."""
-    for name in ("g++", "ninja", "nvcc"):
+    for name in ("c++", "ninja", "nvcc"):
         tool = tmp_path / name
         tool.write_text("#!/bin/sh\n")
         tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
+    for name in ("CXX", "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GPTQMODEL_TORCH_EXTENSIONS_DIR", str(tmp_path / "none"))
     return Experience(Measured())
 
@@ -80,7 +82,7 @@ def test_a_card_with_room(machine: Experience) -> None:
 def test_without_a_compiler_the_forecast_is_the_slow_kernel_and_why(
     machine: Experience, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in ("g++", "ninja", "nvcc"):
+    for name in ("c++", "ninja", "nvcc"):
         (tmp_path / name).unlink()
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
@@ -176,7 +178,7 @@ def test_a_load_is_learnt_and_corrects_the_next_forecast(machine: Experience) ->
     assert after.prediction.runtime == GIB
     (known,) = machine.measured.loads
     assert known.predicted == before.prediction.predicted + GIB - before.prediction.runtime
-    assert known.versions == "gptqmodel 7 torch 2"
+    assert known.versions == f"gptqmodel 7 quantchat {__version__} torch 2"
 
 
 def test_judging_a_thousand_rows_is_no_work(machine: Experience, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,15 @@ import msgspec
 
 from quantchat.domain.loading import DeviceShare
 from quantchat.domain.memory import MIB, format_bytes
+from quantchat.domain.models import Pieces, WeightSizes
 from quantchat.errors import LoadError
 
 HEADROOM_BYTES = 700 * MIB
 """Per GPU: the CUDA context, the kernels' workspaces, activations of a prefill chunk (estimate)."""
 HEADROOM_SHARE = 0.06
 """What kernels repack and the allocator cannot use, as a share of free memory (4 to 8 % measured on the CPU)."""
+LOADED_FLOAT = 2
+"""Bytes of a number in float16 or bfloat16, which `engine/loader.py` loads in."""
 _LAYER = re.compile(r"(.*?)\.(\d{1,6})\.")
 _INPUT = re.compile(r"embed(?!_out)|\bwte\b|\bwpe\b|vision|visual|tower|projector|audio")
 
@@ -129,6 +132,43 @@ def in_list(name: str) -> tuple[str, int] | None:
 def is_input(name: str) -> bool:
     """Whether a tensor outside the layers is needed before them: embeddings, image towers."""
     return _INPUT.search(name) is not None
+
+
+def loaded_parts(sizes: WeightSizes) -> Parts:
+    """Return a model's parts as a load makes them: floating-point numbers in 16 bits, packed ones as they are.
+
+    What kernels repack is in `HEADROOM_SHARE`: a kernel is chosen for the devices, so it is not known yet. Modules
+    outside the layers have no names here.
+    """
+    return Parts(
+        prefix=sizes.prefix,
+        layers=tuple(size for run in sizes.layers for size in [_loaded(run.pieces)] * run.count),
+        inputs={"": _loaded(sizes.inputs)},
+        outputs={"": _loaded(sizes.outputs)},
+    )
+
+
+def _loaded(pieces: Pieces) -> int:
+    in_floats = (pieces.floats + pieces.scales) * LOADED_FLOAT
+    return in_floats + pieces.packed + pieces.zeros + pieces.order + pieces.other
+
+
+def as_loaded(parts: Parts, sizes: WeightSizes) -> Parts:
+    """Weigh what `weigh` found on disk by what a load makes of it; as it is where that is not known."""
+    loaded = loaded_parts(sizes)
+    if not loaded.layers or loaded.prefix != parts.prefix or len(loaded.layers) > len(parts.layers):
+        return parts
+    return Parts(
+        prefix=parts.prefix,
+        layers=loaded.layers,
+        inputs=_scaled(parts.inputs, loaded.inputs[""]),
+        outputs=_scaled(parts.outputs, loaded.outputs[""]),
+    )
+
+
+def _scaled(modules: Mapping[str, int], total: int) -> dict[str, int]:
+    stored = max(sum(modules.values()), 1)
+    return {name: size * total // stored for name, size in modules.items()}
 
 
 def weigh(sizes: Mapping[str, int]) -> Parts:

@@ -141,7 +141,8 @@ def _prepare(job: _Job) -> None:
 
 def _place(job: _Job) -> None:
     command, window = job.command, min(job.info.context_window or PLANNED_CONTEXT, PLANNED_CONTEXT)
-    parts = placement.weigh({name: tensor.nbytes for name, tensor in job.tensors.items()})
+    on_disk = placement.weigh({name: tensor.nbytes for name, tensor in job.tensors.items()})
+    parts = placement.as_loaded(on_disk, job.info.weights)
     kv_layer_bytes = cache_bytes(job.info, window) // max(len(parts.layers), 1)
     job.placement = placement.place(parts, memory.rooms(command.device), kv_layer_bytes, command.placement)
     if layers := job.placement.describe():
@@ -176,6 +177,7 @@ def _load(job: _Job) -> LoadedModel:
     with blamed(job.kernel, job.plan, job.device, model):
         proof = checks.warm_up(model, tokenizer, job.device, lambda: SessionCache(model))
         decode_threads = threads.calibrate(model, job.device)
+    memory.settle(model)
     job.stages.leave()
     decoding, why = _decoding(job, proof)
     report = _report(job, model, prompt.template_name(tokenizer), recommended, proof, (decoding, why))

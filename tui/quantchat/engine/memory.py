@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,6 +28,10 @@ TURN_REMEDY = (
     "The chat goes on: shorten the conversation or begin a new session, lower `kv_cache_gib` in the settings, "
     "or take a smaller model."
 )
+
+WEIGHT_SUFFIX = ".safetensors"
+FILE_SHARE = 0.9
+"""A mapped file of which tensors read less is let go; they are copied."""
 
 _UNITS = {"bytes": 1, "kib": 1024, "mib": 1024**2, "gib": 1024**3, "tib": 1024**4}
 _AMOUNT = r"([\d.]+) (bytes|KiB|MiB|GiB|TiB)"
@@ -94,6 +100,56 @@ def give_back() -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     heap.trim()
+
+
+def settle(model: Any) -> None:
+    """Give back what a load leaves behind: what repacking has freed, and pages of files that nothing reads any more.
+
+    transformers maps the files, and weights that need no change stay there. One such tensor keeps its whole file, with
+    the pages of all matrices that a kernel has repacked or that were merged with others.
+    """
+    for file in _mapped():
+        inside = [holder for holder in _holders(model) if holder.tensor.data_ptr() in file]
+        if 0 < sum(holder.tensor.nbytes for holder in inside) < FILE_SHARE * len(file):
+            for holder in inside:
+                holder.copy()
+    give_back()
+
+
+class _Holder:
+    """A tensor of a module on the CPU, and its place there."""
+
+    def __init__(self, tensors: dict[str, Any], name: str) -> None:
+        self._tensors, self._name = tensors, name
+
+    @property
+    def tensor(self) -> Any:
+        return self._tensors[self._name]
+
+    def copy(self) -> None:
+        """Let it have memory of its own; a parameter stays the same object, which others may share."""
+        if isinstance(self.tensor, torch.nn.Parameter):
+            self.tensor.data = self.tensor.data.clone()
+        else:
+            self._tensors[self._name] = self.tensor.clone()
+
+
+def _holders(model: Any) -> Iterator[_Holder]:
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None and tensor.device.type == "cpu":
+                    yield _Holder(tensors, name)
+
+
+def _mapped() -> list[range]:
+    """Addresses of mapped weight files; none where the system does not tell."""
+    try:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    bounds = [line.split()[0].split("-") for line in lines if line.endswith(WEIGHT_SUFFIX)]
+    return [range(int(first, 16), int(last, 16)) for first, last in bounds]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -36,13 +36,15 @@ from quantchat.errors import ErrorReport
 
 PROTOCOL = 2
 """Both sides must speak the same version; `Ready` carries the engine's."""
+LIBRARIES = ("torch", "transformers", "gptqmodel", "optimum")
+"""Whose versions `Ready` carries."""
 
 
 class Ready(Word, frozen=True, kw_only=True, tag="ready"):
     """The engine's libraries are imported; it takes commands.
 
     Attributes:
-        versions: Library name to version: torch, transformers, gptqmodel, optimum.
+        versions: Of the `LIBRARIES`, by name.
         devices: Devices that torch sees, best first, such as `cuda:0` and `cpu`.
     """
 

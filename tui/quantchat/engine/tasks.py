@@ -66,7 +66,9 @@ class Tasks:
                 self._emit(p.LoadProgress(request=command.request, stage=CAPTURING))
             path = graphs.create(loaded.model, loaded.window, report.kernel)
             if isinstance(path, graphs.GraphDecoder):
-                self._decoder, report = path, msgspec.structs.replace(report, decoding="graph")
+                held = memory.device_bytes(loaded.device)
+                self._decoder = path
+                report = msgspec.structs.replace(report, decoding="graph", device_bytes=held)
             elif loaded.device.startswith("cuda"):
                 report = msgspec.structs.replace(report, decoding_reason=path.reason)
         self._scheduler = Scheduler(loaded, self._states, self._emit, self._decoder)

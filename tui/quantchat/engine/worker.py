@@ -28,7 +28,6 @@ Stoppable = p.Generate | Job
 Request = p.Load | p.Unload | p.CountTokens | p.RenderPrompt | p.Forget
 
 logger = logging.getLogger(__name__)
-LIBRARIES = ("torch", "transformers", "gptqmodel", "optimum")
 STOPPED = ErrorReport(code="cancelled", title="Stopped")
 UNEXPECTED = "The engine could not do this"
 CLOSING = ErrorReport(code="engine-gone", title="The engine is shutting down")
@@ -191,7 +190,7 @@ class Worker:
                 quiet.silence()
                 from quantchat.engine.tasks import Tasks, devices
 
-                versions = {name: metadata.version(name) for name in LIBRARIES}
+                versions = {name: metadata.version(name) for name in p.LIBRARIES}
                 ready = p.Ready(pid=os.getpid(), versions=versions, devices=devices())
         except Exception as error:
             logger.exception("the engine's libraries cannot be imported")

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from quantchat.catalog.fit import Judgement, Prediction, Setting, judge, largest_context, parts_of, planned, predict
+from quantchat.catalog.fit import Judgement, Prediction, Setting, judge, largest_context, planned, predict
 from quantchat.domain import kernels
-from quantchat.domain.kernel_table import TABLE, DeviceKind, Kernel
+from quantchat.domain.kernel_table import Kernel
 from quantchat.domain.loading import DeviceShare, KernelRefusal
 from quantchat.domain.memory import Fit, cache_bytes
 from quantchat.domain.models import ModelInfo
-from quantchat.domain.placement import Block, Placement, Room, divide
+from quantchat.domain.placement import Block, Placement, Room, divide, loaded_parts
 from quantchat.errors import KernelError, LoadError
-from quantchat.hardware.gpu import GpuDevice, GpuSnapshot
+from quantchat.hardware.gpu import GpuDevice, GpuSnapshot, NotAvailable
 from quantchat.hardware.holders import Holder, holders
-from quantchat.hardware.processor import has_avx512_bf16
+from quantchat.hardware.visible import visible
+from quantchat.services.experience import Experience, choose
 from quantchat.services.loads import LoadOptions
-from quantchat.store.measured import Load, Measured, load_measured, save_measured
-from quantchat.toolchain import built_extensions, compilers, offline
+from quantchat.store.measured import Measured
 
 if TYPE_CHECKING:
-    from quantchat.engine.protocol import LoadReport
     from quantchat.services.memory import MemoryView
 
 KV_TYPES = (("16 bits", 2.0, True), ("8 bits", 34 / 32, False), ("4 bits", 18 / 32, False))
 """Name, bytes per number, and whether our own engine keeps its cache so. Others need vLLM (`--kv-cache-dtype fp8`) or
 llama.cpp, whose q8_0 and q4_0 blocks keep 32 numbers and a 16-bit scale."""
-NO_CAPABILITY = (99, 0)
-"""Of a GPU whose driver does not tell its compute capability: no kernel is ruled out for it."""
 
 
 class DeviceMemory(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,104 +80,65 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     contexts: tuple[ContextRow, ...] = ()
 
 
-class Experience:
-    """What is known of this machine that does not change while the program runs, and what earlier loads came to."""
-
-    def __init__(self, measured: Measured | None = None) -> None:
-        self.measured = load_measured() if measured is None else measured
-        self._compiler, self._nvcc = compilers()
-        self._avx512_bf16, self._built, self._offline = has_avx512_bf16(), built_extensions(), offline()
-        self._judged: dict[tuple[object, ...], Prediction | None] = {}
-
-    def host(self, devices: Sequence[GpuDevice]) -> kernels.Host:
-        """Return what the kernels ask, as `engine.kernels.probe` does in the engine."""
-        known = [device.capability or NO_CAPABILITY for device in devices]
-        return kernels.Host(
-            device="cuda" if devices else "cpu",
-            capability=min(known, default=(0, 0)),
-            avx512_bf16=self._avx512_bf16,
-            compiler=self._compiler,
-            nvcc=self._nvcc,
-            offline=self._offline,
-            built=self._built,
-        )
-
-    def learn(self, model: ModelInfo, report: LoadReport, versions: dict[str, str]) -> Measured:
-        """Note what a load came to, beside what the formulas say; `remember` writes it."""
-        idle = report.idle_bytes if report.device == "cpu" else 0
-        kernel = next((row for row in TABLE if row.name == report.kernel), None)
-        kind: DeviceKind = "cuda" if report.device.startswith("cuda") else "cpu"
-        setting = Setting(device=kind, kernel=kernel, graphs=report.decoding != "generate", runtime=idle or None)
-        load = Load(
-            path=model.path,
-            weight_bytes=model.weight_bytes,
-            kernel=report.kernel,
-            device=report.device,
-            versions=" ".join(f"{name} {version}" for name, version in sorted(versions.items())),
-            predicted=predict(model, setting).predicted,
-            measured=report.device_bytes,
-        )
-        self._judged.clear()
-        self.measured = self.measured.add(load, idle)
-        return self.measured
-
-    def remember(self) -> bool:
-        """Write what was learnt; false if the disk refused."""
-        return save_measured(self.measured)
-
-    def setting(self, model: ModelInfo, kernel: Kernel | None, device: str) -> Setting:
-        """Return what to predict for, with what was measured before."""
-        kind: DeviceKind = "cuda" if device.startswith("cuda") else "cpu"
-        name = kernel.name if kernel else kernels.DENSE
-        known = self.measured.find(model.path, model.weight_bytes, name, device)
-        runtime = self.measured.idle_bytes if kind == "cpu" else None
-        return Setting(device=kind, kernel=kernel, runtime=runtime, loaded=known.measured if known else None)
-
-    def predicted(self, model: ModelInfo, host: kernels.Host, device: str) -> Prediction | None:
-        """Predict for the kernel that the policy takes, once per model; None if none can run it."""
-        key = model.path, model.modified, model.weight_bytes, host, device
-        if key not in self._judged:
-            chosen = _choose(model, host, None)
-            runs = chosen is None or isinstance(chosen, Kernel)
-            self._judged[key] = predict(model, self.setting(model, chosen, device)) if runs else None
-        return self._judged[key]
-
-
 def judge_model(model: ModelInfo, view: MemoryView) -> Fit | None:
-    """Judge the row of a list: where the model would go whole, else on all GPUs together."""
+    """Judge the row of a list: on the card with the most room where one holds it, else on all together."""
     if not model.loadable:
         return "broken"
-    experience = view.experience or _bare()
-    gpus = view.gpus.devices if isinstance(view.gpus, GpuSnapshot) else ()
-    device = f"cuda:{gpus[0].index}" if gpus else "cpu"
-    prediction = experience.predicted(model, experience.host(gpus), device)
-    free = [_free_bytes(gpu) for gpu in gpus] or [_host_memory(view).free]
-    known = [room for room in free if room is not None]
-    if prediction is None or not known:
+    experience, options = view.experience or _bare(), view.options or LoadOptions()
+    try:
+        gpus = _wanted_gpus(view, options)
+    except LoadError:
         return None
-    one = judge(prediction, max(known))
-    if one.fit != "too big" or len(known) == 1:
-        return one.fit
-    return judge(_spread(prediction, len(known)), sum(known)).fit
+    known = sorted((gpu for gpu in gpus if gpu.free is not None), key=lambda gpu: -(_free_bytes(gpu) or 0))
+    if gpus and not known:
+        return None
+    free = [_free_bytes(gpu) or 0 for gpu in known] or [_host_memory(view).free or 0]
+
+    def predicted(devices: Sequence[GpuDevice]) -> Prediction | None:
+        return experience.predicted(model, devices, wish=options.kernel, graphs=options.decoding == "auto")
+
+    one = None if options.placement else predicted(known[:1])
+    if one is not None and (judge(one, free[0]).fit != "too big" or len(known) < 2):
+        return judge(one, free[0]).fit
+    several = predicted(known)
+    return judge(_spread(several, len(known)), sum(free)).fit if several is not None else None
 
 
-def forecast(model: ModelInfo, view: MemoryView, options: LoadOptions | None = None) -> Forecast:
-    """Say what a load would come to with the memory as it was seen last."""
-    options = options or LoadOptions()
+def forecast(
+    model: ModelInfo,
+    view: MemoryView,
+    options: LoadOptions | None = None,
+    failed: Sequence[KernelRefusal] = (),
+) -> Forecast:
+    """Say what a load would come to with the memory as it was seen last.
+
+    Args:
+        model: As the catalog read it.
+        view: A look at the memory.
+        options: What the user wants of every load; None takes the view's.
+        failed: Kernels that have failed and are not tried again.
+    """
+    options = options or view.options or LoadOptions()
     experience = view.experience or _bare()
-    gpus = _wanted_gpus(view, options)
-    devices = tuple(_gpu_memory(gpu, view.engine_pid) for gpu in gpus) or (_host_memory(view),)
+    devices: tuple[DeviceMemory, ...] = ()
+    try:
+        gpus = _wanted_gpus(view, options)
+        devices = tuple(_gpu_memory(gpu, view.engine_pid) for gpu in gpus) or (_host_memory(view),)
+        placement = _placed(model, devices, options.placement)
+    except LoadError as error:
+        return Forecast(problem=str(error), devices=devices)
+    if placement is not None:
+        gpus = tuple(gpu for gpu in gpus if _name(gpu) in placement.devices)
     host = experience.host(gpus)
-    chosen = _choose(model, host, options.kernel)
+    chosen = choose(model, host, options.kernel, failed)
     if isinstance(chosen, KernelError):
         return Forecast(problem=str(chosen), devices=devices)
-    setting = experience.setting(model, chosen, devices[0].device)
-    placement = _placed(model, setting, devices, options.placement)
+    setting = experience.setting(model, chosen, len(gpus), graphs=options.decoding == "auto")
     prediction, judgement, free = _judged(model, setting, devices, placement)
     return Forecast(
         kernel=chosen.name if chosen else kernels.DENSE,
         slow=bool(chosen and chosen.slow),
-        refusals=_refusals(model, host, chosen),
+        refusals=_refusals(model, host, chosen, failed),
         devices=devices,
         placement=placement.blocks if placement else (),
         prediction=prediction,
@@ -195,34 +154,36 @@ def contexts(model: ModelInfo, setting: Setting, free: int) -> tuple[ContextRow,
     )
 
 
-def _choose(model: ModelInfo, host: kernels.Host, wish: str | None) -> Kernel | KernelError | None:
-    """Return the kernel that the engine would take; None for unquantized weights."""
-    if model.quant.method not in kernels.QUANTIZED_METHODS:
-        return None
-    try:
-        plan = kernels.plan(model.quant, host, model.weights.matrices)
-        return plan.choose(kernels.wished(wish, model.quant.method))
-    except KernelError as error:
-        return error
-
-
-def _refusals(model: ModelInfo, host: kernels.Host, chosen: Kernel | None) -> tuple[KernelRefusal, ...]:
+def _refusals(
+    model: ModelInfo, host: kernels.Host, chosen: Kernel | None, failed: Sequence[KernelRefusal]
+) -> tuple[KernelRefusal, ...]:
     if chosen is None:
         return ()
-    return kernels.plan(model.quant, host, model.weights.matrices).ahead_of(chosen.name)
+    return kernels.plan(model.quant, host, model.weights.matrices, failed).ahead_of(chosen.name)
 
 
 def _wanted_gpus(view: MemoryView, options: LoadOptions) -> tuple[GpuDevice, ...]:
-    gpus = view.gpus.devices if isinstance(view.gpus, GpuSnapshot) else ()
-    if options.device in (None, "cuda"):
-        return gpus if options.device is None else gpus[:1]
-    return tuple(gpu for gpu in gpus if f"cuda:{gpu.index}" == options.device)
+    """GPUs that a load may take, as `engine.memory.rooms` finds them; none means the CPU."""
+    seen = visible(view.gpus.devices) if isinstance(view.gpus, GpuSnapshot) else ()
+    if options.device is None:
+        return seen
+    wanted = "cuda:0" if options.device == "cuda" else options.device
+    found = tuple(gpu for gpu in seen if _name(gpu) == wanted)
+    if not found and wanted != "cpu":
+        there = ", ".join([*map(_name, seen), "cpu"])
+        why = f" ({view.gpus.reason})" if isinstance(view.gpus, NotAvailable) else ""
+        raise LoadError(f"There is no device {wanted}{why}", f"There are: {there}.", "Change the setting `device`.")
+    return found
+
+
+def _name(gpu: GpuDevice) -> str:
+    return f"cuda:{gpu.index}"
 
 
 def _gpu_memory(gpu: GpuDevice, engine_pid: int | None) -> DeviceMemory:
     others = holders(process for process in gpu.processes if process.pid != engine_pid)
     free = _free_bytes(gpu)
-    return DeviceMemory(device=f"cuda:{gpu.index}", name=gpu.name, total=gpu.total, free=free, holders=others)
+    return DeviceMemory(device=_name(gpu), name=gpu.name, total=gpu.total, free=free, holders=others)
 
 
 def _free_bytes(gpu: GpuDevice) -> int | None:
@@ -234,17 +195,16 @@ def _host_memory(view: MemoryView) -> DeviceMemory:
     return DeviceMemory(device="cpu", total=view.host.total, free=free)
 
 
-def _placed(
-    model: ModelInfo, setting: Setting, devices: Sequence[DeviceMemory], wanted: Sequence[DeviceShare]
-) -> Placement | None:
-    """Divide the layers as the engine would; None where the free bytes or a wished device are not known."""
+def _placed(model: ModelInfo, devices: Sequence[DeviceMemory], wanted: Sequence[DeviceShare]) -> Placement | None:
+    """Divide the layers as the engine does before it chooses a kernel; None where the free bytes are not known.
+
+    Raises:
+        LoadError: if a wished device is not there.
+    """
     rooms = [Room(device.device, device.free) for device in devices if device.free is not None]
-    parts = parts_of(model, setting)
+    parts = loaded_parts(model.weights)
     layer = cache_bytes(model, planned(model)) // max(len(parts.layers), 1)
-    try:
-        return divide(parts, rooms, layer, wanted) if rooms else None
-    except LoadError:
-        return None
+    return divide(parts, rooms, layer, wanted) if rooms else None
 
 
 def _judged(
@@ -275,12 +235,7 @@ def _spread(prediction: Prediction, devices: int) -> Prediction:
     )
 
 
-_without_files: Experience | None = None
-
-
+@cache
 def _bare() -> Experience:
     """For views that were made without a watch: the machine, and no earlier loads."""
-    global _without_files
-    if _without_files is None:
-        _without_files = Experience(Measured())
-    return _without_files
+    return Experience(Measured())

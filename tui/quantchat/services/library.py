@@ -96,6 +96,10 @@ class Library:
         """What the user wants of every load."""
         return self._options
 
+    def failed_kernels(self, model: ModelInfo) -> tuple[protocol.KernelRefusal, ...]:
+        """Kernels that failed since the program was started and are not tried for a model again."""
+        return self._trials.failed(model)
+
     @property
     def previous(self) -> ModelInfo | None:
         """The model to go back to: the one that was loaded before what was asked for last."""

@@ -15,7 +15,8 @@ from quantchat.services.background import in_background
 
 if TYPE_CHECKING:
     from quantchat.engine.protocol import LoadReport
-    from quantchat.services.fit import Experience
+    from quantchat.services.experience import Experience
+    from quantchat.services.loads import LoadOptions
 
 
 class MemoryView(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +26,7 @@ class MemoryView(msgspec.Struct, frozen=True, kw_only=True):
         engine_pid: The engine process while it runs.
         engine_host_bytes: What it holds of the host's memory, which a load gives back first.
         experience: What kernels ask of this machine, and what earlier loads came to; None before the first look.
+        options: What the user wants of every load.
     """
 
     gpus: GpuSnapshot | NotAvailable
@@ -32,6 +34,7 @@ class MemoryView(msgspec.Struct, frozen=True, kw_only=True):
     engine_pid: int | None = None
     engine_host_bytes: int | None = None
     experience: Experience | None = None
+    options: LoadOptions | None = None
 
     def fit(self, model: ModelInfo) -> Fit | None:
         """Judge whether a model fits where it would be loaded; None if that is unknown."""
@@ -41,10 +44,19 @@ class MemoryView(msgspec.Struct, frozen=True, kw_only=True):
         return judge_model(model, self)
 
 
+async def look_once() -> MemoryView:
+    """Return the memory now, without an engine, and what the settings want of loads."""
+    from quantchat.services.loads import options_of
+    from quantchat.store.settings import load_settings
+
+    return await MemoryWatch(options_of(load_settings()[0])).look(None)
+
+
 class MemoryWatch:
     """Takes looks; each runs on a worker thread, and never two at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: LoadOptions | None = None) -> None:
+        self._options = options
         self._monitor = GpuMonitor()
         self._lock = asyncio.Lock()
         self._experience: Experience | None = None
@@ -71,7 +83,7 @@ class MemoryWatch:
     def experience(self) -> Experience:
         """What is known of loads on this machine; reads files when first asked."""
         if self._experience is None:
-            from quantchat.services.fit import Experience
+            from quantchat.services.experience import Experience
 
             self._experience = Experience()
         return self._experience
@@ -83,4 +95,5 @@ class MemoryWatch:
             engine_pid=engine_pid,
             engine_host_bytes=process_bytes(engine_pid) if engine_pid is not None else None,
             experience=self.experience,
+            options=self._options,
         )

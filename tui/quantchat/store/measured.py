@@ -22,8 +22,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
         path: Folder of the model.
         weight_bytes: Sum of its tensors, to know it again.
         kernel: Name in the policy table, or `dense`.
-        device: `cpu`, `cuda:0`, ...
-        versions: Of the libraries, as text.
+        device: Kind of the device: `cpu`, `cuda`, or `several`.
+        versions: Of quantchat and the libraries, as text.
         predicted: Bytes on the device after the load by the formulas.
         measured: Bytes that were there.
     """
@@ -51,29 +51,26 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         loads: The oldest first.
         idle: Bytes of an engine process without a model, by the versions of its libraries.
-        versions: Those of the last load.
     """
 
     version: int = VERSION
     loads: tuple[Load, ...] = ()
     idle: dict[str, int] = {}
-    versions: str = ""
 
     def add(self, load: Load, idle_bytes: int = 0) -> Measured:
         """Return it with one more load, in place of an earlier one in the same circumstances."""
         kept = [known for known in self.loads if not known.same(load)]
         idle = {load.versions: idle_bytes} if idle_bytes else self.idle
-        return Measured(loads=(*kept, load)[-KEPT:], idle=idle, versions=load.versions)
+        return Measured(loads=(*kept, load)[-KEPT:], idle=idle)
 
-    def find(self, path: str, weight_bytes: int, kernel: str, device: str) -> Load | None:
-        """Return the last load of a model with a kernel and the present libraries."""
-        wanted = path, weight_bytes, kernel, device, self.versions
+    def find(self, path: str, weight_bytes: int, kernel: str, device: str, versions: str) -> Load | None:
+        """Return the load of a model with a kernel and these libraries: what others took says nothing of them."""
+        wanted = path, weight_bytes, kernel, device, versions
         return next((load for load in reversed(self.loads) if _circumstances(load) == wanted), None)
 
-    @property
-    def idle_bytes(self) -> int | None:
-        """Bytes of an engine process without a model; None before the first load."""
-        return self.idle.get(self.versions)
+    def idle_bytes(self, versions: str) -> int | None:
+        """Bytes of an engine process without a model; None before the first load with these libraries."""
+        return self.idle.get(versions)
 
 
 def default_path() -> Path:
