@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +106,44 @@ def test_what_changed_just_now_is_read_again(tmp_path: Path) -> None:
     assert [scan([Root(tmp_path / "models", "test")], index=index).read for _ in range(2)] == [1, 0]
 
 
+def test_times_in_whole_seconds_are_trusted_later(tmp_path: Path) -> None:
+    folder = make_gptq(tmp_path / "models" / "m")
+    age(tmp_path / "models")
+    index = Index()
+    second = int(time.time()) - 1
+    os.utime(folder / "config.json", (second, second))
+    assert [scan([Root(tmp_path / "models", "test")], index=index).read for _ in range(2)] == [1, 1]
+    os.utime(folder / "config.json", (second + 0.5, second - 5.5))
+    assert [scan([Root(tmp_path / "models", "test")], index=index).read for _ in range(2)] == [1, 0]
+
+
+@pytest.mark.parametrize("link", ["folder", "file"])
+def test_a_link_that_leads_elsewhere_now(tmp_path: Path, link: str) -> None:
+    old, new = make_gptq(tmp_path / "old" / "m"), make_gptq(tmp_path / "new" / "m", bits=8)
+    root = tmp_path / "models"
+    root.mkdir()
+    place = root / "m" if link == "folder" else make_gptq(root / "m") / "config.json"
+    place.unlink(missing_ok=True)
+    place.symlink_to(old if link == "folder" else old / "config.json")
+    age(tmp_path)
+    index = Index()
+    assert [model.quant.bits for model in scan([Root(root, "test")], index=index).models] == [4]
+    place.unlink()
+    place.symlink_to(new if link == "folder" else new / "config.json")
+    assert [model.quant.bits for model in scan([Root(root, "test")], index=index).models] == [8]
+
+
+def test_two_programs_at_once_leave_a_whole_index(models: Path, tmp_path: Path) -> None:
+    script = "import sys; from pathlib import Path; from quantchat.catalog.index import Index\n"
+    script += "from quantchat.catalog.roots import Root; from quantchat.catalog.scan import scan\n"
+    script += "for n in range(20):\n index = Index(Path(sys.argv[2])); index._changed = True\n"
+    script += " print(scan([Root(Path(sys.argv[1]), 'test')], index=index).read)"
+    command = [sys.executable, "-c", script, str(models), str(tmp_path / "cache" / "index")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [set(program.communicate(timeout=50)[0].split()[1:]) for program in running] == [{"0"}, {"0"}]
+    assert os.listdir(tmp_path / "cache") == ["index"]
+
+
 @pytest.mark.parametrize("place", [0, 20, 40, -1])
 def test_a_damaged_file_is_passed_over(models: Path, tmp_path: Path, place: int) -> None:
     file = tmp_path / "index"
@@ -128,6 +168,19 @@ def test_other_code_reads_everything_again(models: Path, tmp_path: Path, monkeyp
     assert look(models, tmp_path / "index").read == 5
     monkeypatch.syspath_prepend(tmp_path / "new" / "site-packages")
     assert look(models, tmp_path / "index").read == 5, "what is installed decides what can run"
+
+
+def test_an_open_index_notices_what_is_installed(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = tmp_path / "new" / "site-packages"
+    site.mkdir(parents=True)
+    monkeypatch.syspath_prepend(site)
+    index = Index(tmp_path / "index")
+    assert scan([Root(models, "test")], index=index).read == 5
+    assert not index.outdated
+    (site / "gptqmodel").mkdir()
+    assert index.outdated
+    assert Index(tmp_path / "index").outdated is False
+    assert look(models, tmp_path / "index").read == 5
 
 
 def test_what_is_gone_is_forgotten_and_other_roots_are_kept(models: Path, tmp_path: Path) -> None:

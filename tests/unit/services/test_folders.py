@@ -65,3 +65,12 @@ def test_all_places_are_told_and_what_is_wrong_with_ones_own(tmp_path: Path) -> 
         (str(tmp_path / "given"), "--models-dir", False),
         (str(tmp_path / "hub"), "hub cache", False),
     ]
+
+
+def test_what_is_written_twice_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".lmstudio" / "models").mkdir(parents=True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / ".lmstudio" / "models"))
+    known = known_folders(["~/mine", "~/mine", "~nobody-here/x"], [tmp_path / "given"] * 2)
+    assert [folder.written for folder in known] == [
+        "~/mine", "~nobody-here/x", str(tmp_path / "given"), str(tmp_path / ".lmstudio" / "models")
+    ]  # fmt: skip

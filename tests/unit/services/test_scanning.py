@@ -127,6 +127,55 @@ async def test_a_folder_that_cannot_be_looked_at_is_named_once(watched: Watched,
     assert len(watched.warnings) == 2, "who asks gets an answer"
 
 
+async def test_who_asks_while_changes_are_looked_for_is_told_of_his_scan(watched: Watched) -> None:
+    await watched.scanner.scan()
+    await watched.until(lambda: watched.scanner.due)
+    watch = asyncio.create_task(watched.scanner.watch())
+    await asyncio.sleep(0)
+    scan = asyncio.create_task(watched.scanner.scan())
+    assert not watched.scanner.scanning
+    await watch
+    assert watched.scanner.scanning
+    await scan
+    assert not watched.scanner.scanning
+
+
+async def test_what_is_installed_is_noticed(watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = tmp_path / "new" / "site-packages"
+    site.mkdir(parents=True)
+    monkeypatch.syspath_prepend(site)
+    for place, _, files in os.walk(tmp_path / "models"):
+        for name in (*files, "."):
+            os.utime(os.path.join(place, name), (time.time() - 1000,) * 2)
+    await watched.scanner.scan()
+    monkeypatch.setattr(readers, "_COMMAND", ("/absent",))
+    await watched.scanner.scan()
+    assert watched.scanner.models[0].loadable, "nothing had to be read"
+    (site / "gptqmodel").mkdir()
+    await watched.scanner.scan()
+    assert not watched.scanner.models[0].loadable, "it was to be read again"
+
+
+async def test_many_folders_that_may_not_be_read_are_one_warning(watched: Watched, tmp_path: Path) -> None:
+    missing = [tmp_path / f"absent-{number}" for number in range(5)]
+    await watched.scanner.look_in(missing)
+    (warning,) = watched.warnings
+    assert warning.count("no such file") == 3
+    assert warning.endswith(" …")
+    await watched.scanner.look_in(missing[:2])
+    assert watched.warnings[1].count("no such file") == 2
+
+
+async def test_a_download_appears_when_it_is_complete(watched: Watched, tmp_path: Path) -> None:
+    folder = make_gptq(tmp_path / "models" / "beta")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-100])
+    await watched.scanner.scan()
+    assert [model.loadable for model in watched.scanner.models] == [True, False]
+    (folder / "model.safetensors").write_bytes(whole)
+    await watched.until(lambda: watched.scanner.models[1].loadable)
+
+
 async def test_a_scan_is_broken_off_for_another_folder(
     watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

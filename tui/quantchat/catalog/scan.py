@@ -129,18 +129,27 @@ def find_model(name_or_path: str, models: Sequence[ModelInfo]) -> ModelInfo:
 
 
 def _by_path(text: str, models: Sequence[ModelInfo]) -> ModelInfo | None:
-    from quantchat.catalog.reader import MARKERS, read_model
+    from quantchat.catalog.reader import read_model
 
     path = Path(os.path.expanduser(text))
     try:
-        # A bare word is a path only if a model lies there: the working folder may hold a `qwen` of any kind.
-        if not path.is_dir() or not (os.sep in text or any((path / marker).exists() for marker in MARKERS)):
+        if not _may_be_model(path, bare=os.sep not in text):
             return None
     except (OSError, ValueError):
         return None
     resolved = os.path.realpath(path)
     scanned = (model for model in models if os.path.realpath(model.path) == resolved)
     return next(scanned, None) or read_model(path)
+
+
+def _may_be_model(path: Path, *, bare: bool) -> bool:
+    """Whether a path leads to a model; a bare word only if one lies there: the working folder may hold any `qwen`."""
+    from quantchat.catalog.gguf_model import SUFFIX
+    from quantchat.catalog.reader import MARKERS
+
+    if path.is_file():
+        return path.name.endswith(SUFFIX)
+    return path.is_dir() and (not bare or any((path / marker).exists() for marker in MARKERS))
 
 
 def _no_single(name: str, candidates: Sequence[ModelInfo], models: Sequence[ModelInfo]) -> ModelError:

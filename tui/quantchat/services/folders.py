@@ -34,11 +34,14 @@ def expanded(written: str) -> str:
 
 
 def known_folders(own: Sequence[str], given: Sequence[Path] = ()) -> list[Folder]:
-    """Return all places that are looked at: the user's own, those of the command line, the usual ones that exist."""
+    """Return all places that are looked at: the user's own, those of the command line, the usual ones that exist.
+
+    What is written twice is there once.
+    """
     mine = [Folder(written, expanded(written), fault_words(expanded(written)), own=True) for written in own]
     named = [Folder(str(path), expanded(str(path)), "--models-dir") for path in given]
     usual = [Folder(str(root.path), str(root.path), root.label) for root in usual_roots() if root.path.is_dir()]
-    return [*mine, *named, *usual]
+    return list({(folder.own, folder.written): folder for folder in (*mine, *named, *usual)}.values())
 
 
 def check_folder(written: str, known: Sequence[Folder]) -> str:
