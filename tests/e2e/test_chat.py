@@ -22,10 +22,11 @@ LONG = "Write a very long story about a lighthouse keeper, with many chapters."
 
 
 def load(terminal: Terminal) -> None:
-    """Choose the quantized model, which sorts last, by keys."""
+    """Choose the quantized model by a filter."""
     terminal.wait_for("GPTQ 4b g64", 60)
     terminal.press("ctrl+l")
-    terminal.type("gG")
+    terminal.type("/gptq")
+    terminal.wait_for("Models: gptq")
     terminal.press("enter")
     loaded(terminal)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from textual import events
+from textual.content import Content
 from textual.message import Message
 
 from quantchat.domain.text import clean
@@ -52,7 +53,12 @@ class ModelList(RowList):
         if event.key == "backspace" and self._typing:
             event.stop()
             self._shorten()
-        elif event.is_printable and event.character and (self._typing or not self._is_command(event.key)):
+        elif not self._typing and self._command(event.key) == "filter_rows":
+            # Not as a binding: letters that came with it would be taken for keys of the list first.
+            event.stop()
+            event.prevent_default()
+            self.action_filter_rows()
+        elif event.is_printable and event.character and (self._typing or self._command(event.key) is None):
             event.stop()
             event.prevent_default()
             self._typing = True
@@ -72,11 +78,13 @@ class ModelList(RowList):
         else:
             self.end_filter()
 
-    def _is_command(self, key: str) -> bool:
+    def _command(self, key: str) -> str | None:
+        """The action of a key of lists."""
         active = self.screen.active_bindings.get(key)
-        return active is not None and active.node is self
+        return active.binding.action if active is not None and active.node is self else None
 
     def _tell(self, text: str) -> None:
         self.filter = clean(text, newlines=False)[:LONGEST]
-        self.border_title = f"Models: {self.filter}▏" if self._typing else "Models"
+        # Content, because a title that is a text would be taken for markup.
+        self.border_title = Content(f"Models: {self.filter}▏" if self._typing else "Models")  # type: ignore[assignment]
         self.post_message(self.Changed())
