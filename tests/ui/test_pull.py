@@ -221,3 +221,64 @@ async def test_what_goes_wrong_is_said_with_what_to_do(
         await dialog.rig.until(lambda: dialog.job.state == "failed", "the failure")
         await dialog.says(f"{WEIGHTS} arrives corrupt")
         assert dialog.marks()[WEIGHTS] == "!"
+
+
+async def test_another_name_can_be_written_while_a_download_moves_on(
+    tmp_path: Path, monkeypatch: Patch, hub: HubServer
+) -> None:
+    other = "acme/other-GPTQ"
+    hub.repositories[other] = gptq_repository(seed=2)
+    async with with_dialog(tmp_path, monkeypatch) as dialog:
+        rig = dialog.rig
+        await dialog.shows_files()
+        slow = hub.fault(WEIGHTS, Fault(bytes_per_second=200_000))
+        await rig.pilot.press("p")
+        await rig.until(lambda: dialog.job.progress.done, "the first bytes")
+        first, before = dialog.job, dialog.job.progress.done
+        await rig.pilot.press("slash")
+        field = dialog.screen.query_one(Field)
+        await rig.until(lambda: first.progress.done > before and not slow.reached.is_set(), "more bytes")
+        assert dialog.screen.focused is field
+        field.value = ""
+        await rig.pilot.press(*(key if key != "/" else "slash" for key in "acme/x"))
+        assert field.value == "acme/x", "x stops nothing"
+        await dialog.look_up(other)
+        await dialog.says(f"{other}: 5 files")
+        await rig.pilot.press("p")
+        await rig.until(lambda: dialog.screen._job not in (None, first), "the second download")
+        second = dialog.job
+        assert f"{other} (and 1 more)" in rig.app.desk.pull_line()
+        await rig.until(lambda: {first.state, second.state} == {"done"}, "both ends")
+        assert not rig.app.desk.pull_line()
+
+
+async def test_a_download_that_was_stopped_goes_on_by_one_key(
+    tmp_path: Path, monkeypatch: Patch, hub: HubServer
+) -> None:
+    async with with_dialog(tmp_path, monkeypatch) as dialog:
+        rig, frame = dialog.rig, dialog.screen.query_one(".dialog")
+        await dialog.shows_files()
+        stall = hub.fault(WEIGHTS, Fault(stall_after=HALF))
+        await rig.pilot.press("p")
+        await rig.until(stall.reached.is_set, "half of the weights")
+        assert "x stops" in str(frame.border_subtitle)
+        await rig.pilot.press("x")
+        await rig.until(lambda: dialog.job.state == "cancelled", "the end of the download")
+        assert "p goes on" in str(frame.border_subtitle)
+        before = hub.sent(WEIGHTS)
+        await rig.pilot.press("p")
+        await rig.until(lambda: dialog.job.state == "done", "the end of the second download")
+        assert hub.sent(WEIGHTS) - before == len(hub.repositories[NAME].files[WEIGHTS]) - HALF
+
+
+async def test_of_very_many_files_those_under_way_are_shown(tmp_path: Path, monkeypatch: Patch, hub: HubServer) -> None:
+    hub.repositories[NAME].files |= {f"data/{number:03}.txt": b"x" for number in range(400)}
+    async with with_dialog(tmp_path, monkeypatch) as dialog:
+        await dialog.shows_files()
+        stall = hub.fault(WEIGHTS, Fault(stall_after=HALF))
+        await dialog.rig.pilot.press("p")
+        await dialog.rig.until(lambda: dialog.job.progress.files_done == 404, "all other files")
+        await dialog.rig.until(lambda: dialog.marks().get(WEIGHTS) == "↓", "the file under way")
+        assert len(dialog.marks()) <= 200
+        stall.released.set()
+        await dialog.rig.until(lambda: dialog.job.state == "done", "the end of the download")

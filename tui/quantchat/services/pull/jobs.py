@@ -129,14 +129,16 @@ class Pulls:
                         job.progress = job.tracker.take(event)
                         self._tell(job)
                     elif isinstance(event, Fetched):
-                        job.state, job.folder = "done", event.folder
+                        job.folder = event.folder
         except asyncio.CancelledError:
             job.state = "cancelled"
         except QuantchatError as error:
             job.state, job.error = "failed", error.report
         finally:
             self._tasks.pop(job, None)
-        if job.state == "running":
+        if job.state == "running" and job.folder:
+            job.state = "done"
+        elif job.state == "running":
             job.state, job.error = "failed", FetchError("The download ended without a word", remedy=AGAIN).report
         self._tell(job)
 

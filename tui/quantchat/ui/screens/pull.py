@@ -26,10 +26,10 @@ from quantchat.services.background import in_background
 from quantchat.services.pull.client import describe, search
 from quantchat.services.pull.describing import plan_lines
 from quantchat.services.pull.files import Offer, is_weights
-from quantchat.services.pull.jobs import Job, Pulls
+from quantchat.services.pull.jobs import Job, Pulls, State
 from quantchat.services.pull.names import Wanted, looks_like_repository, parse_name
 from quantchat.services.pull.plan import Plan, make_plan
-from quantchat.services.pull.words import Describe, FileMoved, Hit, Search
+from quantchat.services.pull.words import Describe, FileMoved, FileState, Hit, Search
 from quantchat.ui.screens.dialogs import Panel
 from quantchat.ui.status import meter
 from quantchat.ui.widgets.field import Field
@@ -46,11 +46,20 @@ HINTS: dict[Shows, str] = {
     "name": "Enter looks it up  Esc closes",
     "hits": "Enter shows its files  / another name  Esc closes",
     "files": "p downloads  Space takes or leaves a file  / another name  Esc closes",
-    "job": "x stops  p goes on  / another name  Esc closes, and it goes on",
+    "job": "",
+}
+JOB_HINTS: dict[State, str] = {
+    "running": "x stops  / another name  Esc closes, and it goes on",
+    "done": "/ another name  Esc closes",
+    "failed": "p goes on  / another name  Esc closes",
+    "cancelled": "p goes on  / another name  Esc closes",
 }
 SETTLE_SECONDS = 0.5
 """Files that are taken and left one after the other are looked at once."""
 BAR_CELLS = 20
+MOST_ROWS = 200
+"""A download that moves on is drawn anew twice a second."""
+ORDER: dict[FileState, int] = {"failed": 0, "fetching": 1, "checking": 1, "waiting": 2, "done": 3}
 
 
 def hit_row(hit: Hit) -> Row:
@@ -80,6 +89,15 @@ def moved_row(file: FileMoved, size: int) -> Row:
         mark,
         style,
     )
+
+
+def job_rows(job: Job) -> list[Row]:
+    """The files of a download; of very many those that matter now."""
+    files = list(job.tracker.files.values())
+    if len(files) > MOST_ROWS:
+        files = sorted(files, key=lambda file: ORDER[file.state])[:MOST_ROWS]
+    sizes = {file.path: file.size for file in job.plan.files}
+    return [moved_row(file, sizes[file.path]) for file in files]
 
 
 class PullScreen(ModalScreen[None]):
@@ -133,10 +151,11 @@ class PullScreen(ModalScreen[None]):
         return self.query_one("#pull-rows", RowList)
 
     def _show(self, what: Shows, rows: Iterable[Row] = ()) -> None:
-        self._shows = what
+        new, self._shows = what != self._shows, what
         self.query_one(".dialog").border_subtitle = HINTS[what]
         self._rows.show(list(rows))
-        if what != "name" and self.focused is not self._rows:
+        # Only once: a download that moves on must not take the keys from who writes another name meanwhile.
+        if new and what != "name":
             self.set_focus(self._rows)
 
     def _say(self, words: str, *, error: bool = False) -> None:
@@ -272,8 +291,8 @@ class PullScreen(ModalScreen[None]):
                 self._draw_job(job)
 
     def _draw_job(self, job: Job) -> None:
-        sizes = {file.path: file.size for file in job.plan.files}
-        self._show("job", [moved_row(file, sizes[path]) for path, file in job.tracker.files.items()])
+        self._show("job", job_rows(job))
+        self.query_one(".dialog").border_subtitle = JOB_HINTS[job.state]
         if job.state == "failed":
             self._say(job.line(), error=True)
         running = f"{meter(job.progress.share, BAR_CELLS)} " if job.state == "running" else ""
