@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 from gptqmodel import GPTQModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from demo_model import demo_model
 from engine.templates import SPECIALS, TEMPLATES, make_tokenizer
+from engine.test_unpacked import BLOCK, blocks_of, is_matrix, rewrite
 from quantchat.catalog.reader import read_model
 from quantchat.catalog.sample import SAMPLE
 from quantchat.catalog.template import sample_of
@@ -40,6 +42,16 @@ def test_a_sample_is_what_the_engine_would_render(template: str, tmp_path: Path)
     assert not set(tokenizer.encode(plain, add_special_tokens=False)) & set(tokenizer.all_special_ids)
 
 
+def in_fp8(dense: Path, folder: Path) -> Path:
+    shutil.copytree(dense, folder)
+    tensors = load_file(dense / "model.safetensors")
+    for name in [name for name in tensors if is_matrix(name)]:
+        tensors[name], scales, _ = blocks_of(tensors[name])
+        tensors[f"{name}_scale_inv"] = scales
+    rewrite(folder, tensors, quantization_config={"quant_method": "fp8", "weight_block_size": [BLOCK, BLOCK]})
+    return folder
+
+
 RUN = """
 import contextlib, io, json, sys
 for name in sys.argv[1:]:
@@ -58,6 +70,7 @@ def test_the_scripts_for_transformers_load_and_answer(copy_of, models: Path, tmp
     named = Path(shutil.copytree(models / "gptq", tmp_path / "named"))
     (named / "model.safetensors").rename(named / "gptq_model-4bit-32g.safetensors")
     folders = {"dense": models / "dense", "gptq": models / "gptq", "awq": models / "awq", "old": old, "named": named}
+    folders["fp8"] = in_fp8(models / "dense", tmp_path / "fp8")
     scripts = []
     for name, folder in (folders | {"demo": demo_model()}).items():
         snippet = transformers_snippet(read_model(folder), "cpu")

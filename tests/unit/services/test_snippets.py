@@ -86,7 +86,8 @@ def test_eight_bits_on_the_cpu_name_the_fast_backend(tmp_path: Path) -> None:
 
 def test_a_config_of_its_own_is_handed_to_transformers(tmp_path: Path) -> None:
     folder = make_dense(tmp_path / "model")
-    write_json(folder / "quant_config.json", AUTOAWQ_CONFIG)
+    left_out = {"modules_to_not_convert": ["gate", "lm_head"], "odd": float("inf")}
+    write_json(folder / "quant_config.json", AUTOAWQ_CONFIG | left_out)
     model = msgspec.structs.replace(read_model(folder), problems=())
     tree = ast.parse(transformers_snippet(model, "cpu").text)
     given = next(
@@ -96,6 +97,24 @@ def test_a_config_of_its_own_is_handed_to_transformers(tmp_path: Path) -> None:
     )
     config = ast.literal_eval(given.value)
     assert (config["quant_method"], config["bits"], config["group_size"], config["version"]) == ("awq", 4, 128, "gemm")
+    assert config["modules_to_not_convert"] == ["gate", "lm_head"]
+
+
+@pytest.mark.parametrize(("device", "unpacked"), [("cpu", True), ("cuda", False)])
+def test_what_has_kernels_for_gpus_only_is_unpacked_elsewhere(device: Device, unpacked: bool) -> None:
+    text = transformers_snippet(of(quant=QuantSpec(method="fp8", source="config.json")), device).text
+    ast.parse(text)
+    assert ("'dequantize': True" in text) == unpacked
+    silent = transformers_snippet(of(quant=QuantSpec(method="fp8", source="tensors")), device).text
+    assert "config.quantization_config = {'quant_method': 'fp8'" in silent
+
+
+def test_weights_by_names_of_their_own(tmp_path: Path) -> None:
+    model = read_model(make_dense(tmp_path / "model"))
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.rename(weights.with_name("weights.safetensors"))
+    assert "rename it to model.safetensors" in transformers_snippet(model, "cpu").reason
+    assert vllm_snippet(model).text
 
 
 @pytest.mark.parametrize("changes", [{"lm_head": True}, {"dynamic": True}])

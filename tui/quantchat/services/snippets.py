@@ -6,6 +6,7 @@ Each `Snippet` has either a text to run or a reason why there is none.
 from __future__ import annotations
 
 import glob
+import math
 import os
 import shlex
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,8 @@ CLASSES = (
 )
 """Ends of class names in config.json, and the class of transformers that loads them."""
 WEIGHTS = "*.safetensors"
+UNPACKED = ("fp8", "mxfp4", "compressed-tensors")
+"""Methods that the engine has unpacked on load (`engine.packing.UNPACKED_METHODS`)."""
 SEQUENCE_TO_SEQUENCE = ("t5", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "longt5", "switch_transformers")
 
 OUR_OWN = frozenset(
@@ -119,15 +122,14 @@ def _unfit(model: ModelInfo) -> str:
 def _plain(model: ModelInfo, device: Device) -> Iterator[str]:
     quant, gguf = model.quant, model.container == "gguf"
     path = str(Path(model.path).parent) if gguf else model.path
-    own_config = quant.method in ("gptq", "awq") and quant.source not in ("", "config.json")
+    own_config = [] if gguf else list(_own_config(quant, device))
     loader, speaks = _class_of(model)
     reader = "AutoProcessor" if loader == "AutoModelForImageTextToText" else "AutoTokenizer"
     yield from _head(model, device, [reader, loader, *(["AutoConfig"] if own_config else []), *_configs(quant, device)])
     yield f"path = {path!r}"
     named = f", gguf_file={Path(model.path).name!r}" if gguf else ""
     yield f"tokenizer = {reader}.from_pretrained(path{named})"
-    if own_config:
-        yield from _own_config(quant)
+    yield from own_config
     yield f"model = {loader}.from_pretrained("
     yield "    path,"
     if gguf:
@@ -197,11 +199,27 @@ def _configs(quant: QuantSpec, device: Device) -> list[str]:
     return ["GPTQConfig"] if _backend(quant, device) else []
 
 
-def _own_config(quant: QuantSpec) -> Iterator[str]:
-    plain = {key: value for key, value in quant.raw.items() if isinstance(value, str | int | float | bool)}
-    yield f"# transformers does not read {quant.source}, and would load random weights without this."
-    yield "config = AutoConfig.from_pretrained(path)"
-    yield f"config.quantization_config = {pformat(plain, width=100)}"
+def _own_config(quant: QuantSpec, device: Device) -> Iterator[str]:
+    """Say what transformers is to be told of a quantization, as `engine.packing` does."""
+    changes = {"quant_method": quant.method, "dequantize": True} if quant.method in UNPACKED and device == "cpu" else {}
+    if quant.source not in ("", "config.json") and quant.method != "none":
+        yield f"# transformers does not read {_place(quant)}, and would load random weights without this."
+        yield "config = AutoConfig.from_pretrained(path)"
+        yield f"config.quantization_config = {_literal({'quant_method': quant.method, **quant.raw, **changes})}"
+    elif changes:
+        yield "# Unpacked to 16 bits: there are kernels for GPUs only."
+        yield "config = AutoConfig.from_pretrained(path)"
+        yield f"config.quantization_config |= {_literal(changes)}"
+
+
+def _place(quant: QuantSpec) -> str:
+    return "this from the tensors" if quant.source == "tensors" else quant.source
+
+
+def _literal(settings: Mapping[str, object]) -> str:
+    # Numbers that are none, such as Infinity, have no literal.
+    plain = {key: value for key, value in settings.items() if not isinstance(value, float) or math.isfinite(value)}
+    return pformat(plain, width=100, sort_dicts=False)
 
 
 def _conversation(model: ModelInfo) -> Iterator[str]:
