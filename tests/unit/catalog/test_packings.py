@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from quantchat.catalog.reader import read_model
+from quantchat.domain import kernels
+from quantchat.domain.kernels import Host
 from quantchat.domain.models import ModelInfo
 from unit.catalog.model_folders import EMBEDDING, GPTQ_LAYER, LLAMA, make_gptq, make_model
 
@@ -84,3 +86,20 @@ def test_formats_that_only_tensors_tell(tmp_path: Path, tensor: str, method: str
     model = read_model(make_model(tmp_path / "m", tensors=tensors, files={"config.json": LLAMA}))
     assert model.quant.method == method
     assert [one.code for one in model.errors] == codes
+
+
+def test_bits_per_module_need_a_kernel_that_takes_them_all(tmp_path: Path) -> None:
+    model = read_model(make_gptq(tmp_path / "m", dynamic={"+:.*down_proj": {"bits": 8}, "-:.*head": {}}))
+    plan = kernels.plan(model.quant, Host(device="cpu", avx512_bf16=True, compiler=True))
+    assert [kernel.name for kernel in plan.candidates] == ["gptq_torch"]
+    (refused,) = [one.reason for one in plan.refusals if one.kernel == "gptq_torch_aten"]
+    assert refused == "takes 4 bits, some modules of the model have 8"
+    on_gpu = kernels.plan(model.quant, Host(device="cuda", capability=(8, 9), compiler=True, nvcc=True))
+    assert on_gpu.candidates[0].name == "gptq_marlin"
+    assert model.loadable
+
+
+@pytest.mark.parametrize("dynamic", [[1], {"a": 1}, {"a": {"bits": "8"}}, {"a": {"bits": 9}}, "x"])
+def test_odd_rules_for_modules(tmp_path: Path, dynamic: object) -> None:
+    model = read_model(make_gptq(tmp_path / "m", dynamic=dynamic))
+    assert model.loadable == (dynamic != {"a": {"bits": 9}})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from quantchat.catalog import bits
 from quantchat.catalog.definitions import Format, Package, Refusal, Source, at
-from quantchat.catalog.scales import fp8_misfit
+from quantchat.catalog.misfits import fp8_misfit, reordered
 
 _NEEDS_GPU_PACKAGE = "its kernels are in a package that quantchat does not use and that needs a GPU"
 _PROGRAM = "it needs the ExLlama program"
@@ -93,6 +93,7 @@ FORMATS = (
         packed=".weight_packed",
         beside=_SCALES,
         signs=(".weight_packed",),
+        misfit=reordered,
     ),
     Format(
         method="bitsandbytes",

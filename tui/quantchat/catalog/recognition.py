@@ -68,7 +68,7 @@ def look_again(recognition: Recognition, groups: Sequence[Group]) -> Recognition
     if recognition.spec.method == "none":
         recognition = recognise_tensors([one.tensors[0].name for one in groups]) or recognition
     misfit = recognition.format.misfit
-    why = misfit(groups, recognition.spec) if misfit and recognition.problem is None else ""
+    why = misfit(groups, recognition.spec) if misfit and recognition.verdict.state != "cannot" else ""
     fault = problem("format-cannot-run", format=recognition.format.title, why=why)
     return _refused(recognition.spec, recognition.format, fault, why) if why else recognition
 

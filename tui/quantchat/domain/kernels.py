@@ -153,6 +153,8 @@ def _format_reasons(kernel: Kernel, spec: QuantSpec) -> Iterator[str]:
         yield f"does not read the {spec.checkpoint_format} packing"
     if spec.bits is not None and spec.bits not in kernel.bits:
         yield f"takes {_listed(kernel.bits)} bits, the model has {spec.bits}"
+    for bits in sorted(_other_bits(spec).difference(kernel.bits)):
+        yield f"takes {_listed(kernel.bits)} bits, some modules of the model have {bits}"
     if spec.group_size is not None and spec.group_size not in kernel.group_sizes:
         yield f"has no groups of {spec.group_size}" if spec.group_size > 0 else "does not take one group per column"
     if spec.method == "gptq" and spec.sym is not None and spec.sym not in kernel.sym:
@@ -161,6 +163,13 @@ def _format_reasons(kernel: Kernel, spec: QuantSpec) -> Iterator[str]:
         yield "does not take act-order"
     if spec.bits in kernel.plain_bits and (spec.desc_act or spec.sym is False):
         yield f"takes {spec.bits} bits only with symmetric quantization and without act-order"
+
+
+def _other_bits(spec: QuantSpec) -> frozenset[int]:
+    """Return the widths that single modules have by GPTQModel's `dynamic` rules."""
+    rules = spec.raw.get("dynamic")
+    stated = [rule.get("bits") for rule in rules.values() if isinstance(rule, dict)] if isinstance(rules, dict) else []
+    return frozenset(bits for bits in stated if isinstance(bits, int))
 
 
 def _shape_reasons(kernel: Kernel, spec: QuantSpec, matrices: Collection[Matrix]) -> Iterator[str]:

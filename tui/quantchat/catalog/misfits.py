@@ -1,4 +1,4 @@
-"""Whether the scales of FP8 weights lie as transformers unpacks them: otherwise it computes noise without an error."""
+"""Whether weights lie as transformers unpacks them: otherwise it computes noise, and says nothing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _READ = ("weight_scale_inv", "scale", "qscale_weight")
 """What `FineGrainedFP8HfQuantizer` takes for the scales of a weight."""
 _UNREAD = ("weight_scale", "weight_scales")
 _WEIGHT = "weight"
+_ORDER = ".weight_g_idx"
 _FP8 = ("F8_E4M3", "F8_E5M2")
 
 
@@ -23,6 +24,12 @@ def fp8_misfit(groups: Sequence[Group], spec: QuantSpec) -> str:
     for group in groups:
         by_pattern[group.pattern].append(group)
     return next(_faults(groups, by_pattern, spec.group_size), "")
+
+
+def reordered(groups: Sequence[Group], _: QuantSpec) -> str:
+    """Say that compressed-tensors weights are in act-order: transformers leaves out the index of their groups."""
+    found = any(group.pattern.endswith(_ORDER) for group in groups)
+    return "transformers does not read its act-order" if found else ""
 
 
 def _faults(groups: Sequence[Group], by_pattern: Grouped, block: int | None) -> Iterator[str]:
