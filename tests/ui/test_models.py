@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
 import tomllib
 from pathlib import Path
 
 import pytest
+from textual.content import Content
 from textual.widgets import Input
 
 from quantchat.domain.models import ModelInfo, QuantSpec
 from quantchat.services import scanning
 from quantchat.store.state import UiState
+from quantchat.ui.screens import folders
 from quantchat.ui.screens.folders import FoldersScreen
 from quantchat.ui.shelf import Shelf, Wanted, matches
 from quantchat.ui.widgets.line import Line
@@ -59,8 +63,7 @@ async def test_letters_filter_the_list(folder: Path, monkeypatch: Patch, size: t
         assert names(rig) == ["Llama-8B-GPTQ"]
         await rig.pilot.press(*["backspace"] * 4)
         assert len(names(rig)) == 2
-        await rig.pilot.press("down")
-        assert (models.highlighted_id or "").endswith("Llama-8B-GPTQ")
+        assert (models.highlighted_id or "").endswith("Llama-8B-GPTQ"), "what was highlighted stays so"
         await rig.pilot.press("enter")
         await rig.until(lambda: rig.app.desk.library.loaded, "the model that was found")
         assert rig.app.desk.library.model is not None
@@ -90,6 +93,70 @@ async def test_the_keys_of_lists_stay_until_a_filter_is_begun(
         assert models.has_focus
         await rig.pilot.press("escape")
         assert rig.chat.focused is rig.chat.prompt
+
+
+async def test_a_filter_is_no_markup(folder: Path, monkeypatch: Patch) -> None:
+    make_gptq(folder / "models" / "[b] 日本語モデル[red]")
+    async with running(folder, monkeypatch) as rig:
+        await rig.until(lambda: len(names(rig)) == 5)
+        models = rig.chat.query_one(ModelList)
+        await rig.pilot.press("ctrl+l", "slash", *"[B]")
+        assert names(rig) == ["[b] 日本語モデル[red]"]
+        assert models._border_title == Content("Models: [B]▏")
+        await rig.pilot.press(*["backspace"] * 3, *"日本")
+        assert names(rig) == ["[b] 日本語モデル[red]"]
+        await rig.pilot.press(*["backspace"] * 2, *"[/b]")
+        assert (names(rig), models.filter) == ([], "[/b]")
+
+
+async def test_a_list_that_grows_stays_where_the_reader_is(folder: Path, monkeypatch: Patch) -> None:
+    for number in range(80):
+        make_gptq(folder / "models" / f"M{number:02}")
+    async with running(folder, monkeypatch) as rig:
+        await rig.until(lambda: len(names(rig)) == 84)
+        models = rig.chat.query_one(ModelList)
+        await rig.pilot.press("ctrl+l")
+        await rig.until(lambda: models.has_focus)
+        rows = [row.name for row in models._rows]
+        models.highlighted = rows.index("M40")
+        models.scroll_to(y=rows.index("M30"), animate=False, immediate=True)
+        await rig.until(lambda: models.scroll_offset.y == rows.index("M30"))
+        make_gptq(folder / "models" / "A-new-one")
+        rig.chat.action_rescan()
+        await rig.until(lambda: "A-new-one" in names(rig))
+        await rig.pilot.pause()
+        assert (models.highlighted_id or "").endswith("M40")
+        assert models.scroll_offset.y == rows.index("M30") + 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_long_and_wide_names_fit_into_their_row(folder: Path, monkeypatch: Patch, size: tuple[int, int]) -> None:
+    make_gptq(folder / "models" / ("語" * 80))
+    make_gptq(folder / "models" / ("long-" * 50))
+    async with running(folder, monkeypatch, size=size) as rig:
+        await rig.until(lambda: len(names(rig)) == 6)
+        await rig.pilot.press("ctrl+l")
+        models = rig.chat.query_one(ModelList)
+        await rig.until(lambda: models.has_focus and models.size.width)
+        width = models.scrollable_content_region.width
+        drawn = [models.render_line(place) for place in range(6)]
+        assert {strip.cell_length for strip in drawn} == {width}
+        assert all("4b" in strip.text for strip in drawn), "the details stay"
+
+
+async def test_one_model_and_none(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    only = make_gptq(tmp_path / "models" / "only")
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.until(lambda: names(rig) == ["only"])
+        shutil.rmtree(only)
+        rig.chat.action_rescan()
+        await rig.until(lambda: names(rig) == [] and not rig.app.desk.library.scanner.scanning)
+        rig.chat.draw_models()
+        models = rig.chat.query_one(ModelList)
+        assert "No models found" in models.empty
+        await rig.pilot.press("ctrl+l", "j", "enter", "S", "slash", "x", "escape")
+        assert names(rig) == []
 
 
 async def test_a_filter_goes_with_the_focus(folder: Path, monkeypatch: Patch) -> None:
@@ -247,6 +314,43 @@ async def test_what_is_wrong_is_said_at_once(folder: Path, monkeypatch: Patch, s
         await rig.pilot.press("enter")
         await rig.until(lambda: "does not parse" in said(screen))
         assert (folder / "home" / "config" / "config.toml").read_text() == "theme = \n"
+
+
+async def test_folders_that_are_written_twice_or_of_nobody(folder: Path, monkeypatch: Patch) -> None:
+    config = 'models_dirs = ["~/gone", "~/gone", "~nobody-here/x", "", "~/gone/"]\n'
+    async with running(folder, monkeypatch, config=config) as rig:
+        await rig.until(lambda: len(rig.app.desk.library.models) == 4)
+        rig.chat.action_folders()
+        screen = await opened(rig)
+        written = [row.name for row in screen.query_one(RowList)._rows]
+        assert written[:2] == ["~/gone", "~nobody-here/x"]
+        assert len(written) == len(set(written))
+
+
+@pytest.mark.parametrize("hanging", ["check_folder", "known_folders"])
+async def test_a_disk_that_hangs_keeps_nobody_in_the_dialog(folder: Path, monkeypatch: Patch, hanging: str) -> None:
+    asked, end = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        asked.set()
+        end.wait()
+
+    monkeypatch.setattr(folders, hanging, hang)
+    try:
+        async with running(folder, monkeypatch) as rig:
+            await rig.until(lambda: len(rig.app.desk.library.models) == 4)
+            rig.chat.action_folders()
+            await rig.until(lambda: isinstance(rig.app.screen, FoldersScreen) and rig.app.screen.query(FolderField))
+            field = rig.app.screen.query_one(FolderField)
+            field.value = "~/silent"
+            await rig.pilot.press("enter")
+            await rig.until(asked.is_set)
+            await rig.pilot.press("x")
+            assert field.value == "~/silentx"
+            await rig.pilot.press("escape")
+            await rig.until(lambda: rig.app.screen is rig.chat)
+    finally:
+        end.set()
 
 
 async def test_esc_closes_the_completions_first(folder: Path, monkeypatch: Patch) -> None:

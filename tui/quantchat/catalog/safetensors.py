@@ -93,8 +93,8 @@ def _header_text(file: BinaryIO, name: str, file_size: int) -> bytes:
         raise defect("weights-truncated", file=name, expected=f"at least {LENGTH_BYTES}", actual=file_size)
     (length,) = struct.unpack("<Q", start)
     if length > HEADER_LIMIT:
-        text = start.isascii() and start.decode("ascii").isprintable()
-        why = "it is a text, such as a web page" if text else f"its header claims {length} bytes"
+        readable = start.isascii() and start.decode("ascii").isprintable()
+        why = "it is a text, such as a web page" if readable else f"its header claims {length} bytes"
         raise defect("weights-damaged", file=name, why=why)
     text = file.read(length) if LENGTH_BYTES + length <= file_size else b""
     if len(text) < length:

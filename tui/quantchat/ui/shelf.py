@@ -59,7 +59,7 @@ class Shelf:
         words = wanted.words.casefold().split()
         judged = [(model, judge(model)) for model in models if matches(model, words)]
         if wanted.order != "name":
-            judged.sort(key=lambda pair: _place(*pair, wanted))
+            judged.sort(key=lambda pair: _place(pair[0], pair[1], wanted))
         made, self._made = self._made, {}
         rows = {model.path: self._row(made, model, fit, loaded) for model, fit in judged}
         if wanted.order != "name":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
@@ -11,6 +12,7 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input
+from textual.worker import Worker
 
 from quantchat.domain.text import clean
 from quantchat.errors import QuantchatError
@@ -47,8 +49,12 @@ class FoldersScreen(ModalScreen[None]):
             yield FolderField(completions, placeholder="Add a folder: its path, Tab completes", id="folder")
             yield Line(id="meaning")
 
-    async def on_mount(self) -> None:
-        await self._fill()
+    def on_mount(self) -> None:
+        self._work(self._fill())
+
+    def _work(self, work: Coroutine[object, object, None]) -> None:
+        """Ask the disk beside the messages: one that hangs must keep nobody from closing the dialog, or the program."""
+        _: Worker[None] = self.run_worker(work, group="disk", exclusive=True)
 
     async def _fill(self) -> None:
         desk = self._desk
@@ -57,28 +63,32 @@ class FoldersScreen(ModalScreen[None]):
 
     def _row(self, folder: Folder) -> Row:
         mark = "!" if folder.own and folder.label else " "
-        return Row(
-            f"{folder.own}:{folder.written}", clean(folder.written, newlines=False), folder.label, mark, "$warning"
-        )
+        return Row(_id(folder), clean(folder.written, newlines=False), folder.label, mark, "$warning")
 
     @on(Input.Submitted)
-    async def _on_submitted(self, event: Input.Submitted) -> None:
-        field = self.query_one(FolderField)
-        field.close_completion()
+    def _on_submitted(self, event: Input.Submitted) -> None:
+        self.query_one(FolderField).close_completion()
+        self._say("Looking at it …")
+        self._work(self._add(event.value))
+
+    async def _add(self, typed: str) -> None:
         try:
-            written = await in_background(check_folder, event.value, self._folders)
+            written = await in_background(check_folder, typed, self._folders)
             await self._keep([*self._desk.settings.models_dirs, written], f"Added {written}")
         except QuantchatError as error:
             self._say(str(error), "$error")
         else:
-            field.value = ""
+            self.query_one(FolderField).value = ""
 
     @on(RowList.DeleteRequested)
-    async def _on_delete_requested(self, event: RowList.DeleteRequested) -> None:
-        folder = next(one for one in self._folders if f"{one.own}:{one.written}" == event.row_id)
-        if not folder.own:
+    def _on_delete_requested(self, event: RowList.DeleteRequested) -> None:
+        folder = next((one for one in self._folders if _id(one) == event.row_id), None)
+        if folder is not None and folder.own:
+            self._work(self._take_out(folder))
+        elif folder is not None:
             self._say("Only folders that you added can be taken out", "$warning")
-            return
+
+    async def _take_out(self, folder: Folder) -> None:
         left = [written for written in self._desk.settings.models_dirs if written != folder.written]
         try:
             await self._keep(left, f"{folder.written} is not looked at any more; its files stay")
@@ -100,3 +110,7 @@ class FoldersScreen(ModalScreen[None]):
     def action_leave(self) -> None:
         if not self.query_one(FolderField).close_completion():
             self.dismiss()
+
+
+def _id(folder: Folder) -> str:
+    return f"{folder.own}:{folder.written}"

@@ -86,5 +86,5 @@ class ModelList(RowList):
     def _tell(self, text: str) -> None:
         self.filter = clean(text, newlines=False)[:LONGEST]
         # Content, because a title that is a text would be taken for markup.
-        self.border_title = Content(f"Models: {self.filter}▏" if self._typing else "Models")  # type: ignore[assignment]
+        self.border_title = Content(f"Models: {self.filter}▏" if self._typing else "Models")
         self.post_message(self.Changed())

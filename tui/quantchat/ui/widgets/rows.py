@@ -130,7 +130,7 @@ class RowList(OptionList, inherit_bindings=False):
         new = tuple(rows)
         if self._shown == (new, self.empty):
             return
-        kept = self.highlighted_id or follow
+        kept, before, top = self.highlighted_id, self.highlighted, self.scroll_offset.y
         self._rows = new
         self._shown = (new, self.empty)
         self.clear_options()
@@ -139,7 +139,9 @@ class RowList(OptionList, inherit_bindings=False):
             return
         self.add_options([Option(RowVisual(row), id=row.id, disabled=not row.enabled) for row in new])
         places = {row.id: place for place, row in enumerate(new) if row.enabled}
-        self.highlighted = places.get(kept or "", next(iter(places.values()), None))
+        self.highlighted = places.get(kept or follow or "", next(iter(places.values()), None))
+        if before is not None and kept in places:
+            self.scroll_to(y=top + places[kept] - before, animate=False, immediate=True)
 
     def go_to(self, row_id: str | None) -> None:
         """Highlight a row if it is there."""
