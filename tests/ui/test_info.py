@@ -7,10 +7,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rich.cells import cell_len
 from textual.widgets import Static
 
 from quantchat.catalog.reader import read_model
-from quantchat.domain.models import ModelInfo, Problem, QuantSpec, Verdict
+from quantchat.domain.models import AttentionSpec, ModelInfo, Problem, QuantSpec, Verdict
 from quantchat.domain.sections import Piece, Row, Section, as_text
 from quantchat.services.info import Looked, card, look, sections
 from quantchat.ui import clipboard
@@ -170,6 +171,14 @@ def test_long_values_are_wrapped_within_the_width(width: int) -> None:
     assert sum(line.count("word") for line in lines) == 50
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_letters_of_two_columns_are_wrapped_within_the_width(width: int) -> None:
+    rows = (Row("Path", "/models/" + "漢字" * 60), Row("", "かな " * 40))
+    lines = info_content([Section(title="T", rows=rows)], width).plain.split("\n")
+    assert max(map(cell_len, lines)) <= width
+    assert sum(line.count("漢字") for line in lines) >= 55
+
+
 def text_of(model: ModelInfo, looked: Looked | None = None) -> str:
     return as_text(sections(card(model, None, looked)))
 
@@ -189,6 +198,13 @@ def test_every_setting_of_a_quantization_is_there(tmp_path: Path) -> None:
     lines = [" ".join(line.split()) for line in text_of(model).splitlines()]
     for line in ("Bits 4", "Group size 128", "Act-order no", "Symmetric yes", "damp_percent 0.07", "meta.deep.er none"):
         assert line in lines
+
+
+def test_how_far_its_layers_look_back_is_told() -> None:
+    spec = AttentionSpec(full=4, sliding=20, window=512, token_values=100, sliding_values=100, state_values=7)
+    text = text_of(ModelInfo(path="/m", name="m", attention=spec))
+    assert "4 layers keep every token, 20 the last 512; others a state of fixed size" in text
+    assert "Attention" not in text_of(ModelInfo(path="/m", name="m", attention=AttentionSpec(full=4, token_values=9)))
 
 
 def test_all_problems_and_all_files_are_listed(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from quantchat.catalog.contents import FileEntry, list_files
 from quantchat.catalog.sample import Sample
 from quantchat.catalog.template import sample_of
 from quantchat.domain.memory import format_bytes
-from quantchat.domain.models import ModelInfo
+from quantchat.domain.models import AttentionSpec, ModelInfo
 from quantchat.domain.sections import Row, Section
 from quantchat.domain.text import shortened
 from quantchat.services.fit import Forecast
@@ -163,10 +163,22 @@ def _network(model: ModelInfo) -> Iterator[Row]:
         "Layers": shape.layers or None,
         "Hidden size": shape.hidden_size or None,
         "Heads": _heads(model),
+        "Attention": _attention(model.attention),
         "Vocabulary": f"{shape.vocabulary:,} tokens" if shape.vocabulary else None,
         "Embeddings": "shared with the output head" if model.tied else None,
     }
     yield from (Row(label, _value(value)) for label, value in named.items() if value is not None)
+
+
+def _attention(spec: AttentionSpec) -> str | None:
+    """Say what a conversation keeps, unless every layer keeps every token."""
+    kept = [f"{spec.full} layers keep every token"] if spec.full else []
+    kept += [f"{spec.sliding} {'' if spec.full else 'layers keep '}the last {spec.window:,}"] if spec.sliding else []
+    state = ["others a state of fixed size" if kept else "a state of fixed size"] if spec.state_values else []
+    compressed = ["keys and values compressed (MLA)"] if spec.expanded_values else []
+    if not (spec.sliding or state or compressed):
+        return None
+    return "; ".join(filter(None, (", ".join(kept), *state, *compressed)))
 
 
 def _heads(model: ModelInfo) -> str | None:

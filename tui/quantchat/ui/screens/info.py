@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.cells import cell_len, chop_cells
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -135,12 +136,18 @@ def _row(row: Row, width: int) -> Iterator[Content]:
     label, value = clean(row.label, newlines=False), clean(row.value, newlines=False)
     beside = bool(label) and width >= NARROW and len(label) <= LABEL
     indent = LABEL + 4 if beside else 2 if not label else 4
-    lines = textwrap.wrap(value, max(width - indent, 8)) or [""]
+    lines = _wrapped(value, max(width - indent, 8))
     if beside:
         yield Content.assemble((f"  {label:<{LABEL}}  ", "$accent"), (lines.pop(0), STYLES[row.tone]))
     elif label:
         yield Content.styled(f"  {label}", "$accent")
     yield from (Content.styled(" " * indent + line, STYLES[row.tone]) for line in lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    # textwrap counts letters, and some take two columns.
+    lines = textwrap.wrap(text, width) if cell_len(text) == len(text) else chop_cells(text, width)
+    return lines or [""]
 
 
 def _prompt(part: Section) -> Iterator[Content]:
