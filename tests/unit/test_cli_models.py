@@ -284,6 +284,11 @@ def test_what_must_stay_is_refused(tmp_path: Path, models: Path) -> None:
     several = quantchat(tmp_path, "models", "rm", "--yes", "a", "--models-dir", str(models))
     assert several.returncode == 4
     assert "Several models fit a" in several.stderr
+    (models / "link").symlink_to(models / "beta-instruct")
+    link = quantchat(tmp_path, "models", "rm", "--yes", str(models / "link"), "--models-dir", str(models))
+    assert link.returncode == 4
+    assert "it is a link to" in link.stderr
+    (models / "link").unlink()
     assert (outside / "model.safetensors").exists()
     assert len(list(models.iterdir())) == 3
 

@@ -199,6 +199,7 @@ def test_plugins_of_vllm_are_named(method: str, plugin: str) -> None:
     container = "gguf" if method == "gguf" else "safetensors"
     text = vllm_snippet(of(quant=QuantSpec(method=method), container=container)).text
     assert text.splitlines()[0] == f"# pip install {plugin}"
+    assert ("# BASE_MODEL" in text) == ("--tokenizer BASE_MODEL" in text) == (method == "gguf")
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def remove_command(context: click.Context, name: str, yes: bool, models_dirs: tu
 
     with explained():
         scanned, _ = find_models(context, models_dirs)
-        model = find_model(name, scanned.models)
+        model = _as_named(find_model(name, scanned.models), name)
         roots = [root.path for root in scan_roots(context, models_dirs)[0]]
         plan = plan_removal(model, scanned.models, roots)
         require_free(model.path)
@@ -142,6 +142,14 @@ def remove_command(context: click.Context, name: str, yes: bool, models_dirs: tu
         except KeyboardInterrupt:
             raise _stopped(model) from None
     say(f"Removed {model.name}.")
+
+
+def _as_named(model: ModelInfo, name: str) -> ModelInfo:
+    """Return a model under the path of the link by which it was named, so that the link is refused."""
+    import msgspec
+
+    link = Path(name).expanduser()
+    return msgspec.structs.replace(model, path=os.path.abspath(link)) if link.is_symlink() and link.is_dir() else model
 
 
 def removal_lines(plan: Removal) -> list[str]:

@@ -325,6 +325,8 @@ def _serve(model: ModelInfo, context: int | None) -> Iterator[str]:
     plugin = PLUGINS.get("gguf" if model.container == "gguf" else model.quant.method)
     if plugin:
         yield f"# pip install {plugin}"
+    if model.container == "gguf":
+        yield "# BASE_MODEL: what it was made from, for the tokenizer"
     if model.remote_code:
         yield f"# It may want to run code of its own ({_code_files(model)}): read that before --trust-remote-code."
     yield " ".join(["vllm serve", shell_quoted(model.path), *_options(model, context)])
