@@ -13,6 +13,7 @@ from textual.widgets import Static
 from quantchat.catalog.reader import read_model
 from quantchat.domain.models import AttentionSpec, ModelInfo, Problem, QuantSpec, Verdict
 from quantchat.domain.sections import Piece, Row, Section, as_text
+from quantchat.services.fit import Forecast
 from quantchat.services.info import Looked, card, look, sections
 from quantchat.ui import clipboard
 from quantchat.ui.screens.dialogs import ErrorScreen, Panel
@@ -127,6 +128,20 @@ async def test_snippets_and_the_whole_text_are_copied(tmp_path: Path, monkeypatc
         assert "<|im_start|>system" in whole
         assert LINE_END not in whole
         assert [what for _, what in sent][:2] == ["the lines with transformers", "the lines with vLLM"]
+
+
+async def test_the_forecast_comes_when_the_memory_was_looked_at(tmp_path: Path, monkeypatch: Patch) -> None:
+    make_models(tmp_path)
+    known: list[Forecast] = []
+    async with running(tmp_path, monkeypatch) as rig:
+        screen = InfoScreen(read_model(tmp_path / "models" / "alpha-GPTQ"), lambda model: known[0] if known else None)
+        await rig.app.push_screen(screen)
+        await rig.until(lambda: rig.app.screen is screen and "<|im_start|>user" in shown(screen))
+        assert "looking at the memory" in shown(screen)
+        known.append(Forecast(kernel="gptq_marlin"))
+        await rig.until(lambda: "gptq_marlin" in shown(screen).split("vllm serve")[0])
+        assert "looking at the memory" not in shown(screen)
+        assert screen.complete
 
 
 async def test_a_name_that_no_model_has_is_said(tmp_path: Path, monkeypatch: Patch) -> None:

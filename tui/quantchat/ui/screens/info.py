@@ -31,6 +31,7 @@ LABEL = 14
 NARROW = 56
 SPECIAL = "$accent reverse"
 LINE_END = "↵"
+RETRY_SECONDS = 0.25
 HINT = "c copies code, y all  Enter loads  Esc closes"
 
 
@@ -66,7 +67,7 @@ class InfoScreen(ModalScreen[bool]):
     @property
     def complete(self) -> bool:
         """Whether everything has been looked at."""
-        return self._looked is not None
+        return self._looked is not None and self._forecast is not None
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -info") as frame:
@@ -77,14 +78,21 @@ class InfoScreen(ModalScreen[bool]):
 
     def on_mount(self) -> None:
         self.call_after_refresh(self._draw)
+        self.run_worker(self._foresee())
         self.run_worker(self._look())
 
     def on_resize(self, event: Resize) -> None:
         self.call_after_refresh(self._draw)
 
-    async def _look(self) -> None:
+    async def _foresee(self) -> None:
+        """Predict the load as soon as somebody has looked at the memory."""
         self._forecast = await in_background(self._predict, self.model)
-        self._draw()
+        if self._forecast is None:
+            self.set_timer(RETRY_SECONDS, lambda: self.run_worker(self._foresee()))
+        else:
+            self._draw()
+
+    async def _look(self) -> None:
         self._looked = await in_background(look, self.model)
         self._draw()
 
