@@ -43,7 +43,10 @@ def test_a_load_on_a_gpu(llama: ModelInfo) -> None:
 
 def test_a_load_on_the_cpu_holds_the_process_too(llama: ModelInfo) -> None:
     found = predict(llama, ATEN)
-    assert found.predicted - found.weights == fit.CPU_RUNTIME + fit.LOADING + 128_256 * fit.TOKENIZER_ENTRY
+    entries = 128_256 * fit.TOKENIZER_ENTRY
+    assert found.predicted - found.weights == fit.CPU_RUNTIME + fit.LOADING + fit.OPTIMUM + entries
+    dense = predict(llama, Setting())
+    assert dense.predicted - dense.weights == fit.CPU_RUNTIME + fit.LOADING + entries
     assert predict(llama, Setting(kernel=ATEN.kernel, runtime=GIB)).predicted - found.predicted == GIB - fit.CPU_RUNTIME
 
 

@@ -18,8 +18,10 @@ CPU_RUNTIME = 800 * MIB
 """An engine process that has imported torch, transformers and GPTQModel and holds no model (796 MiB measured)."""
 CUDA_CONTEXT = 600 * MIB
 """The driver's context, the code of the kernels and cuBLAS's workspace, outside torch's allocator (estimate)."""
-LOADING = 48 * MIB
-"""What a load imports and keeps besides on the CPU: the model's code, the tokenizer, the modules as objects."""
+LOADING = 40 * MIB
+"""What a load imports and keeps besides on the CPU: the model's code, the modules as objects (27 to 78 measured)."""
+OPTIMUM = 76 * MIB
+"""What a GPTQ load through transformers imports too: optimum, and with it datasets and pyarrow (72 to 88 measured)."""
 TOKENIZER_ENTRY = 600
 """Host bytes per entry of the vocabulary of a fast tokenizer."""
 ALLOCATOR_SHARE = 0.02
@@ -128,7 +130,7 @@ def predict(model: ModelInfo, setting: Setting, tokens: int | None = None, kv_by
     weights = weight_bytes(model, setting)
     first = _buffers(model, setting, 1)
     workspace = repacking(setting.kernel).workspace(model.weights.largest, model.weights.widest)
-    workspace += int(weights * ALLOCATOR_SHARE) + first if cuda else LOADING + model.shape.vocabulary * TOKENIZER_ENTRY
+    workspace += int(weights * ALLOCATOR_SHARE) + first if cuda else _loading_bytes(model, setting)
     runtime = setting.runtime if setting.runtime is not None else CUDA_CONTEXT if cuda else CPU_RUNTIME
     transient = repacking(setting.kernel).transient_bytes * model.weights.largest
     cache, passes = _conversation(model, setting, tokens, kv_bytes)
@@ -142,6 +144,17 @@ def predict(model: ModelInfo, setting: Setting, tokens: int | None = None, kv_by
         passes=max(passes, transient - cache),
         measured=setting.loaded,
     )
+
+
+def _loading_bytes(model: ModelInfo, setting: Setting) -> int:
+    """Host bytes that a load keeps beside the weights; mixtures of experts go without optimum, which is not known here.
+
+    `GPTQMODEL_CASES` in `engine/loader.py` says what GPTQModel loads itself.
+    """
+    kernel, quant = setting.kernel, model.quant
+    by_itself = kernel is None or kernel.transformers_name is None or quant.lm_head or quant.dynamic
+    optimum = OPTIMUM if kernel is not None and kernel.method == "gptq" and not by_itself else 0
+    return LOADING + optimum + model.shape.vocabulary * TOKENIZER_ENTRY
 
 
 def planned(model: ModelInfo) -> int:

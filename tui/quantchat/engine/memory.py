@@ -109,10 +109,11 @@ def settle(model: Any) -> None:
     the pages of all matrices that a kernel has repacked or that were merged with others.
     """
     for file in _mapped():
-        inside = [holder for holder in _holders(model) if holder.tensor.data_ptr() in file]
-        if 0 < sum(holder.tensor.nbytes for holder in inside) < FILE_SHARE * len(file):
+        inside = [holder for holder in _holders(model) if holder.lies_in(file)]
+        read = {holder.tensor.data_ptr(): holder.tensor.nbytes for holder in inside}
+        if sum(read.values()) < FILE_SHARE * len(file):
             for holder in inside:
-                holder.copy()
+                holder.leave(file)
     give_back()
 
 
@@ -126,8 +127,13 @@ class _Holder:
     def tensor(self) -> Any:
         return self._tensors[self._name]
 
-    def copy(self) -> None:
-        """Let it have memory of its own; a parameter stays the same object, which others may share."""
+    def lies_in(self, file: range) -> bool:
+        return self.tensor.data_ptr() in file
+
+    def leave(self, file: range) -> None:
+        """Copy it, if that was not done under another name; a parameter stays the object that others share."""
+        if not self.lies_in(file):
+            return
         if isinstance(self.tensor, torch.nn.Parameter):
             self.tensor.data = self.tensor.data.clone()
         else:
