@@ -17,6 +17,7 @@ from quantchat.domain.models import QuantSpec
 from quantchat.engine import loader, quiet
 from quantchat.engine import protocol as p
 from quantchat.engine.packing import quantization_config
+from quantchat.errors import LoadError
 
 pytestmark = pytest.mark.engine
 BLOCK = 64
@@ -109,8 +110,12 @@ def test_fp8_weights_that_no_config_names_are_unpacked(fp8) -> None:
 def test_fp8_scales_by_a_name_that_is_not_read_are_refused(fp8) -> None:
     """Without them the engine would compute with weights that are too large by the scales."""
     packed, _ = fp8(scale_name="weight_scale")
-    (fault,) = read_model(packed).errors
+    model = read_model(packed)
+    (fault,) = model.errors
     assert fault.cause == "FP8 cannot run here: its scales are called weight_scale, which transformers does not read."
+    with pytest.raises(LoadError) as caught:
+        loader.load(p.Load(request="", model=model, device="cpu"), lambda _: None)
+    assert caught.value.report.title == "The model has packed weights that the loader did not use"
 
 
 def pack_fp4(shape):

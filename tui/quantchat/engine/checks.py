@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PACKED = (".qweight", ".qzeros", ".scales")
+PACKED = (
+    ".qweight", ".qzeros", ".scales", ".weight_packed", ".weight_scale", ".weight_scale_inv", ".weight_g_idx",
+)  # fmt: skip
 WARM_UP = "The capital of France is"
 SAME, ALIKE = 0.98, 0.9
 """Cosine of two logit vectors, each less its mean, from which they count as the same; with the same best token, alike.
