@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -80,9 +81,7 @@ def make_venv(folder: Path, *without: str) -> Path:
     """A virtual environment with links to all packages of this one but some; return its interpreter."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
-    for item in SITE.iterdir():
-        if not any(fnmatch.fnmatch(item.name.lower(), pattern) for pattern in without):
-            (site / item.name).symlink_to(item)
+    link_packages(site, *without)
     return folder / "bin" / "python"
 
 
@@ -123,3 +122,47 @@ def compile_driver(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libnvidia-ml.so.1", STUB], check=True)
     return folder
+
+
+def make_system(folder: Path, *without: str) -> tuple[Path, dict[str, str]]:
+    """An interpreter whose packages are a distribution's own (PEP 668); return it and what its environment needs.
+
+    Links to this one's standard library, with the mark of a managed environment and with links to our packages.
+    """
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    stdlib = folder / "lib" / version
+    site = stdlib / "site-packages"
+    site.mkdir(parents=True)
+    for item in Path(sysconfig.get_path("stdlib")).iterdir():
+        if item.name != "site-packages":
+            (stdlib / item.name).symlink_to(item)
+    link_packages(site, *without)
+    (stdlib / "EXTERNALLY-MANAGED").write_text("[externally-managed]\nError=use the distribution's packages\n")
+    (folder / "bin").mkdir()
+    python = folder / "bin" / version
+    python.symlink_to(Path(sys.base_prefix) / "bin" / version)
+    return python, {"PYTHONHOME": str(folder)}
+
+
+def link_packages(site: Path, *without: str) -> None:
+    """Link to all packages of this environment but some."""
+    for item in SITE.iterdir():
+        if not any(fnmatch.fnmatch(item.name.lower(), pattern) for pattern in without):
+            (site / item.name).symlink_to(item)
+
+
+def make_wheel(folder: Path, name: str, version: str) -> Path:
+    """A package that pip can install from a folder, without any registry."""
+    folder.mkdir(exist_ok=True)
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}/__init__.py": f"__version__ = '{version}'\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{file},,\n" for file in (*files, f"{info}/RECORD"))
+    wheel = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for file, text in files.items():
+            archive.writestr(file, text)
+    return wheel

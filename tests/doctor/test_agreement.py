@@ -14,6 +14,10 @@ import pytest
 from doctor import three_bits
 from doctor.rig import COMPILERS, RUN, Seen, clean_env, doctor, only, path_without
 from engine import tiny
+from quantchat.catalog.reader import read_model
+from quantchat.domain.kernels import Host
+from quantchat.services.doctor.machine import Machine
+from quantchat.services.doctor.models import judge
 
 TESTS = Path(__file__).parents[1]
 LOAD = """
@@ -87,13 +91,12 @@ def test_what_a_compiler_would_change(seen: Seen, reports: dict[str, Any], model
     assert finding.fix == seen["compiler"].fix != ""
 
 
-@pytest.mark.engine
-def test_a_kernel_of_the_settings_is_judged_as_it_would_be_loaded(
-    models: Path, bare: dict[str, str], tmp_path: Path
-) -> None:
-    config = tmp_path / "config" / "config.toml"
-    config.parent.mkdir()
-    config.write_text('kernel = "gptq_torch"\n')
-    env = {**bare, "QUANTCHAT_HOME": str(tmp_path)}
-    slow = doctor(*only("models"), str(models / FOUR), env=env)["model.slow"]
+def test_a_kernel_of_the_settings_is_judged_as_it_would_be_loaded(models: Path) -> None:
+    model, host = read_model(models / FOUR), Host(compiler=True)
+    (slow,) = judge(model, host, Machine(kernel="gptq_torch"))
+    assert slow.id == "model.slow"
     assert "runs on gptq_torch (config.toml asks for gptq_torch), the slow path" in slow.found
+    (absent,) = judge(model, host, Machine(kernel="marlin"))
+    assert (absent.id, absent.level) == ("model.kernel", "red")
+    (fine,) = judge(model, host, Machine(kernel="awq_torch_aten"))
+    assert "asks" not in fine.found, "a kernel of another method says nothing about this model"

@@ -11,8 +11,10 @@ import psutil
 import pytest
 
 from doctor.rig import Seen, clean_env, compile_driver, doctor, make_venv, only
+from quantchat.services.doctor.compilers import torch_cuda
 from quantchat.services.doctor.drivers import nvidia_cards
 from quantchat.services.doctor.gpus import runs
+from quantchat.services.doctor.machine import Machine
 from quantchat.services.doctor.mending import as_root, in_container
 
 OLD = """init 0
@@ -118,6 +120,43 @@ def test_an_old_driver_that_tells_no_versions(driver: Path, tmp_path: Path) -> N
     script = "".join(line for line in OLD.splitlines(keepends=True) if not line.startswith(("driver", "cuda", "0.cap")))
     seen = with_driver(driver, tmp_path, script, "driver")
     assert seen["driver"].found == "unknown version: NVIDIA GeForce GTX 1080 (unknown)"
+
+
+def toolkit(folder: Path, release: str, *, headers: bool = True) -> Path:
+    """A CUDA toolkit whose compiler says that it is of a release."""
+    for name in ("bin", "include"):
+        (folder / name).mkdir(parents=True)
+    (folder / "bin" / "nvcc").write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {release}, V{release}.1'\n")
+    (folder / "bin" / "nvcc").chmod(0o755)
+    if headers:
+        (folder / "include" / "cuda_runtime.h").touch()
+    return folder
+
+
+def test_a_toolkit_of_another_cuda_than_torchs(driver: Path, tmp_path: Path) -> None:
+    home = toolkit(tmp_path / "cuda-9.0", "9.0")
+    seen = with_driver(driver, tmp_path / "home", OLD, "nvcc", CUDA_HOME=str(home))
+    assert seen["nvcc"].level == "red"
+    assert f"{home}/bin/nvcc is of CUDA 9.0, torch of " in seen["nvcc"].found
+    assert "torch refuses to compile with it" in seen["nvcc"].found
+
+
+def test_a_compiler_that_is_too_new_for_the_toolkit(driver: Path, tmp_path: Path) -> None:
+    built = torch_cuda(Machine())
+    if built is None:
+        pytest.skip("torch is built without CUDA")
+    home = toolkit(tmp_path / "cuda", f"{built.partition('.')[0]}.0", headers=False)
+    newest = tmp_path / "g++"
+    newest.write_text('#!/bin/sh\ncase "$*" in *dump*) echo 99.1.0;; *) exec g++ "$@";; esac\n')
+    newest.chmod(0o755)
+    more = {"CUDA_HOME": str(home), "CXX": str(newest)}
+    seen = with_driver(driver, tmp_path / "home", OLD, "nvcc", "compilers", **more)
+    assert seen["nvcc"].level == "green"
+    assert seen["compiler"].found.startswith("99.1.0")
+    assert seen["nvcc.gcc"].level == "red"
+    assert "99 is newer than CUDA" in seen["nvcc.gcc"].found
+    assert "export CXX=g++-" in seen["nvcc.gcc"].fix
+    assert "include/cuda_runtime.h" in seen["nvcc.headers"].found
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ def look_at_caches(machine: Machine) -> Iterator[Finding]:
     """List the compiled kernels, and those that can be deleted."""
     folder = cache_folder(machine)
     yield from _noexec(folder)
-    probe = machine.probe()
     kernels = {kernel.name: _folders(kernel) for kernel in _folders(folder)}
     built = {name: [build for build in builds if libraries(build)] for name, builds in kernels.items()}
     names = sorted(name for name, builds in built.items() if builds)
@@ -37,7 +36,8 @@ def look_at_caches(machine: Machine) -> Iterator[Finding]:
         size = format_bytes(sum(size_of(build) for builds in built.values() for build in builds))
         yield Finding(id="kernels", title="Compiled kernels", found=f"{', '.join(names)}: {size} in {folder}")
     yield from _unfinished([build for builds in kernels.values() for build in builds if not libraries(build)])
-    yield from _stale(built, probe)
+    if names:
+        yield from _stale(built, machine.probe())
 
 
 def libraries(build: Path) -> list[Path]:

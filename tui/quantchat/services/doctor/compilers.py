@@ -38,8 +38,7 @@ def look_at_nvcc(machine: Machine) -> Iterator[Finding]:
     """Compare the CUDA compiler with torch's CUDA; without a GPU nothing asks for one."""
     if isinstance(machine.driver(), NotAvailable):
         return
-    torch = machine.probe().torch
-    cuda = torch.cuda if torch else None
+    cuda = torch_cuda(machine)
     if (path := nvcc(machine)) is None:
         words = "None: Marlin, Machete and ExLlama cannot be compiled; GPTQ and AWQ run on slower kernels."
         yield Finding(id="nvcc", title="nvcc", level="red", found=words, fix=cuda_toolkit(cuda))
@@ -57,6 +56,14 @@ def look_at_nvcc(machine: Machine) -> Iterator[Finding]:
         yield Finding(id="nvcc", title="nvcc", found=f"CUDA {dotted(version)} ({path})")
     yield from _compiler_for(machine, version)
     yield from _cuda_headers(machine, Path(path))
+
+
+def torch_cuda(machine: Machine) -> str | None:
+    """Return the version of CUDA that torch was built with: as its package says, else as it says once imported."""
+    if found := re.search(r"^cuda\b[^=]*= '([\d.]+)'", _source("torch/version.py"), re.MULTILINE):
+        return found[1]
+    torch = machine.probe().torch
+    return torch.cuda if torch else None
 
 
 def nvcc(machine: Machine) -> str | None:
@@ -122,13 +129,17 @@ def _compiler_for(machine: Machine, cuda: tuple[int, int]) -> Iterator[Finding]:
 
 def too_new(cuda: str, table: str) -> int | None:
     """Read from the installed torch the first major version of a compiler that a CUDA toolkit does not take."""
-    try:
-        text = Path(str(metadata.distribution("torch").locate_file(BOUNDS))).read_text("utf-8")
-    except (metadata.PackageNotFoundError, OSError, ValueError):
-        return None
-    rows = re.search(rf"^{table}\b[^{{]*\{{(.*?)^\}}", text, re.MULTILINE | re.DOTALL)
+    rows = re.search(rf"^{table}\b[^{{]*\{{(.*?)^\}}", _source(BOUNDS), re.MULTILINE | re.DOTALL)
     row = re.search(rf"'{re.escape(cuda)}':.*\((\d+)[^()]*\)\)", rows[1]) if rows else None
     return int(row[1]) if row else None
+
+
+def _source(file: str) -> str:
+    """Return a file of the installed torch; empty if it is not there."""
+    try:
+        return Path(str(metadata.distribution("torch").locate_file(file))).read_text("utf-8")
+    except (metadata.PackageNotFoundError, OSError, ValueError):
+        return ""
 
 
 def _cuda_headers(machine: Machine, compiler: Path) -> Iterator[Finding]:

@@ -19,9 +19,10 @@ from quantchat.domain.kernels import (
 from quantchat.domain.loading import KernelRefusal
 from quantchat.domain.models import ModelInfo
 from quantchat.errors import KernelError, QuantchatError
+from quantchat.services.doctor.compilers import look_at_compiler, look_at_nvcc
 from quantchat.services.doctor.findings import Finding
 from quantchat.services.doctor.machine import Machine
-from quantchat.services.doctor.mending import cuda_toolkit, here, install, pip_install
+from quantchat.services.doctor.mending import here
 
 LISTED = 12
 """Models with a finding of their own; a box may hold hundreds that are slow for one reason."""
@@ -35,7 +36,9 @@ def look_at_models(machine: Machine) -> Iterator[Finding]:
         words = f"{error.report.title}. {error.report.detail}"
         yield Finding(id="model", title="Model", level="red", found=words, fix="quantchat models")
         return
-    host = machine.probe().host
+    # Only packed weights need to know what the libraries say of this machine, which takes them seconds.
+    packed = any(model.loadable and model.quant.method in QUANTIZED_METHODS for model in models)
+    host = machine.probe().host if packed else None
     judged = [finding for model in models for finding in judge(model, host, machine)]
     told = [finding for finding in judged if machine.named or finding.level != "green"]
     yield from told[:LISTED]
@@ -86,22 +89,15 @@ def _mendable(kernels: Plan, kernel: Kernel) -> list[KernelRefusal]:
 
 
 def _fix(refusals: Sequence[KernelRefusal], machine: Machine) -> str:
-    torch = machine.probe().torch
-    commands = {
-        BUILD_TOOLS: [_unless(machine, install("g++"), "g++", "c++", "clang++"), _ninja(machine)],
-        TRITON_TOOLS: [install("gcc")],
-        CUDA_TOOLS: [cuda_toolkit(torch.cuda if torch else None)],
-    }
-    wanted = [command for refusal in refusals for command in commands[refusal.remedy]]
-    return "\n".join(dict.fromkeys(filter(None, wanted)))
-
-
-def _ninja(machine: Machine) -> str:
-    return _unless(machine, pip_install(["ninja"]), "ninja")
-
-
-def _unless(machine: Machine, command: str, *programs: str) -> str:
-    return "" if machine.which(*programs) else command
+    """Return the commands of the findings about the tools that are missing."""
+    remedies = {refusal.remedy for refusal in refusals}
+    found: list[Finding] = []
+    if remedies & {BUILD_TOOLS, TRITON_TOOLS}:
+        # Only Triton wants one for C.
+        found += (each for each in look_at_compiler(machine) if each.id != "compiler.c" or TRITON_TOOLS in remedies)
+    if CUDA_TOOLS in remedies:
+        found += look_at_nvcc(machine)
+    return "\n".join(dict.fromkeys(finding.fix for finding in found if finding.fix))
 
 
 def _unloadable(model: ModelInfo) -> Iterator[Finding]:
