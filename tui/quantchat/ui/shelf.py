@@ -83,8 +83,10 @@ class Shelf:
         return row
 
 
-def matches(model: ModelInfo, words: Iterable[str]) -> bool:
+def matches(model: ModelInfo, words: Sequence[str]) -> bool:
     """Whether all words occur in a model's name or quantization, in any case."""
+    if not words:
+        return True
     known = f"{model.name} {model.quant.label()}".casefold()
     return all(word in known for word in words)
 
