@@ -143,6 +143,8 @@ def test_patterns_add_and_take_away() -> None:
         ("hf://owner/name@abc", Wanted("owner/name", "abc")),
         ("https://hub.example/owner/name", Wanted("owner/name")),
         ("https://hub.example/owner/name/tree/v%2F1", Wanted("owner/name", "v/1")),
+        ("hub.example/owner/name", Wanted("owner/name")),
+        ("https://mirror.example/hf/owner/name/tree/v1", Wanted("owner/name", "v1")),
         ("https://hub.example/owner/name/blob/main/config.json?x=1", Wanted("owner/name")),
         (
             "TheBloke/Llama-2-7B-GPTQ@gptq-4bit-32g-actorder_True",
@@ -150,7 +152,8 @@ def test_patterns_add_and_take_away() -> None:
         ),
     ],
 )
-def test_names_are_read_as_people_write_them(written: str, wanted: Wanted) -> None:
+def test_names_are_read_as_people_write_them(monkeypatch: pytest.MonkeyPatch, written: str, wanted: Wanted) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/hf/")
     assert parse_name(written) == wanted
 
 
@@ -168,6 +171,8 @@ def test_names_are_read_as_people_write_them(written: str, wanted: Wanted) -> No
         "/etc/passwd",
         "a/\x1b[31m",
         "a/b@-\0",
+        "https://[bad/owner/name",
+        "hub.example/datasets/a/b",
     ],
 )
 def test_what_is_no_name_is_refused_in_words(written: str) -> None:

@@ -26,7 +26,7 @@ FIT_WORDS = {
 
 def plan_lines(plan: Plan, view: MemoryView | None) -> list[str]:
     """Say what a download brings, what it leaves out, whether it will fit, and what else there is to know."""
-    lines = [f"{plan.wanted}: {len(plan.files)} files, {format_bytes(plan.total)}{_to_come(plan)}{_room(plan)}"]
+    lines = [f"{plan.wanted}: {_files(len(plan.files))}, {format_bytes(plan.total)}{_to_come(plan)}{_room(plan)}"]
     if plan.left_out:
         lines.append(left_out_line(plan.left_out))
     if plan.model is not None:
@@ -57,7 +57,11 @@ def left_out_line(offers: Sequence[Offer]) -> str:
     """Count what is left out, by reason."""
     count, size = Counter(offer.reason for offer in offers), sum(offer.file.size for offer in offers)
     reasons = ", ".join(f"{number} {reason or 'not chosen'}" for reason, number in count.most_common())
-    return f"Left out: {len(offers)} files, {format_bytes(size)} ({reasons})"
+    return f"Left out: {_files(len(offers))}, {format_bytes(size)} ({reasons})"
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'s' * (count != 1)}"
 
 
 def model_line(model: ModelInfo, view: MemoryView | None) -> str:
