@@ -8,7 +8,8 @@ import pytest
 
 from quantchat.domain.loading import DeviceShare
 from quantchat.domain.memory import GIB, MIB
-from quantchat.domain.placement import Room, complete, place, weigh
+from quantchat.domain.models import LayerRun, Pieces, WeightSizes
+from quantchat.domain.placement import Room, as_loaded, complete, place, weigh
 from quantchat.errors import LoadError
 
 LAYERS = 32
@@ -92,6 +93,28 @@ def test_the_map_covers_every_module_once() -> None:
 def test_a_tied_head_goes_where_the_embeddings_are() -> None:
     found = place(weigh(llama(tied=True)), rooms(7, 7), KV_LAYER_BYTES)
     assert complete(found.device_map(), MODULES, found.devices[0])["lm_head"] == "cuda:0"
+
+
+def test_layers_are_weighed_by_what_a_load_makes_of_them() -> None:
+    """FP8 weights are unpacked to 16 bits: they take twice what is on disk."""
+    sizes = WeightSizes(
+        prefix="model.layers",
+        layers=(LayerRun(LAYERS, Pieces(floats=LAYER_BYTES)),),
+        inputs=Pieces(floats=500 * MIB),
+        outputs=Pieces(floats=500 * MIB),
+    )
+    parts = as_loaded(weigh(llama()), sizes)
+    assert parts.layers == (2 * LAYER_BYTES,) * LAYERS
+    assert parts.inputs == {"model.embed_tokens": 1000 * MIB}
+    assert sum(parts.outputs.values()) == pytest.approx(1000 * MIB, abs=2)
+    assert len(place(parts, rooms(12, 12), KV_LAYER_BYTES).blocks) == 2
+    assert len(place(weigh(llama()), rooms(12, 12), KV_LAYER_BYTES).blocks) == 1
+
+
+def test_what_was_not_sorted_is_weighed_as_it_is_on_disk() -> None:
+    parts = weigh(llama())
+    assert as_loaded(parts, WeightSizes()) == parts
+    assert as_loaded(parts, WeightSizes(prefix="h", layers=(LayerRun(LAYERS, Pieces(floats=5)),))) == parts
 
 
 def test_shares_are_kept() -> None:

@@ -11,7 +11,7 @@ import pytest
 from quantchat import __version__
 from quantchat.catalog.attention import read_attention
 from quantchat.catalog.shape import read_shape
-from quantchat.domain.loading import DeviceShare
+from quantchat.domain.loading import DeviceShare, KernelRefusal
 from quantchat.domain.memory import GIB
 from quantchat.domain.models import ModelInfo, Problem, QuantSpec
 from quantchat.engine.protocol import LoadReport
@@ -181,6 +181,69 @@ def test_a_load_is_learnt_and_corrects_the_next_forecast(machine: Experience) ->
     assert known.versions == f"gptqmodel 7 quantchat {__version__} torch 2"
 
 
+def report_of(kernel: str, measured: int, **more: object) -> LoadReport:
+    return LoadReport(
+        path="/m", name="llama", architecture="", dtype="float16", kernel=kernel, device_bytes=measured, **more
+    )
+
+
+def test_what_other_versions_took_corrects_nothing(machine: Experience) -> None:
+    """A newer torch is installed, and nothing was loaded with it yet."""
+    report = report_of("gptq_marlin", 9 * GIB, device="cuda:0", decoding="graph")
+    machine.learn(llama(), report, {"torch": "0"})
+    present = Experience(machine.measured)
+    found = forecast(llama(), view(present, gpu()))
+    assert found.prediction is not None
+    assert found.prediction.measured is None
+    assert machine.versions != present.versions
+
+
+def test_a_load_on_the_second_card_corrects_that_on_any(machine: Experience) -> None:
+    machine.learn(llama(), report_of("gptq_marlin", 9 * GIB, device="cuda:1", decoding="graph"), {})
+    for room in (view(machine, gpu(0, free=2), gpu(1)), view(machine, gpu())):
+        found = forecast(llama(), room)
+        assert found.prediction is not None
+        assert found.prediction.measured == 9 * GIB
+    several = forecast(llama(), view(machine, gpu(0, free=6), gpu(1, free=6)))
+    assert several.prediction is not None
+    assert several.prediction.measured is None
+
+
+def test_the_kernel_is_that_of_the_card_that_is_taken(machine: Experience) -> None:
+    old = gpu(1, capability=(7, 0))
+    assert forecast(llama(), view(machine, gpu(0), old)).kernel == "gptq_marlin"
+    assert forecast(llama(), view(machine, gpu(0, free=2), old)).kernel == "gptq_exllama_v2"
+
+
+def test_only_visible_cards_are_taken(machine: Experience, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = view(machine, gpu(0, free=2), gpu(1))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    found = forecast(llama(), box)
+    assert [(device.device, device.free) for device in found.devices] == [("cuda:0", 22 * GIB)]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [device.device for device in forecast(llama(), box).devices] == ["cpu"]
+
+
+@pytest.mark.parametrize("wish", [{"device": "cuda:3"}, {"placement": (DeviceShare("cuda:3"),)}])
+def test_a_device_that_is_not_there_is_said(machine: Experience, wish: dict[str, object]) -> None:
+    room = view(machine, gpu(), options=LoadOptions(**wish))
+    assert "cuda:3" in forecast(llama(), room).problem
+    assert "no device cuda" in forecast(llama(), view(machine), LoadOptions(device="cuda")).problem
+
+
+def test_the_list_heeds_the_settings(machine: Experience) -> None:
+    small_host = view(machine, gpu(), host=2, options=LoadOptions(device="cpu"))
+    assert small_host.fit(llama()) == "too big"
+    assert view(machine, gpu(), host=2).fit(llama()) == "fits"
+
+
+def test_a_kernel_that_failed_is_not_forecast_again(machine: Experience) -> None:
+    failed = (KernelRefusal("gptq_marlin", "could not be built"),)
+    found = forecast(llama(), view(machine, gpu()), failed=failed)
+    assert found.kernel == "gptq_exllama_v2"
+    assert failed[0] in found.refusals
+
+
 def test_judging_a_thousand_rows_is_no_work(machine: Experience, monkeypatch: pytest.MonkeyPatch) -> None:
     model, room = llama(), view(machine, gpu())
     room.fit(model)
@@ -201,8 +264,9 @@ class Waiter:
         self._views: Iterator[MemoryView] = (view(experience, gpu(free=size)) for size in free)
         self._last = view(experience, gpu(free=free[-1]))
         self.looks = 0
+        self.answering = False
         self.loads = LoadWhenFree(lambda model: self.loaded.append(model.name), self.look, self.facts.append,
-                                  poll_seconds=0)  # fmt: skip
+                                  busy=lambda: self.answering, poll_seconds=0)  # fmt: skip
 
     async def look(self) -> MemoryView:
         self.looks += 1
@@ -218,10 +282,41 @@ class Waiter:
 @pytest.mark.parametrize(
     ("text", "name", "gib"),
     [("", "", None), ("qwen", "qwen", None), ("qwen 20", "qwen", 20), ("20", "", 20), ("a b 1.5GiB", "a b", 1.5),
+     ("qwen 20 GiB", "qwen", 20), ("qwen 1,5 gb", "qwen", 1.5), ("qwen-7b", "qwen-7b", None),
+     ("qwen 7b", "qwen 7b", None),
      ("qwen 0", "qwen 0", None), ("qwen nan", "qwen nan", None), ("llama 1e9", "llama 1e9", None)],
 )  # fmt: skip
 def test_an_amount_may_follow_the_name(text: str, name: str, gib: float | None) -> None:
     assert split_amount(text) == (name, None if gib is None else int(gib * GIB))
+
+
+async def test_waiting_for_more_than_there_is_ends_with_the_reason(machine: Experience) -> None:
+    waiter = Waiter(machine, 22)
+    waiter.loads.start(llama(), 25 * GIB)
+    await waiter.until(lambda: waiter.loads.waiting is None)
+    (notice,) = [fact for fact in waiter.facts if isinstance(fact, Notice)]
+    assert "25.0 GiB are never free: cuda:0 has 24.0 GiB in all" in notice.report.detail
+    assert waiter.loaded == []
+
+
+async def test_a_model_that_cannot_be_loaded_is_not_waited_for(machine: Experience) -> None:
+    waiter = Waiter(machine, 22)
+    waiter.loads.start(llama(problems=(Problem(code="x", severity="error", cause="Half is missing.", remedy="r"),)))
+    assert waiter.loads.waiting is None
+    (notice,) = [fact for fact in waiter.facts if isinstance(fact, Notice)]
+    assert "Half is missing." in notice.report.detail
+
+
+async def test_a_load_waits_for_the_end_of_an_answer(machine: Experience) -> None:
+    waiter = Waiter(machine, 22)
+    waiter.answering = True
+    waiter.loads.start(llama())
+    await waiter.until(lambda: waiter.looks > 2)
+    assert waiter.loaded == []
+    assert waiter.loads.waiting is not None
+    assert "after this answer" in waiter.loads.waiting.line()
+    waiter.answering = False
+    await waiter.until(lambda: waiter.loaded)
 
 
 async def test_a_load_waits_until_there_is_room(machine: Experience) -> None:
