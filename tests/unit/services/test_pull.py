@@ -143,10 +143,11 @@ def test_what_was_damaged_on_the_disk_is_fetched_again(rig: PullRig) -> None:
     assert len(rig.hub.fetches("far/" + NAME.replace("/", "--") + "/tokenizer.json")) == fetched
 
 
-def test_a_revision_gets_its_own_name(rig: PullRig) -> None:
+async def test_a_revision_gets_its_own_name(rig: PullRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.use(monkeypatch)
     rig.repository.revisions = ("main", "v1", "refs/pr/3")
     for revision in ("v1", "refs/pr/3", rig.repository.commit):
-        assert rig.run(f"{NAME}@{revision}", "--yes").returncode == 0
+        await rig.fetch(await rig.look_up(name=f"{NAME}@{revision}"))
     refs = rig.folder / "refs"
     assert {str(path.relative_to(refs)) for path in refs.rglob("*") if path.is_file()} == {"v1", "refs/pr/3"}
     assert (refs / "v1").read_text() == rig.repository.commit

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from huggingface_hub import HfApi, constants, get_token, hf_hub_url, set_client_factory
+from huggingface_hub import constants, get_token, hf_hub_url, set_client_factory
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from quantchat.domain.text import shortened, without_surrogates
@@ -77,6 +77,9 @@ def list_repository(wanted: Wanted) -> tuple[str, list[RemoteFile], bool]:
         FetchError: if it cannot be had.
         Retry: if the hub may answer later.
     """
+    # Late: a download process does without this large module.
+    from huggingface_hub import HfApi
+
     with explained(wanted):
         api = HfApi(library_name="quantchat")
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
