@@ -53,10 +53,11 @@ def taken(status: os.stat_result) -> int:
     return min(status.st_size, status.st_blocks * 512) if stat.S_ISREG(status.st_mode) else 0
 
 
-def mounted_in(folder: Path) -> str:
-    """Return where something is mounted at or below a folder; empty if nothing is."""
-    top = os.path.realpath(folder)
-    return next((place for place in _mounts() if place == top or place.startswith(f"{top}/")), "")
+def mounted_in(paths: Iterable[Path]) -> str:
+    """Return where something is mounted at or below one of these; empty if nothing is."""
+    mounts = _mounts()
+    tops = map(os.path.realpath, paths)
+    return next((place for top in tops for place in mounts if place == top or place.startswith(f"{top}/")), "")
 
 
 def _mounts() -> list[str]:

@@ -112,7 +112,7 @@ def _require_no_download(path: Path, snapshot: Path | None) -> None:
 
 def _require_deletable(path: Path, plan: Removal) -> None:
     going = [Path(entry) for entry in (*plan.files, *plan.folders)]
-    if mount := next(filter(None, map(mounted_in, going)), ""):
+    if mount := mounted_in(going):
         raise refusal(path, f"another disk is mounted in it, at {mount}", "Unmount that first.")
     if (folder := locked_folder(going)) is not None:
         reason = f"{folder} may not be changed by you{_owner(folder)}"
