@@ -128,6 +128,17 @@ def test_a_folder_of_models_that_is_not_there(tmp_path: Path, env: dict[str, str
     assert seen["folder.models-dir"].level == "yellow"
 
 
+def test_folders_of_the_settings_are_found_from_home(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "models").mkdir(parents=True)
+    (home / "config").mkdir()
+    (home / "config" / "config.toml").write_text('models_dirs = ["~/models", "~nobody-at-all/models"]\n')
+    found = doctor(*only("folders"), env=clean_env(home)).about("Folder of models")
+    assert [finding.found for finding in found] == [
+        "~nobody-at-all/models is not there, though it is named as a folder of models."
+    ]
+
+
 def limited(env: dict[str, str], limit: str) -> Seen:
     return doctor(*only("limits"), env=env, prefix=["sh", "-c", f'ulimit {limit}; exec "$@"', "sh"])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from doctor.rig import Seen, doctor, make_system, make_venv, make_wheel, only, site_of
+from doctor.rig import Seen, doctor, make_system, make_venv, make_wheel, only, path_without, site_of
 
 PACKAGE, VERSION = "safetensors", "99.0"
 MISSING = f"{PACKAGE}*"
@@ -48,7 +48,8 @@ def test_in_a_virtual_environment(offline: dict[str, str], tmp_path: Path) -> No
 
 def test_in_a_virtual_environment_without_pip(offline: dict[str, str], tmp_path: Path) -> None:
     python = make_venv(tmp_path / "venv", MISSING, "pip", "pip-*")
-    assert "ensurepip" in mended(offline, python)
+    env = offline | {"PATH": str(path_without(tmp_path / "bin", "uv", "uvx"))}
+    assert "ensurepip" in mended(env, python)
 
 
 def test_in_an_interpreter_of_the_system(offline: dict[str, str], tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def _machine(context: click.Context, name: str | None, models_dirs: tuple[Path, 
     settings, asked = _settings(), context.find_root().params
     machine = Machine(
         models=models,
-        models_dirs=[*models_dirs, *map(Path, settings.models_dirs)],
+        models_dirs=[*models_dirs, *(Path(os.path.expanduser(folder)) for folder in settings.models_dirs)],
         kernel=asked.get("kernel") or settings.kernel,
         device=asked.get("device") or settings.device,
         named=name is not None,

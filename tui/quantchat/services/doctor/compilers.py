@@ -20,6 +20,7 @@ STANDARD = "c++20"
 """Of torch's headers since 2.14, the oldest that quantchat takes (`_jit_cxx_standard` in GPTQModel's `cpp.py`)."""
 BOUNDS = "torch/utils/cpp_extension.py"
 """Where torch says which compilers a CUDA toolkit takes, in `CUDA_GCC_VERSIONS` and `CUDA_CLANG_VERSIONS`."""
+SOURCE = "All versions of it are in NVIDIA's own package source."
 CUDA_HOMES = "/usr/local/cuda*/bin/nvcc"
 
 
@@ -40,7 +41,7 @@ def look_at_nvcc(machine: Machine) -> Iterator[Finding]:
         return
     cuda = torch_cuda(machine)
     if (path := nvcc(machine)) is None:
-        words = "None: Marlin, Machete and ExLlama cannot be compiled; GPTQ and AWQ run on slower kernels."
+        words = f"None: Marlin, Machete and ExLlama cannot be compiled; GPTQ and AWQ run on slower kernels. {SOURCE}"
         yield Finding(id="nvcc", title="nvcc", level="red", found=words, fix=cuda_toolkit(cuda))
         return
     ran = machine.run(path, "--version")
@@ -50,7 +51,7 @@ def look_at_nvcc(machine: Machine) -> Iterator[Finding]:
         return
     built = version_of(cuda or "")
     if built is not None and version[0] != built[0]:
-        words = f"{path} is of CUDA {dotted(version)}, torch of {cuda}: torch refuses to compile with it."
+        words = f"{path} is of CUDA {dotted(version)}, torch of {cuda}: torch refuses to compile with it. {SOURCE}"
         yield Finding(id="nvcc", title="nvcc", level="red", found=words, fix=cuda_toolkit(cuda))
     else:
         yield Finding(id="nvcc", title="nvcc", found=f"CUDA {dotted(version)} ({path})")
