@@ -32,6 +32,8 @@ MISLEADING = (
     "XDG_",
     "NVML",
     "NO_COLOR",
+    "COLUMNS",
+    "LINES",
 )
 STUB = Path(__file__).parents[1] / "unit" / "hardware" / "stub_nvml.c"
 

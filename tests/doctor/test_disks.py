@@ -105,7 +105,7 @@ def test_folders_of_somebody_else(open_home: Path) -> None:
 def open_home(tmp_path: Path) -> Path:
     """A folder that everybody may reach."""
     for folder in (tmp_path, *tmp_path.parents[:-2]):
-        if folder.stat().st_uid == os.geteuid() and folder.name.startswith(("pytest-", "test_")):
+        if folder.stat().st_uid == os.geteuid() and folder.name.startswith(("pytest-", "popen-", "test_")):
             folder.chmod(0o755)
     home = tmp_path / "home"
     home.mkdir(mode=0o755)
