@@ -99,6 +99,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     def unpacks(self, spec: QuantSpec) -> bool:
         """Whether the weights of a model are 16-bit in memory."""
         return self.unpacked or spec.checkpoint_format in self.unpacked_variants
+
     counts: bool = True
 
 

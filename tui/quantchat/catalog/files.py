@@ -21,6 +21,8 @@ JSON_LIMIT = 64 * 1024**2
 LFS_MAGIC = b"version https://git-lfs.github.com/spec/"
 LFS_LIMIT = 1024
 SUBFOLDER_DEPTH = 3
+MEDIA = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".mp3", ".mp4", ".wav")
+"""Samples beside a model. They tell nothing about it, and to ask for the size of each costs more than all the rest."""
 LINK_FAULTS = {errno.ELOOP: "link-loop", errno.ENOENT: "link-broken"}
 
 JsonObject = dict[str, object]
@@ -58,7 +60,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Folder:
-    """One folder, listed once; faults that its readers find are collected in `problems`.
+    """One folder, listed once without `MEDIA`; faults that its readers find are collected in `problems`.
 
     Attributes:
         files: The regular files among the entries.
@@ -87,9 +89,11 @@ class Folder:
             try:
                 with os.scandir(handle) as found:
                     for item in found:
-                        entries[item.name] = _entry(item)
-                        if item.is_dir(follow_symlinks=False):
+                        is_folder = item.is_dir(follow_symlinks=False)
+                        if is_folder:
                             self.subfolders.add(item.name)
+                        if is_folder or not item.name.endswith(MEDIA):
+                            entries[item.name] = _entry(item)
             finally:
                 os.close(handle)
         except OSError as error:
@@ -110,7 +114,7 @@ class Folder:
         return max((status.st_mtime for status in self.files.values()), default=0.0)
 
     def disk_bytes(self) -> int:
-        """Sum the sizes of all files in bytes, links followed, each file once, three levels deep."""
+        """Sum the sizes of the files in bytes, links followed, each file once, three levels deep."""
         sizes = {(status.st_dev, status.st_ino): status.st_size for status in self.files.values()}
         for subfolder in self.subfolders:
             _add_sizes(os.path.join(self.path, subfolder), sizes, SUBFOLDER_DEPTH)
@@ -121,12 +125,25 @@ class Folder:
         if name not in self._parsed:
             self._parsed[name] = None
             try:
-                if name in self.entries:
-                    self._refuse_link(name)
-                    self._parsed[name] = read_json(self.path / name)
+                if (text := self.text(name)) is not None:
+                    self._parsed[name] = parse_json(text, name)
             except Defect as fault:
                 self.problems.append(fault.problem)
         return self._parsed[name]
+
+    def text(self, name: str) -> bytes | None:
+        """Return a text of at most 64 MiB; None if it is absent.
+
+        Raises:
+            Defect: It is unreadable, too large or a Git LFS pointer.
+        """
+        if name not in self.entries:
+            return None
+        self._refuse_link(name)
+        text = _read_regular(self.path / name)
+        if text.startswith(LFS_MAGIC):
+            raise defect("lfs-pointer", file=name)
+        return text
 
     def _refuse_link(self, name: str) -> None:
         if (code := LINK_FAULTS.get(self.entries[name].fault)) is not None:
@@ -163,23 +180,20 @@ def _add_sizes(path: str, sizes: dict[tuple[int, int], int], depth: int) -> None
         return
 
 
-def read_json(path: Path) -> JsonObject:
-    """Read a JSON object of at most 64 MiB.
+def parse_json(text: bytes, name: str) -> JsonObject:
+    """Parse the JSON object in a file.
 
     Configs written by Python may hold `Infinity` and `NaN`, which the fast parser refuses and the standard one takes.
 
     Raises:
-        Defect: It is unreadable, not JSON or not an object.
+        Defect: It is not JSON or not an object.
     """
-    text = _read_regular(path)
-    if text.startswith(LFS_MAGIC):
-        raise defect("lfs-pointer", file=path.name)
     try:
         value = _parsed(text)
     except (ValueError, RecursionError) as error:
-        raise defect("not-json", file=path.name, why=error) from error
+        raise defect("not-json", file=name, why=error) from error
     if not isinstance(value, dict):
-        raise defect("not-an-object", file=path.name)
+        raise defect("not-an-object", file=name)
     return value
 
 

@@ -8,18 +8,16 @@ from pathlib import Path
 import msgspec
 
 from quantchat.catalog.attention import complete, read_attention
-from quantchat.catalog.contradictions import judge_tensors
 from quantchat.catalog.files import Folder, JsonObject
 from quantchat.catalog.formats import CONFIG_FILES
 from quantchat.catalog.gguf_model import SUFFIX, read_gguf_model
-from quantchat.catalog.groups import group
 from quantchat.catalog.kinds import Named, judge_kind, kind_of
 from quantchat.catalog.problems import Defect, clean, problem
-from quantchat.catalog.recognition import Recognition, look_again, recognise
+from quantchat.catalog.recognition import Recognition, recognise
 from quantchat.catalog.shape import read_context_window, read_shape
-from quantchat.catalog.sizes import is_tied, weigh
+from quantchat.catalog.studies import Study, study
 from quantchat.catalog.triage import code_files, explain_transfer, listed
-from quantchat.catalog.weights import Weights, count_parameters, pickle_files, read_weights, weight_files
+from quantchat.catalog.weights import find_weights, pickle_files, weight_files
 from quantchat.domain.models import Container, ModelInfo, Problem, Verdict
 
 MARKERS = (*CONFIG_FILES, "adapter_config.json")
@@ -69,10 +67,9 @@ def _describe(folder: Folder, found: ModelInfo) -> ModelInfo:
     named = Named(_architecture(config) or "", _text(config, "model_type") or "", code_files(folder, config))
     kind = kind_of(folder, config, named)
     folder.problems += _judge_config(folder, config)
-    weights = read_weights(folder)
-    groups = group(weights.tensors)
-    recognition = look_again(recognition, groups)
-    folder.problems += judge_tensors(groups, config, recognition.spec)
+    tensors = study(find_weights(folder), config, recognition)
+    recognition = tensors.recognition
+    folder.problems += tensors.problems
     unfit = judge_kind(kind, named) or recognition.problem
     folder.problems += [unfit] if unfit else []
     has_template = _has_chat_template(folder)
@@ -87,19 +84,19 @@ def _describe(folder: Folder, found: ModelInfo) -> ModelInfo:
         model_type=named.model_type or None,
         quant=recognition.spec,
         shape=read_shape(complete(config)),
-        parameters=count_parameters(groups, recognition),
-        weight_bytes=weights.weight_bytes,
+        parameters=tensors.parameters,
+        weight_bytes=tensors.weight_bytes,
         disk_bytes=folder.disk_bytes(),
         context_window=read_context_window(config),
         has_chat_template=has_template,
         remote_code=bool(named.code),
         files=named.code,
         kind=kind,
-        container=_container(folder, recognition, weights),
+        container=_container(folder, tensors),
         verdict=_verdict(recognition, unfit),
         attention=read_attention(config),
-        weights=weigh(groups, recognition.spec, config),
-        tied=is_tied(config, groups),
+        weights=tensors.sizes,
+        tied=tensors.tied,
         modified=folder.modified(),
         problems=tuple(dict.fromkeys(problems)),
     )
@@ -111,8 +108,8 @@ def _verdict(recognition: Recognition, unfit: Problem | None) -> Verdict:
     return Verdict(state="cannot", reason=unfit.cause)
 
 
-def _container(folder: Folder, recognition: Recognition, weights: Weights) -> Container:
-    if recognition.spec.method == "mlx" or weights.written_by == "mlx":
+def _container(folder: Folder, tensors: Study) -> Container:
+    if tensors.recognition.spec.method == "mlx" or tensors.written_by == "mlx":
         return "mlx"
     if weight_files(folder):
         return "safetensors"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -21,8 +20,6 @@ from quantchat.catalog.problems import defect
 HEADER_LIMIT = 100_000_000
 """Bytes; the limit of the safetensors library itself."""
 LENGTH_BYTES = 8
-SHARED_LIMIT = 1_000_000
-"""Bytes. Shorter headers are kept for a while: models that were made from one another often have the very same."""
 
 DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
@@ -63,6 +60,14 @@ class _Item(TensorInfo, gc=False):
     format: str = ""
 
 
+class HeaderText(msgspec.Struct, frozen=True):
+    """A header as it stands in its file, which has `file_size` bytes."""
+
+    name: str
+    text: bytes
+    file_size: int
+
+
 class Header(msgspec.Struct, frozen=True):
     """The tensors of one file, which framework wrote it (`pt`, `mlx`, or nothing), and the sum of their bytes."""
 
@@ -74,15 +79,14 @@ class Header(msgspec.Struct, frozen=True):
 _DECODER = msgspec.json.Decoder(dict[str, _Item])
 
 
-def read_header(path: Path) -> Header:
-    """Read and check the header of a safetensors file.
+def read_header(path: Path) -> HeaderText:
+    """Read the header of a safetensors file.
 
     Raises:
-        Defect: The file is unreadable, truncated, damaged, or a Git LFS pointer.
+        Defect: The file is unreadable, truncated, or a Git LFS pointer.
     """
     with open_regular(path) as (file, size):
-        text = _header_text(file, path.name, size)
-    return (_parse if len(text) > SHARED_LIMIT else _parse_once)(text, path.name, size)
+        return HeaderText(path.name, _header_text(file, path.name, size), size)
 
 
 def _header_text(file: BinaryIO, name: str, file_size: int) -> bytes:
@@ -102,7 +106,13 @@ def _header_text(file: BinaryIO, name: str, file_size: int) -> bytes:
     return text
 
 
-def _parse(text: bytes, name: str, file_size: int) -> Header:
+def parse_header(header: HeaderText) -> Header:
+    """Parse and check a header.
+
+    Raises:
+        Defect: The file is truncated or damaged.
+    """
+    text, name, file_size = header.text, header.name, header.file_size
     try:
         items = _DECODER.decode(text)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -115,11 +125,6 @@ def _parse(text: bytes, name: str, file_size: int) -> Header:
     if file_size > expected or total != end:
         raise defect("weights-damaged", file=name, why="its tensors do not add up to its size")
     return Header(tuple(items.values()), metadata.format, total)
-
-
-@lru_cache(maxsize=16)
-def _parse_once(text: bytes, name: str, file_size: int) -> Header:
-    return _parse(text, name, file_size)
 
 
 def _place(items: Mapping[str, TensorInfo], file: str) -> tuple[int, int]:

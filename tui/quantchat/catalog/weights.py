@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 
-from quantchat.catalog.files import Folder, JsonObject
+from quantchat.catalog.files import Folder, JsonObject, parse_json
 from quantchat.catalog.groups import Group
 from quantchat.catalog.problems import Defect, defect, problem
 from quantchat.catalog.recognition import Recognition
-from quantchat.catalog.safetensors import DTYPE_BITS, FLOATS, Header, TensorInfo, read_header
+from quantchat.catalog.safetensors import DTYPE_BITS, FLOATS, HeaderText, TensorInfo, parse_header, read_header
 from quantchat.catalog.triage import SHOWN_FILES, judge_links, listed
+from quantchat.domain.models import Problem
 
 WEIGHTS = "model.safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
 _SHARD = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})\.safetensors$")
 _NOT_WEIGHTS = re.compile(r"^(training_args|optimizer|scheduler|scaler|rng_state|adapter_model|tokenizer)")
+
+
+class WeightFiles(msgspec.Struct, frozen=True):
+    """The files that hold the weights, unparsed.
+
+    Attributes:
+        headers: Of each that can be read.
+        indexed: The tensors that an index promises.
+        whole: All files are there.
+    """
+
+    headers: tuple[HeaderText, ...] = ()
+    indexed: frozenset[str] = frozenset()
+    whole: bool = False
 
 
 class Weights(msgspec.Struct, frozen=True):
@@ -32,24 +48,38 @@ class Weights(msgspec.Struct, frozen=True):
     weight_bytes: int = 0
     tensors: tuple[TensorInfo, ...] = ()
     written_by: str = ""
+    problems: tuple[Problem, ...] = ()
 
 
-def read_weights(folder: Folder) -> Weights:
+def find_weights(folder: Folder) -> WeightFiles:
     """Find the weight files and read their headers; what is wrong goes to the folder's problems."""
     before = len(folder.problems)
     try:
         files, indexed = _choose(folder)
     except Defect as fault:
         folder.problems.append(fault.problem)
-        return Weights()
-    headers = [header for name in files if (header := _header(folder, name)) is not None]
+        return WeightFiles()
+    headers = tuple(header for name in files if (header := _header(folder, name)) is not None)
+    whole = not any(one.severity == "error" for one in folder.problems[before:])
+    return WeightFiles(headers, indexed, whole)
+
+
+def read_weights(files: WeightFiles) -> Weights:
+    """Parse the headers, and hold them against the index."""
+    headers, problems = [], []
+    for text in files.headers:
+        try:
+            headers.append(parse_header(text))
+        except Defect as fault:
+            problems.append(fault.problem)
     tensors = tuple(tensor for header in headers for tensor in header.tensors)
-    sound = not any(one.severity == "error" for one in folder.problems[before:])
-    if sound and (lost := indexed - {tensor.name for tensor in tensors}):
-        folder.problems.append(problem("tensors-missing", count=len(lost), tensor=min(lost)))
+    sound = files.whole and not problems
+    if sound and (lost := files.indexed - {tensor.name for tensor in tensors}):
+        problems.append(problem("tensors-missing", count=len(lost), tensor=min(lost)))
         sound = False
     written_by = next((header.written_by for header in headers if header.written_by), "")
-    return Weights(sum(header.weight_bytes for header in headers), tensors if sound else (), written_by)
+    size = sum(header.weight_bytes for header in headers)
+    return Weights(size, tensors if sound else (), written_by, tuple(problems))
 
 
 def weight_files(folder: Folder) -> list[str]:
@@ -87,7 +117,7 @@ def count_parameters(groups: Sequence[Group], recognition: Recognition) -> int |
     return total
 
 
-def _header(folder: Folder, name: str) -> Header | None:
+def _header(folder: Folder, name: str) -> HeaderText | None:
     try:
         return read_header(folder.path / name)
     except Defect as fault:
@@ -95,10 +125,10 @@ def _header(folder: Folder, name: str) -> Header | None:
         return None
 
 
-def _choose(folder: Folder) -> tuple[list[str], set[str]]:
+def _choose(folder: Folder) -> tuple[Sequence[str], frozenset[str]]:
     """Return the files to read and the tensors that an index promises, in transformers' order of preference."""
     if WEIGHTS in folder:
-        return [WEIGHTS], set()
+        return [WEIGHTS], frozenset()
     indices = sorted(folder.names(INDEX_SUFFIX), key=lambda name: (name != "model" + INDEX_SUFFIX, name))
     if indices:
         return _indexed(folder, indices[0])
@@ -110,22 +140,25 @@ def _choose(folder: Folder) -> tuple[list[str], set[str]]:
         raise _unindexed(shards)
     if len(files) > 1:
         raise defect("weights-ambiguous", files=listed(files))
-    return files, set()
+    return files, frozenset()
 
 
-def _indexed(folder: Folder, index: str) -> tuple[list[str], set[str]]:
-    content = folder.json(index)
-    if content is None:
-        return [], set()
-    placed = _weight_map(content, index)
-    files = sorted(set(placed.values()))
+def _indexed(folder: Folder, index: str) -> tuple[Sequence[str], frozenset[str]]:
+    files, names = _read_index(folder.text(index) or b"", index)
     missing = [name for name in files if name not in folder]
     if missing:
         words = problem("shards-missing", missing=len(missing), total=len(files), files=listed(missing))
         folder.problems += judge_links(folder, missing) or [words]
     if extra := [name for name in folder.names(".safetensors") if _SHARD.match(name) and name not in files]:
         folder.problems.append(problem("shards-extra", count=len(extra), files=listed(extra)))
-    return [name for name in files if name in folder], set(placed)
+    return [name for name in files if name in folder], names
+
+
+@lru_cache(maxsize=1)
+def _read_index(text: bytes, index: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return the files and tensors that an index names; models of one kind, side by side, have the very same."""
+    placed = _weight_map(parse_json(text, index), index)
+    return tuple(sorted(set(placed.values()))), frozenset(placed)
 
 
 def _weight_map(content: JsonObject, index: str) -> dict[str, str]:
