@@ -245,7 +245,10 @@ def test_removal_says_what_goes_and_asks(tmp_path: Path, models: Path) -> None:
     assert code == 0
     assert "Removed alpha-GPTQ." in written
     assert not folder.exists()
-    assert quantchat(tmp_path, "models", "rm", "gamma", "--yes", *options).returncode == 0
+    part = quantchat(tmp_path, "models", "rm", "gamma", "--yes", *options)
+    assert part.returncode == 2
+    assert "gamma is only a part of the name gamma-broken" in part.stderr
+    assert quantchat(tmp_path, "models", "rm", "Gamma-broken", "--yes", *options).returncode == 0
     assert [path.name for path in models.iterdir()] == ["beta-instruct"]
 
 
@@ -291,6 +294,24 @@ def test_what_must_stay_is_refused(tmp_path: Path, models: Path) -> None:
     (models / "link").unlink()
     assert (outside / "model.safetensors").exists()
     assert len(list(models.iterdir())) == 3
+
+
+def test_of_a_file_and_a_link_to_it_the_file_goes(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "real.gguf").write_bytes(b"GGUF" * 10)
+    for name, shown in (("a-link.gguf", "a-link.gguf"), ("z-link.gguf", "real.gguf")):
+        (folder / name).symlink_to("real.gguf")
+        link = quantchat(tmp_path, "models", "rm", "--yes", str(folder / name), "--models-dir", str(folder))
+        assert link.returncode == 4
+        assert "it is a link to" in link.stderr
+        assert quantchat(tmp_path, "models", "--models-dir", str(folder)).stdout.rstrip().endswith(shown)
+        (folder / name).unlink()
+    (folder / "a-link.gguf").symlink_to("real.gguf")
+    real = quantchat(tmp_path, "models", "rm", "--yes", str(folder / "real.gguf"), "--models-dir", str(folder))
+    assert real.returncode == 0, real.stderr
+    assert f"What is at {folder / 'a-link.gguf'} are links to it" in real.stdout
+    assert not (folder / "real.gguf").exists()
 
 
 def test_the_help_names_all_of_it(tmp_path: Path) -> None:

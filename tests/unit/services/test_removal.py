@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ import msgspec
 import pytest
 
 from quantchat.catalog.reader import read_model
+from quantchat.catalog.roots import Root
+from quantchat.catalog.scan import scan
 from quantchat.domain.models import ModelInfo
 from quantchat.errors import ModelError, StorageError
 from quantchat.services.removal import plan_removal, remove, require_free
@@ -87,6 +90,29 @@ def test_copies_of_a_model_are_told_and_stay(tmp_path: Path) -> None:
     plan = removed(msgspec.structs.replace(model, copies=(str(twin),)), tmp_path / "models")
     assert any(str(twin) in note for note in plan.notes)
     assert (twin / "model.safetensors").exists()
+
+
+def test_copies_that_are_links_to_it_are_not_said_to_stay(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    mine, linked, twin = (make_gptq(models / name) for name in ("mine", "of-links", "twin"))
+    for name, target in ((linked, models / "hop"), (models / "hop", mine / "model.safetensors")):
+        place = name / "model.safetensors" if name.is_dir() else name
+        place.unlink(missing_ok=True)
+        place.symlink_to(target)
+    (twin / "model.safetensors").unlink()
+    os.link(mine / "model.safetensors", twin / "model.safetensors")
+    (models / "way").symlink_to(mine)
+    (model,) = scan([Root(models, "here")]).models
+    notes = plan_removal(model, [model], [models]).notes
+    for copy, words in ((linked, "lead nowhere then"), (models / "way", "lead nowhere then"), (twin, "stays there")):
+        assert [words in note for note in notes if str(copy) in note] == [True], notes
+
+
+def test_folders_in_a_model_are_named(tmp_path: Path) -> None:
+    model = make_gptq(tmp_path / "models" / "mine")
+    (model / "runs" / "monday").mkdir(parents=True)
+    (model / "runs" / "monday" / "notes").write_text("x")
+    assert planned(model, tmp_path / "models").notes == ("Folders in it go too: runs.",)
 
 
 # What keeps a model from being removed
@@ -216,8 +242,11 @@ def test_what_lies_outside_of_all_roots_or_is_gone_is_refused(tmp_path: Path) ->
 def test_the_home_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = make_gptq(tmp_path / "users" / "me")
     monkeypatch.setenv("HOME", str(home))
-    with pytest.raises(ModelError, match="no folder of a model alone"):
-        planned(home, tmp_path / "users")
+    (tmp_path / "me").symlink_to(home)
+    for name in (home, tmp_path / "me"):
+        monkeypatch.setenv("HOME", str(name))
+        with pytest.raises(ModelError, match="no folder of a model alone"):
+            planned(home, tmp_path / "users")
 
 
 def test_a_folder_that_holds_another_model_is_refused(tmp_path: Path) -> None:
@@ -226,6 +255,33 @@ def test_a_folder_that_holds_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="checkpoint-100"):
         planned(outer, tmp_path / "models", models=[read_model(outer), inner])
     assert planned(Path(inner.path), tmp_path / "models", models=[inner]).folders == (inner.path,)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "small.gguf"])
+def test_a_folder_that_holds_a_model_that_no_scan_finds_is_refused(tmp_path: Path, name: str) -> None:
+    outer = make_gptq(tmp_path / "models" / "outer")
+    inner = make_gptq(outer / "runs" / "checkpoint-100")
+    (inner / "model.safetensors").rename(inner / name)
+    if name.endswith(".gguf"):
+        (inner / "config.json").unlink()
+    (model,) = scan([Root(tmp_path / "models", "here")]).models
+    with pytest.raises(ModelError, match="other models lie in it: runs/checkpoint-100"):
+        plan_removal(model, [model], [tmp_path / "models"])
+
+
+def test_a_model_whose_weights_another_one_is_linked_to_is_refused(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    mine, other = make_gptq(models / "mine"), make_gptq(models / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 999}))
+    (other / "model.safetensors").unlink()
+    (other / "model.safetensors").symlink_to("../mine/model.safetensors")
+    found = {model.name: model for model in scan([Root(models, "here")]).models}
+    with pytest.raises(ModelError, match="files of other models are links to it: other"):
+        plan_removal(found["mine"], found.values(), [models])
+    remove(plan_removal(found["other"], found.values(), [models]), found["other"], found.values(), [models])
+    assert (mine / "model.safetensors").exists()
+    assert plan_removal(found["mine"], [found["mine"]], [models]).folders == (str(mine),)
 
 
 HOLD = "import sys; from quantchat.holding import hold; hold(sys.argv[1]); print('held', flush=True); sys.stdin.read()"

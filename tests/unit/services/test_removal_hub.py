@@ -131,6 +131,53 @@ def test_the_last_file_of_a_repository_takes_it_along(tmp_path: Path, hub: HubSe
     assert not snapshot.parent.parent.exists()
 
 
+def test_a_model_in_a_folder_of_a_snapshot_goes_with_its_blobs_alone(tmp_path: Path, hub: HubServer) -> None:
+    config = b'{"model_type": "llama"}'
+    hub.repositories[NAME] = Repository(
+        {"README.md": b"x" * 50}
+        | {f"{bits}/{name}": content for bits in ("int4", "int8") for name, content in {"config.json": config}.items()}
+        | {"int4/model.safetensors": b"4" * 4000, "int8/model.safetensors": b"8" * 8000}
+    )
+    cache = tmp_path / "hub"
+    snapshot = download(hub, cache)
+    plan = removed(found(cache)[str(snapshot / "int4")], cache)
+    assert (plan.freed, plan.kept) == (4000, len(config))
+    assert sorted(path.name for path in snapshot.iterdir()) == ["README.md", "int8"]
+    assert (snapshot / "int8" / "model.safetensors").read_bytes() == b"8" * 8000
+    assert (snapshot / "int8" / "config.json").read_bytes() == config
+    removed(found(cache)[str(snapshot / "int8")], cache)
+    assert [path.name for path in snapshot.iterdir()] == ["README.md"]
+
+
+def test_a_folder_of_a_snapshot_that_is_a_link_is_refused(tmp_path: Path, hub: HubServer) -> None:
+    cache = tmp_path / "hub"
+    snapshot = download(hub, cache)
+    mine = make_gptq(cache / "mine" / "deep").parent
+    (snapshot / "link").symlink_to(mine)
+    for path in (snapshot / "link", snapshot / "link" / "deep"):
+        with pytest.raises(ModelError, match="link is a link to"):
+            plan_removal(ModelInfo(path=str(path), name="x"), [], [cache])
+
+
+def test_a_repository_of_which_a_part_is_searched_for_models_is_refused(tmp_path: Path, hub: HubServer) -> None:
+    snapshot = download(hub, tmp_path / "hub")
+    model = ModelInfo(path=str(snapshot), name=NAME)
+    for root in (snapshot.parent, snapshot.parent.parent):
+        with pytest.raises(ModelError, match="searched for models"):
+            plan_removal(model, [], [root])
+
+
+def test_links_of_other_folders_to_files_of_a_cache_are_told(tmp_path: Path, hub: HubServer) -> None:
+    hub.repositories[NAME] = Repository({"a.gguf": b"GGUF" * 100})
+    cache, other = tmp_path / "hub", tmp_path / "other"
+    snapshot = download(hub, cache)
+    other.mkdir()
+    (other / "a.gguf").symlink_to(snapshot / "a.gguf")
+    (model,) = scan([Root(cache, "hub cache"), Root(other, "other")]).models
+    (note,) = plan_removal(model, [model], [cache, other]).notes
+    assert note == f"What is at {other / 'a.gguf'} are links to it, which lead nowhere then."
+
+
 def share(cache: Path, snapshot: Path, name: str) -> Path:
     """Let huggingface_hub move a file into the store that all repositories of a cache share; return its place there."""
     from huggingface_hub.utils import _shared_blobs
@@ -237,6 +284,8 @@ def test_a_snapshot_that_arrives_after_the_question_stays(tmp_path: Path, hub: H
 CUT = """
 import os, signal, sys
 number, left = int(sys.argv[1]), int(sys.argv[2])
+# A test run in the background of a shell has handed down that it ignores this one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def hook(event, arguments):
     global left
     if event == "os.remove":

@@ -85,7 +85,7 @@ def _list(
 
 def _print(lines: list[str]) -> None:
     for line in lines:
-        say(line)
+        say(clean(line, newlines=False))
 
 
 def _say_nothing_found(models: tuple[ModelInfo, ...], words: tuple[str, ...]) -> None:
@@ -124,32 +124,60 @@ def show_command(context: click.Context, name: str, models_dirs: tuple[Path, ...
 @models_dir_option
 @click.pass_context
 def remove_command(context: click.Context, name: str, yes: bool, models_dirs: tuple[Path, ...]) -> None:
-    """Delete a model from the disk, after showing what goes; of a hub cache only what no other snapshot needs."""
+    """Delete a model from the disk, after showing what goes; of a hub cache only what no other snapshot needs.
+
+    NAME is a path, a name from `quantchat models`, or a part of one; with --yes no part.
+    """
     from quantchat.catalog.scan import find_model
     from quantchat.services.removal import plan_removal, remove, require_free
 
     with explained():
         scanned, _ = find_models(context, models_dirs)
-        model = _as_named(find_model(name, scanned.models), name)
+        found = find_model(name, scanned.models)
+        model = _as_named(found, name)
+        if yes:
+            _require_whole_name(model, name)
+        models = [model if one is found else one for one in scanned.models]
         roots = [root.path for root in scan_roots(context, models_dirs)[0]]
-        plan = plan_removal(model, scanned.models, roots)
+        plan = plan_removal(model, models, roots)
         require_free(model.path)
         _print(removal_lines(plan))
         if not yes:
             _confirm(model)
         try:
-            remove(plan, model, scanned.models, roots)
+            remove(plan, model, models, roots)
         except KeyboardInterrupt:
             raise _stopped(model) from None
     say(f"Removed {model.name}.")
 
 
 def _as_named(model: ModelInfo, name: str) -> ModelInfo:
-    """Return a model under the path of the link by which it was named, so that the link is refused."""
+    """Return a model under the path by which it was named: a link is then refused, and what it leads to is not."""
     import msgspec
 
-    link = Path(name).expanduser()
-    return msgspec.structs.replace(model, path=os.path.abspath(link)) if link.is_symlink() and link.is_dir() else model
+    path = os.path.abspath(os.path.expanduser(name))
+    if not _is_path_of(path, model) or _own_place(path) == _own_place(model.path):
+        return model
+    copies = (model.path, *(copy for copy in model.copies if _own_place(copy) != _own_place(path)))
+    return msgspec.structs.replace(model, path=path, copies=copies)
+
+
+def _own_place(path: str) -> str:
+    """Return where a file, folder or link itself lies; a hub cache is made of links."""
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def _is_path_of(path: str, model: ModelInfo) -> bool:
+    return os.path.realpath(path) == os.path.realpath(model.path)
+
+
+def _require_whole_name(model: ModelInfo, name: str) -> None:
+    """A part of a name that is given again, in a script, fits the next model when the first is gone."""
+    whole = f"/{model.name}".casefold().endswith(f"/{name}".casefold()) or _is_path_of(os.path.expanduser(name), model)
+    if not whole:
+        detail = f"{clean(name)} is only a part of the name {model.name}"
+        raise UsageError("Nothing was deleted", detail, "With --yes give the whole name, or the path.")
 
 
 def removal_lines(plan: Removal) -> list[str]:

@@ -45,16 +45,17 @@ def locks_of(path: Path, snapshot: Path | None) -> Iterator[Path]:
 
 
 def plan_in_cache(name: str, path: Path, snapshot: Path) -> Removal:
-    """Plan the removal of a snapshot, or of a GGUF file in one."""
+    """Plan the removal of a snapshot, or of a folder or a GGUF file in one."""
     repository = snapshot.parent.parent
-    for folder in (repository / "blobs", snapshot.parent):
+    inner = [place for place in (path, *path.parents) if snapshot in place.parents and place.is_dir()]
+    for folder in (repository / "blobs", snapshot.parent, *inner):
         if folder.is_symlink():
             reason = f"{folder} is a link to {os.path.realpath(folder)}"
             raise refusal(path, reason, "Remove the model there yourself.")
     entries = [entry for entry, _ in files_below(snapshot)]
-    going = entries if path == snapshot else parts_of(path)[::-1]
+    going = [entry for entry, _ in files_below(path)] if path.is_dir() else parts_of(path)[::-1]
     if not set(entries) <= set(going):
-        return _plan_entries(name, repository, going)
+        return _plan_folder(name, repository, path) if path.is_dir() else _plan_entries(name, repository, going)
     others = [other for other in snapshot.parent.iterdir() if other != snapshot and other.is_dir()]
     return _plan_snapshot(name, repository, snapshot, len(others)) if others else _plan_repository(name, repository)
 
@@ -71,18 +72,24 @@ def _plan_repository(name: str, repository: Path) -> Removal:
 
 
 def _plan_snapshot(name: str, repository: Path, snapshot: Path, others: int) -> Removal:
-    plan = _plan_entries(name, repository, [entry for entry, _ in files_below(snapshot)])
-    blobs = [file for file in plan.files if not Path(file).is_relative_to(snapshot)]
+    plan = _plan_folder(name, repository, snapshot)
     about = list(_about(repository, snapshot.name))
-    folders = [snapshot, *(path for path in (repository / NOT_THERE / snapshot.name,) if _is_folder(path))]
+    noted = [path for path in (repository / NOT_THERE / snapshot.name,) if _is_folder(path)]
     stay = f"{others} other snapshot{'s' * (others != 1)} of the repository stay{'s' * (others == 1)}."
     return msgspec.structs.replace(
         plan,
-        files=(*blobs, *map(str, about)),
-        folders=tuple(map(str, folders)),
+        files=(*plan.files, *map(str, about)),
+        folders=(*plan.folders, *map(str, noted)),
         freed=plan.freed + sizes((file, file.lstat()) for file in about)[0],
         notes=(*plan.notes, stay),
     )
+
+
+def _plan_folder(name: str, repository: Path, folder: Path) -> Removal:
+    """Plan to remove a snapshot or a folder in one, and the blobs that nothing else is linked to."""
+    plan = _plan_entries(name, repository, [entry for entry, _ in files_below(folder)])
+    blobs = (file for file in plan.files if not Path(file).is_relative_to(folder))
+    return msgspec.structs.replace(plan, files=tuple(blobs), folders=(str(folder),))
 
 
 def _about(repository: Path, commit: str) -> Iterator[Path]:

@@ -11,10 +11,15 @@ from pathlib import Path
 import msgspec
 
 from quantchat.catalog.contents import parts_of
+from quantchat.catalog.gguf_model import SUFFIX
+from quantchat.catalog.reader import MARKERS
+from quantchat.catalog.reading import WEIGHTS
+from quantchat.catalog.triage import listed
 from quantchat.domain.models import ModelInfo
 from quantchat.holding import alone_with, holders
-from quantchat.services.removal.disk import files_below, locked_folder, mounted_in, sizes
+from quantchat.services.removal.disk import files_below, folders_below, locked_folder, mounted_in, sizes
 from quantchat.services.removal.hub import locks_of, plan_in_cache, snapshot_of
+from quantchat.services.removal.links import Going
 from quantchat.services.removal.removals import Removal, impossible, reason_of, refusal
 
 
@@ -23,7 +28,7 @@ def plan_removal(model: ModelInfo, models: Iterable[ModelInfo], roots: Sequence[
 
     Args:
         model: What to remove.
-        models: All models that were found; a folder that holds another of them is not removed.
+        models: All models that were found; a folder that holds another of them, or files of it, is not removed.
         roots: The folders that were searched.
 
     Raises:
@@ -32,16 +37,20 @@ def plan_removal(model: ModelInfo, models: Iterable[ModelInfo], roots: Sequence[
     """
     path = Path(model.path)
     snapshot = snapshot_of(path)
+    others = [other for other in models if other.path != model.path]
     try:
-        _require_own_place(path if snapshot is None else snapshot, roots)
-        _require_alone(path, model, models)
+        for place in (path,) if snapshot is None else (snapshot, snapshot.parent.parent):
+            _require_own_place(place, roots)
+        _require_alone(path, others, snapshot)
         plan = _plan(model.name, path, snapshot)
+        going = Going(plan)
+        _require_unneeded(path, going, others)
         _require_no_download(path, snapshot)
         _require_deletable(path, plan)
     except OSError as error:
         reason = f"{error.filename} cannot be looked at, {reason_of(error)}"
         raise impossible(path, reason, "Ask its owner, or run this as its owner.") from error
-    return msgspec.structs.replace(plan, notes=(*plan.notes, *_notes(model)))
+    return msgspec.structs.replace(plan, notes=(*plan.notes, *_notes(model, going)))
 
 
 def _plan(name: str, path: Path, snapshot: Path | None) -> Removal:
@@ -55,6 +64,8 @@ def _plan_folder(name: str, path: Path) -> Removal:
     freed, kept = sizes(found)
     links = sum(stat.S_ISLNK(status.st_mode) for _, status in found)
     notes = [f"{links} links go; what they point to stays."] if links else []
+    if inner := sorted({file.relative_to(path).parts[0] for file, _ in found if file.parent != path}):
+        notes.append(f"Folders in it go too: {listed(inner)}.")
     return Removal(name=name, folders=(str(path),), freed=freed, kept=kept, notes=tuple(notes))
 
 
@@ -65,9 +76,12 @@ def _plan_files(name: str, path: Path) -> Removal:
     return Removal(name=name, files=tuple(map(str, files)), freed=freed, kept=kept)
 
 
-def _notes(model: ModelInfo) -> Iterator[str]:
+def _notes(model: ModelInfo, going: Going) -> Iterator[str]:
     for copy in model.copies[:5]:
-        yield f"The same model also lies at {copy}, and stays there."
+        if going.is_behind(Path(copy)):
+            yield f"What is at {copy} are links to it, which lead nowhere then."
+        else:
+            yield f"The same model also lies at {copy}, and stays there."
     if any(problem.code == "being-copied" for problem in model.problems):
         yield "Somebody seems to be writing to it at this moment."
 
@@ -85,17 +99,34 @@ def _require_own_place(path: Path, roots: Sequence[Path]) -> None:
     searched = [Path(os.path.realpath(root)) for root in roots]
     if any(real == root or real in root.parents for root in searched):
         raise refusal(path, "it is a folder that is searched for models", "Remove single models.")
-    if real == Path.home() or real in Path.home().parents:
+    home = Path(os.path.realpath(Path.home()))
+    if real == home or real in home.parents:
         raise refusal(path, "it is no folder of a model alone", "Delete its files yourself.")
     if not any(root in real.parents for root in searched):
         remedy = "Delete it yourself, or name the folder above it with --models-dir."
         raise refusal(path, "it lies outside the folders that are searched for models", remedy)
 
 
-def _require_alone(path: Path, model: ModelInfo, models: Iterable[ModelInfo]) -> None:
-    inside = [other.name for other in models if other.path != model.path and path in Path(other.path).parents]
+def _require_alone(path: Path, others: Iterable[ModelInfo], snapshot: Path | None) -> None:
+    inside = [other.name for other in others if path in Path(other.path).parents]
+    if not inside and snapshot is None and path.is_dir():
+        below = (folder for folder in folders_below(path) if folder != path)
+        inside = [os.path.relpath(folder, path) for folder in below if _is_model(folder)]
     if inside:
-        raise refusal(path, f"other models lie in it: {', '.join(inside[:5])}", "Remove those first.")
+        raise refusal(path, f"other models lie in it: {listed(inside)}", "Remove those first.")
+
+
+def _is_model(folder: Path) -> bool:
+    # No scan looks below a model: checkpoints of a training are in no list.
+    names = os.listdir(folder)
+    if any(name.endswith(SUFFIX) for name in names):
+        return True
+    return not set(MARKERS).isdisjoint(names) and any(name.endswith(WEIGHTS) for name in names)
+
+
+def _require_unneeded(path: Path, going: Going, others: Iterable[ModelInfo]) -> None:
+    if broken := [other.name for other in others if going.is_behind(Path(other.path))]:
+        raise refusal(path, f"files of other models are links to it: {listed(broken)}", "Remove those first.")
 
 
 def _require_no_download(path: Path, snapshot: Path | None) -> None:
