@@ -15,6 +15,7 @@ CASES = [
     ("HF_TOKEN", " hf_secret\n", "red"),
     ("HF_HOME", "/no/such/folder", "yellow"),
     ("TRANSFORMERS_CACHE", "/data/hub", "yellow"),
+    ("TRANSFORMERS_CACHE", "/data/our hub; echo $HOME", "yellow"),
     ("USE_TORCH", "0", "red"),
     ("TORCH_LOGS", "", "red"),
     ("CUDA_VISIBLE_DEVICES", "", "red"),
@@ -34,6 +35,8 @@ def test_a_variable_that_misleads(env: dict[str, str], name: str, value: str, le
     mended = subprocess.run(shell, env=env | {name: value}, capture_output=True, text=True, check=True).stdout
     values = dict(line.partition("=")[::2] for line in mended.splitlines())
     assert values.get(name) != value, "the command does away with it"
+    if "HF_HUB_CACHE" in found.fix:
+        assert values["HF_HUB_CACHE"] == value
 
 
 def test_values_that_are_right(env: dict[str, str], tmp_path: Path) -> None:
@@ -48,8 +51,15 @@ def test_a_mirror_is_named(env: dict[str, str]) -> None:
     assert seen["environment.HF_ENDPOINT"].level == "green"
 
 
+@pytest.mark.parametrize("address", ["https://me:secret@mirror.example/hub", "me:secret@mirror.example"])
+def test_a_password_in_the_address_of_a_mirror_is_not_shown(env: dict[str, str], address: str) -> None:
+    found = doctor(*only("environment"), env=env | {"HF_ENDPOINT": address})["environment.HF_ENDPOINT"]
+    assert "mirror.example" in found.found
+    assert "secret" not in found.found + found.fix
+
+
 def test_cuda_libraries_of_elsewhere(env: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "libcublas.so.12").write_bytes(b"")
-    (tmp_path / "fine").mkdir()
-    seen = doctor(*only("environment"), env=env | {"LD_LIBRARY_PATH": f"{tmp_path}:{tmp_path}/fine"})
-    assert seen["environment.LD_LIBRARY_PATH"].fix == f"export LD_LIBRARY_PATH={tmp_path}/fine"
+    (tmp_path / "fine one").mkdir()
+    seen = doctor(*only("environment"), env=env | {"LD_LIBRARY_PATH": f"{tmp_path}:{tmp_path}/fine one"})
+    assert seen["environment.LD_LIBRARY_PATH"].fix == f"export LD_LIBRARY_PATH='{tmp_path}/fine one'"

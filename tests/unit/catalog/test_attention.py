@@ -94,3 +94,9 @@ def test_a_config_that_says_nothing_is_no_error() -> None:
 def test_a_model_without_a_specification_counts_by_its_shape() -> None:
     described = ModelInfo(path="/m", name="m", shape=read_shape(real.LLAMA_3_8B))
     assert cache_bytes(described, 10) == 10 * kv_bytes_per_token(described) == 1_310_720
+
+
+@pytest.mark.parametrize("key", ["full_attn_idxs", "attn_layer_indices", "linear_attn_config"])
+@pytest.mark.parametrize("value", ["012", {"full_attn_layers": "012"}, {"a": 1}, 3])
+def test_lists_of_layers_that_are_none_are_passed_over(key: str, value: object) -> None:
+    assert read_attention(real.LLAMA_3_8B | {key: value}).full == 0

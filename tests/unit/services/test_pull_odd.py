@@ -309,6 +309,13 @@ async def test_stopping_is_heard_while_a_report_comes_in(steps: int) -> None:
     assert task.cancelled()
 
 
+async def test_a_line_beyond_all_bounds_is_said() -> None:
+    stream = asyncio.StreamReader(limit=10)
+    stream.feed_data(b"x" * 100)
+    with pytest.raises(FetchError, match="said something senseless"):
+        await client._next_line(stream)
+
+
 # The chunk store
 
 

@@ -8,7 +8,7 @@ in `configuration_*.py`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from quantchat.catalog.shape import read_shape, text_config
 from quantchat.catalog.states import state_sizes
@@ -153,7 +153,7 @@ def _in_list(key: str, other: str, first: int = 0) -> Callable[[Config, int], st
         listed = config[key]
         if isinstance(listed, dict):
             listed = listed.get("full_attn_layers")
-        found = isinstance(listed, Sequence) and index + first in listed
+        found = isinstance(listed, list) and index + first in listed
         return "full_attention" if found else other
 
     return kind

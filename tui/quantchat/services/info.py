@@ -95,10 +95,18 @@ def _identity(model: ModelInfo) -> Iterator[Row]:
     if model.root:
         yield Row("Found under", _line(model.root, 1000))
     if model.modified:
-        yield Row("Changed", f"{datetime.fromtimestamp(model.modified):%Y-%m-%d %H:%M}")
+        yield Row("Changed", _time(model.modified))
     if model.remote_code:
         files = _line(", ".join(model.files)) if model.files else "Python code of its own"
         yield Row("Wants to run", f"{files}; never without your consent", "warning")
+
+
+def _time(seconds: float) -> str:
+    """Write a time; a disk may have one that no calendar has."""
+    try:
+        return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}"
+    except (ValueError, OverflowError, OSError):
+        return "at no time of the calendar"
 
 
 def _verdict(model: ModelInfo) -> Row:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -88,6 +90,8 @@ RULES = (
     Rule("PYTHONHOME", bool, "makes Python look for its own library elsewhere."),
     Rule("LD_PRELOAD", bool, "puts libraries into every process, the engine's too."),
 )  # fmt: skip
+ENDPOINT = "HF_ENDPOINT"
+_USER = re.compile(r"(^|//)[^/\s]*@")
 HARMLESS_PRELOADS = ("jemalloc", "tcmalloc", "mimalloc")
 
 
@@ -105,14 +109,18 @@ def look_at_environment(machine: Machine) -> Iterator[Finding]:
 
 
 def _finding(rule: Rule, value: str) -> Finding:
-    shown = "" if "TOKEN" in rule.name else f"={value}"
+    shown = "" if "TOKEN" in rule.name else f"={_without_password(value) if rule.name == ENDPOINT else value}"
     return Finding(
         id=f"environment.{rule.name}",
         title="Environment",
         level=rule.level,
         found=f"{rule.name}{shown} {rule.meaning}",
-        fix=(rule.fix or "unset {name}").replace("{name}", rule.name).replace("{value}", value),
+        fix=(rule.fix or "unset {name}").replace("{name}", rule.name).replace("{value}", shlex.quote(value)),
     )
+
+
+def _without_password(address: str) -> str:
+    return _USER.sub(r"\1", address)
 
 
 def _home() -> Iterator[Finding]:
@@ -125,8 +133,8 @@ def _home() -> Iterator[Finding]:
 
 
 def _good_endpoint(env: Values) -> str:
-    endpoint = env.get("HF_ENDPOINT", "")
-    return "" if _no_link(endpoint) else endpoint
+    endpoint = env.get(ENDPOINT, "")
+    return "" if _no_link(endpoint) else _without_password(endpoint)
 
 
 def _cuda_libraries(env: Values) -> Iterator[Finding]:
@@ -136,7 +144,7 @@ def _cuda_libraries(env: Values) -> Iterator[Finding]:
     if guilty:
         words = f"LD_LIBRARY_PATH names {guilty[0]}, whose CUDA libraries are taken before those that torch brings."
         kept = os.pathsep.join(folder for folder in folders if folder not in guilty)
-        fix = f"export LD_LIBRARY_PATH={kept}" if kept else "unset LD_LIBRARY_PATH"
+        fix = f"export LD_LIBRARY_PATH={shlex.quote(kept)}" if kept else "unset LD_LIBRARY_PATH"
         yield Finding(id="environment.LD_LIBRARY_PATH", title="Environment", level="yellow", found=words, fix=fix)
 
 

@@ -71,14 +71,22 @@ async def _child() -> AsyncIterator[asyncio.subprocess.Process]:
 async def _next_line(stream: asyncio.StreamReader) -> bytes:
     # Not by `wait_for`: on Python 3.11 it forgets that it was cancelled when a line comes in the same moment.
     async with asyncio.timeout(SILENCE_SECONDS):
-        return await stream.readline()
+        try:
+            return await stream.readline()
+        except ValueError as error:
+            # It is longer than any that fits into memory.
+            raise _senseless(error) from error
 
 
 def _decode(line: bytes) -> Event:
     try:
         return event_decoder.decode(line)
     except msgspec.MsgspecError as error:
-        raise FetchError("The download process said something senseless", str(error)) from error
+        raise _senseless(error) from error
+
+
+def _senseless(error: Exception) -> FetchError:
+    return FetchError("The download process said something senseless", str(error))
 
 
 async def describe(task: Describe, tell: Callable[[str], None] | None = None) -> Described:
