@@ -13,6 +13,7 @@ from textual.widgets import Static
 from quantchat.services.doctor.checks import CHECKS, Check
 from quantchat.services.doctor.findings import Finding
 from quantchat.services.doctor.machine import Machine
+from quantchat.services.loads import LoadOptions
 from quantchat.ui import clipboard
 from quantchat.ui.screens.dialogs import Frame
 from quantchat.ui.screens.doctor import DoctorScreen
@@ -108,3 +109,18 @@ def words(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+async def test_the_screen_judges_by_the_wishes_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    async with running(tmp_path, monkeypatch, config='kernel = "marlin"\nmodels_dirs = ["~/mine"]') as rig:
+        rig.app.desk.library._options = LoadOptions(kernel="torch_aten", device="cpu")
+        rig.chat.action_doctor()
+        await rig.until(lambda: isinstance(rig.app.screen, DoctorScreen), "the dialog")
+        screen = rig.app.screen
+        assert isinstance(screen, DoctorScreen)
+        machine = screen._machine()
+        assert (machine.kernel, machine.device) == ("torch_aten", "cpu")
+        assert list(machine.models_dirs) == [tmp_path / "models", tmp_path / "mine"]

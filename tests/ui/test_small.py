@@ -6,12 +6,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 from textual.content import Content
 from textual.events import Resize
 from textual.geometry import Region, Size
 from textual.widget import Widget
 
-from quantchat.domain.models import ModelInfo
+from quantchat.domain.models import ModelInfo, Problem, Verdict
 from quantchat.errors import ErrorReport
 from quantchat.hardware.gpu import GpuDevice, GpuSnapshot, NotAvailable
 from quantchat.hardware.host import HostMemory
@@ -90,6 +91,16 @@ def test_the_header_fits_and_keeps_its_note(width: int) -> None:
 def test_a_model_of_unknown_size_shows_none() -> None:
     (row,) = model_rows([ModelInfo(path="/m", name="m")], lambda model: "broken", None)
     assert row.detail == "unquantized"
+
+
+def test_a_model_that_lacks_a_package_is_told_from_a_broken_one() -> None:
+    missing = Problem(code="package-missing", severity="error", cause="It needs aqlm.", remedy="Run: pip install aqlm")
+    verdict = Verdict(state="with", install="pip install aqlm")
+    models = [ModelInfo(path="/m", name="m", verdict=verdict, problems=(missing,))]
+    damaged = Problem(code="x", severity="error", cause="It is cut off.", remedy="Download it again.")
+    models.append(replace(models[0], path="/n", problems=(missing, damaged)))
+    rows = model_rows(models, lambda model: "broken", None)
+    assert [row.detail for row in rows] == ["needs a package", "cannot load"]
 
 
 # Every part at every size

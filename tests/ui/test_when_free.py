@@ -34,3 +34,15 @@ async def test_more_than_there_is_is_not_waited_for(tmp_path: Path, monkeypatch:
         await rig.until(lambda: any("never free" in notice.message for notice in rig.app._notifications), "the reason")
         assert rig.chat.desk.wait_line() == ""
         assert rig.chat.desk.library.phase != "loading"
+
+
+async def test_a_loaded_model_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.load()
+        loaded = rig.chat.desk.library.loaded
+        for words in ("/whenfree", "/whenfree alpha"):
+            await rig.ask(words)
+            await rig.until(lambda: any("is loaded" in notice.message for notice in rig.app._notifications))
+            assert rig.chat.desk.wait_line() == ""
+            rig.app.clear_notifications()
+        assert rig.chat.desk.library.loaded is loaded

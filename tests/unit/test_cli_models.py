@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from unit.catalog.corpus import build
 from unit.catalog.model_folders import make_dense, make_gptq, make_sharded
 
 SCRIPT = Path(sys.executable).parent / "quantchat"
@@ -154,6 +155,15 @@ def test_why_a_model_cannot_be_loaded_is_seen_at_every_width(tmp_path: Path, mod
     assert all(len(line) <= columns for line in lines)
     assert "cannot load: 1 of 2 weight" in written
     assert ("WINDOW" in lines[0]) == (columns > 40)
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_what_to_install_for_a_model_is_seen_in_the_list(tmp_path: Path, columns: int) -> None:
+    build("aqlm-llama2-7b-2bit", tmp_path)
+    folder = str(tmp_path / "aqlm-llama2-7b-2bit")
+    words = "needs a package: pip install 'aqlm[cpu,gpu]"
+    assert words in quantchat(tmp_path, "models", "--models-dir", folder).stdout
+    assert words in on_a_terminal(tmp_path, "models", "--models-dir", folder, columns=columns)[1]
 
 
 def test_a_terminal_gets_an_aligned_table(tmp_path: Path, models: Path) -> None:

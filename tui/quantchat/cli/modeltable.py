@@ -91,12 +91,11 @@ def lines(models: Sequence[ModelInfo]) -> list[str]:
 
 def state(model: ModelInfo) -> str:
     """Say why a model cannot be loaded; empty if it can."""
+    if model.lacks_only_package:
+        return f"needs a package: {model.verdict.install}"
     if model.errors:
         return f"cannot load: {model.errors[0].cause}"
-    verdict = model.verdict
-    if verdict.state == "with":
-        return f"needs: {verdict.install or verdict.reason}"
-    return f"cannot run: {verdict.reason}" if verdict.state == "cannot" else ""
+    return f"cannot run: {model.verdict.reason}" if model.verdict.state == "cannot" else ""
 
 
 def table(models: Sequence[ModelInfo], judge: Judge, width: int) -> list[str]:

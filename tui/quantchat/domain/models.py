@@ -227,3 +227,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def loadable(self) -> bool:
         """Whether a load is worth trying."""
         return not self.errors and self.verdict.state == "runs"
+
+    @property
+    def lacks_only_package(self) -> bool:
+        """Whether it would run once a package is installed that the verdict names."""
+        return self.verdict.state == "with" and all(problem.code == "package-missing" for problem in self.errors)

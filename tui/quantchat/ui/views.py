@@ -55,7 +55,7 @@ def model_row(model: ModelInfo, fit: Fit | None, loaded: LoadReport | None) -> R
         mark, style = LOADED_MARK
         detail = f"{model.quant.label()} {kernel_name(loaded.kernel)}"
     if not model.loadable:
-        detail = "cannot load"
+        detail = "needs a package" if model.lacks_only_package else "cannot load"
     return Row(model.path, clean(model.name, newlines=False), detail, mark, style, strong=loaded is not None)
 
 

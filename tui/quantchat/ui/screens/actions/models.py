@@ -56,9 +56,13 @@ class ModelActions(ScreenPart):
             self._screen.app.notify("Nothing waits any more", markup=False)
             return
         wanted, free_bytes = split_amount(name)
-        model = self._meant(wanted)
-        if model is not None:
-            self.desk.when_free.start(model, free_bytes)
+        model, report = self._meant(wanted), self.desk.library.loaded
+        if model is None:
+            return
+        if report is not None and report.path == model.path:
+            self._screen.app.notify(f"{model.name} is loaded")
+            return
+        self.desk.when_free.start(model, free_bytes)
 
     def action_info(self, name: str = "") -> None:
         """Show everything about a model: the named one, the one under the cursor, or the loaded one."""
@@ -119,15 +123,15 @@ class ModelActions(ScreenPart):
         from quantchat.services.folders import expanded
         from quantchat.ui.screens.doctor import DoctorScreen
 
-        settings = self.desk.settings
+        desk = self.desk
 
         def machine() -> Machine:
-            models, wanted = self.desk.library.models, name.strip()
+            models, wanted, wishes = desk.library.models, name.strip(), desk.library.options
             return Machine(
                 models=lambda: (find_model(wanted, models),) if wanted else models,
-                models_dirs=[Path(expanded(folder)) for folder in settings.models_dirs],
-                kernel=settings.kernel,
-                device=settings.device,
+                models_dirs=[*desk.given_folders, *(Path(expanded(own)) for own in desk.settings.models_dirs)],
+                kernel=wishes.kernel,
+                device=wishes.device,
                 named=bool(wanted),
             )
 
@@ -186,4 +190,4 @@ class ModelActions(ScreenPart):
 def _empty(words: str, *, scanning: bool) -> str:
     if words:
         return "No model has that. Esc shows all"
-    return "Looking for models …" if scanning else "No models found. F1 says where to put them"
+    return "Looking for models …" if scanning else "No models yet: /pull, /folders or F1"
