@@ -24,6 +24,7 @@ MISLEADING = (
     "GPTQMODEL_",
     "CUDA_",
     "TORCH",
+    "TRANSFORMERS_",
     "PYTHONPATH",
     "LD_",
     "TMUX",

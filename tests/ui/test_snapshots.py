@@ -6,8 +6,9 @@ After a wanted change: `pytest tests/ui/test_snapshots.py --snapshot-update`, th
 from __future__ import annotations
 
 import re
+import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -215,22 +216,29 @@ async def error_dialog(rig: Rig) -> None:
     rig.app._take(Notice(report=report, dialog=True))
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path is as long in every run: the help shows it."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="qc") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize(
     ("name", "size"), [*((name, SMALL) for name in SCREENS), ("answered", WIDE)], ids=[*SCREENS, "wide"]
 )
 async def test_screen(
-    tmp_path: Path,
+    short_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     picture: SnapshotAssertion,
     name: str,
     theme: str,
     size: tuple[int, int],
 ) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("QUANTCHAT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HOME", str(short_folder))
+    monkeypatch.setenv("QUANTCHAT_HOME", str(short_folder / "home"))
     stored_session(paths.sessions_dir())
-    async with running(tmp_path, monkeypatch, SLOW, size=size, resume=True, theme=theme) as rig:
+    async with running(short_folder, monkeypatch, SLOW, size=size, resume=True, theme=theme) as rig:
         await rig.until(lambda: rig.chat.session.messages, "the stored session")
         await settled(rig)
         await SCREENS[name](rig)

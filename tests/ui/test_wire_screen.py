@@ -221,7 +221,7 @@ def test_a_terminal_that_does_not_read_gets_the_newest_screen_only(scripted: Scr
 
 def finished(scripted: ScriptedHome) -> bool:
     for path in (scripted.home / "data" / "sessions").glob("*.json"):
-        messages = json.loads(path.read_bytes())["messages"].values()
+        messages = json.loads(path.read_bytes()).get("messages", {}).values()
         if any(message.get("finish") for message in messages):
             return True
     return False

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from processes import children
 from quantchat.catalog import readers
 from quantchat.catalog.candidates import Candidate
 from quantchat.catalog.index import Place
@@ -37,10 +38,6 @@ def many(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "quantchat.catalog" in " ".join(child.cmdline())]
-
-
 def test_processes_find_what_this_one_finds(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quantchat.catalog.scan.TELL_SECONDS", -1.0)
     roots = [Root(many, "test")]
@@ -48,7 +45,7 @@ def test_processes_find_what_this_one_finds(many: Path, monkeypatch: pytest.Monk
     result = scan(roots, read=read_in_processes, tell=lambda models: told.append(len(models)))
     assert result == scan(roots)
     assert told
-    assert children() == []
+    assert children("quantchat.catalog") == []
 
 
 def test_folders_that_end_their_reader_are_named_and_the_others_are_read(
@@ -82,7 +79,7 @@ def test_a_cancelled_reading_ends_its_processes(tmp_path: Path, monkeypatch: pyt
     met: list[int] = []
 
     def cancelled() -> bool:
-        met.extend(child.pid for child in psutil.Process().children())
+        met.extend(child.pid for child in children("time.sleep(600)"))
         return bool(met)
 
     assert list(read_in_processes([Candidate(place, b"")], cancelled)) == []
