@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,8 @@ def test_a_mirror_below_a_folder_of_its_host(rig: PullRig) -> None:
         ({"HF_ENDPOINT": "http://hub.example:99999"}, "", ""),
         ({"HF_TOKEN": f"\x1b[200~{SECRET}"}, "unauthorized", "Your token is damaged"),
         ({"HF_TOKEN": f"\u201c{SECRET}\u201d"}, "unauthorized", "Your token is damaged"),
+        ({"HF_TOKEN": "", "HF_TOKEN_PATH": "/"}, "unauthorized", "Your token cannot be read. /: Is a directory"),
+        ({"HF_TOKEN": "", "HF_TOKEN_PATH": sys.executable}, "unauthorized", "it holds no text"),
         ({"ALL_PROXY": "socks5://localhost:1", "NO_PROXY": ""}, "proxy", "SOCKS"),
         ({"HTTP_PROXY": "nonsense://localhost:1", "NO_PROXY": ""}, "proxy", "Look at HTTPS_PROXY"),
         ({"TRANSFORMERS_OFFLINE": "1", "HF_HUB_OFFLINE": ""}, "offline", "Unset both"),

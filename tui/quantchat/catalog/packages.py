@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
@@ -13,10 +12,6 @@ from collections.abc import Iterator
 from functools import cache
 
 from quantchat.catalog.definitions import Package
-from quantchat.catalog.formats import FORMATS
-
-ENGINE = ("transformers", "gptqmodel")
-"""What loads the models."""
 
 
 def satisfied(package: Package) -> bool:
@@ -55,13 +50,6 @@ def _distributions(folder: str) -> Iterator[tuple[str, str]]:
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def fingerprint() -> str:
-    """Return a text that changes when other packages would make other verdicts: caches of `ModelInfo` hold it."""
-    names = {*ENGINE, *(entry.package.name for entry in FORMATS if entry.package)}
-    versions = ",".join(f"{name}={installed(name)}" for name in sorted(names))
-    return hashlib.blake2b(versions.encode(), digest_size=8).hexdigest()
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -46,7 +46,7 @@ def prepare() -> None:
     if constants.HF_HUB_OFFLINE:
         detail = "nothing is downloaded while it is, or TRANSFORMERS_OFFLINE"
         raise FetchError("HF_HUB_OFFLINE is set", detail, "Unset both and try again", code="offline")
-    if not _TOKEN.fullmatch(get_token() or "-"):
+    if not _TOKEN.fullmatch(_token() or "-"):
         detail = "it holds spaces or signs that no token has"
         raise FetchError("Your token is damaged", detail, f"Copy it again and {LOGIN}", code="unauthorized")
     try:
@@ -57,6 +57,16 @@ def prepare() -> None:
     except (ImportError, ValueError, HTTP.InvalidURL) as error:
         raise no_proxy(shown(error)) from error
     set_client_factory(_client)
+
+
+def _token() -> str | None:
+    try:
+        return get_token()
+    except (OSError, ValueError) as error:
+        detail = f"{constants.HF_TOKEN_PATH}: {getattr(error, 'strerror', None) or 'it holds no text'}"
+        raise FetchError(
+            "Your token cannot be read", detail, f"Delete that and {LOGIN}", code="unauthorized"
+        ) from error
 
 
 @functools.cache
