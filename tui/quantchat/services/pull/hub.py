@@ -61,12 +61,13 @@ def prepare() -> None:
 
 def _token() -> str | None:
     try:
-        return get_token()
+        found: str | None = get_token()
     except (OSError, ValueError) as error:
         detail = f"{constants.HF_TOKEN_PATH}: {getattr(error, 'strerror', None) or 'it holds no text'}"
         raise FetchError(
             "Your token cannot be read", detail, f"Delete that and {LOGIN}", code="unauthorized"
         ) from error
+    return found
 
 
 @functools.cache
