@@ -16,6 +16,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual._compositor import ChopsUpdate
 from textual.app import App
+from textual.widgets import Static
 
 from quantchat.ui.wire import hook
 from quantchat.ui.wire.cells import Row, graphemes_of, is_disputed
@@ -361,6 +362,27 @@ async def test_what_a_batch_held_back_is_drawn_at_its_end(monkeypatch: pytest.Mo
                 app.redraw()
                 assert driver.written == ""
             assert all(line in driver.written for line in LINES[:20])
+
+
+# Sizes
+
+
+async def test_a_frame_that_began_with_a_part_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a size that changed and changed back the screen stayed empty but for what went on changing."""
+    monkeypatch.delenv("QUANTCHAT_WIRE", raising=False)
+    app: hook.WiredApp[None] = hook.WiredApp(LINKS["local"])
+    async with app.run_test(size=(60, 12)) as pilot:
+        await app.screen.mount(Static("what stays", id="still"), Static("what changes", id="moving"))
+        await pilot.pause()
+        driver = Told()
+        with monkeypatch.context() as patch:
+            patch.setattr(app, "_driver", driver)
+            patch.setattr(app, "_painter", painted())
+            app.screen.query_one("#moving", Static).update("what changed")
+            await pilot.pause()
+            await pilot.pause()
+        assert "what changed" in driver.written
+        assert "what stays" in driver.written
 
 
 # Self-check

@@ -130,7 +130,9 @@ class WiredApp(App[ReturnType]):
             return
         try:
             painter = self._painter = self._painter or self._make_painter()
-            _take(painter, renderable, self.size)
+            if not _take(painter, renderable, self.size):
+                # Not at once: Textual believes to have drawn what it is drawing now.
+                self.call_later(screen.refresh)
             self._draw(painter)
         except Exception as error:  # noqa: BLE001 - whatever it is, Textual can still draw
             self._draw_plainly(error)
@@ -194,18 +196,23 @@ class WiredApp(App[ReturnType]):
             self.redraw()
 
 
-def _take(painter: Painter, update: ChopsUpdate | LayoutUpdate, size: Size) -> None:
-    """Put on the frame what Textual would have written."""
-    if painter.size != (size.width, size.height):
+def _take(painter: Painter, update: ChopsUpdate | LayoutUpdate, size: Size) -> bool:
+    """Put on the frame what Textual would have written; false if the frame is a new one and lacks the rest.
+
+    A size that changed and changed back while a part was drawn in between leaves a frame that no layout will fill.
+    """
+    fresh = painter.size != (size.width, size.height)
+    if fresh:
         painter.resize(size.width, size.height)
     if isinstance(update, LayoutUpdate):
         for y, line in enumerate(update.strips, update.region.y):
             x = update.region.x
             for strip in line:
                 x = painter.put(y, x, strip)
-        return
+        return not fresh or update.region == size.region
     for y, x, strip in _chops(update):
         painter.put(y, x, strip)
+    return not fresh
 
 
 def _chops(update: ChopsUpdate) -> Iterator[tuple[int, int, Strip]]:
