@@ -78,7 +78,7 @@ def _plan_files(name: str, path: Path) -> Removal:
 
 def _notes(model: ModelInfo, going: Going) -> Iterator[str]:
     for copy in model.copies[:5]:
-        if going.is_behind(Path(copy)):
+        if going.is_behind(copy):
             yield f"What is at {copy} are links to it, which lead nowhere then."
         else:
             yield f"The same model also lies at {copy}, and stays there."
@@ -125,7 +125,7 @@ def _is_model(folder: Path) -> bool:
 
 
 def _require_unneeded(path: Path, going: Going, others: Iterable[ModelInfo]) -> None:
-    if broken := [other.name for other in others if going.is_behind(Path(other.path))]:
+    if broken := [other.name for other in others if going.is_behind(other.path)]:
         raise refusal(path, f"files of other models are links to it: {listed(broken)}", "Remove those first.")
 
 
