@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from quantchat.catalog.shape import read_shape, text_config
+from quantchat.catalog.shape import number, read_shape, text_config
 from quantchat.catalog.states import state_sizes
 from quantchat.domain.models import AttentionSpec, Shape
 
@@ -79,7 +79,7 @@ def read_attention(config: Config) -> AttentionSpec:
 
 
 def _window(config: Config) -> int:
-    return _number(config, "sliding_window") or _number(config, "attention_chunk_size")
+    return number(config, "sliding_window") or number(config, "attention_chunk_size")
 
 
 def _token_values(config: Config, shape: Shape) -> tuple[int, int]:
@@ -89,19 +89,19 @@ def _token_values(config: Config, shape: Shape) -> tuple[int, int]:
     all heads; transformers caches these and expands them to heads in each pass, the unrotated part of a key twice
     (`DeepseekV2Attention.expand_kv`).
     """
-    rank, rotated = _number(config, "kv_lora_rank"), _number(config, "qk_rope_head_dim")
+    rank, rotated = number(config, "kv_lora_rank"), number(config, "qk_rope_head_dim")
     if rank and rotated:
-        unrotated = _number(config, "qk_nope_head_dim")
-        expanded = 2 * unrotated + rotated + _number(config, "v_head_dim")
+        unrotated = number(config, "qk_nope_head_dim")
+        expanded = 2 * unrotated + rotated + number(config, "v_head_dim")
         return rank + rotated, shape.attention_heads * expanded
-    value_size = _number(config, "v_head_dim") or shape.head_size
+    value_size = number(config, "v_head_dim") or shape.head_size
     return shape.kv_heads * (shape.head_size + value_size), 0
 
 
 def _global_values(config: Config) -> int:
     """Gemma 4 gives its full-attention layers heads of their own size."""
-    size = _number(config, "global_head_dim")
-    heads = _number(config, "num_global_key_value_heads") or _number(config, "num_key_value_heads")
+    size = number(config, "global_head_dim")
+    heads = number(config, "num_global_key_value_heads") or number(config, "num_key_value_heads")
     return 2 * heads * size
 
 
@@ -118,7 +118,7 @@ def layer_types(config: Config, layers: int) -> list[str]:
 
 def _shared(types: list[str], config: Config) -> list[str]:
     """The last layers of Gemma 3n and 4 read the caches of earlier ones."""
-    shared = _number(config, "num_kv_shared_layers")
+    shared = number(config, "num_kv_shared_layers")
     return types[: max(len(types) - shared, 0)] + ["dummy"] * min(shared, len(types))
 
 
@@ -127,9 +127,9 @@ def _patterned(config: Config, layers: int) -> list[str]:
         if config.get(key):
             return [kind(config, index) for index in range(layers)]
     if str(config.get("model_type")) in SWITCHED:
-        first = _number(config, "max_window_layers") if config.get("use_sliding_window") is True else layers
+        first = number(config, "max_window_layers") if config.get("use_sliding_window") is True else layers
         return ["full_attention" if index < first else "sliding_attention" for index in range(layers)]
-    return ["sliding_attention" if _number(config, "sliding_window") else "full_attention"] * layers
+    return ["sliding_attention" if number(config, "sliding_window") else "full_attention"] * layers
 
 
 def _every(key: str, other: str) -> Callable[[Config, int], str]:
@@ -137,14 +137,14 @@ def _every(key: str, other: str) -> Callable[[Config, int], str]:
 
     def kind(config: Config, index: int) -> str:
         pattern = config[key]
-        period = len(pattern) if isinstance(pattern, str) else _number(config, key)
+        period = len(pattern) if isinstance(pattern, str) else number(config, key)
         return "full_attention" if period and (index + 1) % period == 0 else other
 
     return kind
 
 
 def _jamba(config: Config, index: int) -> str:
-    period, offset = _number(config, "attn_layer_period"), _number(config, "attn_layer_offset")
+    period, offset = number(config, "attn_layer_period"), number(config, "attn_layer_offset")
     return "full_attention" if period and index % period == offset else "mamba"
 
 
@@ -174,8 +174,3 @@ _PATTERNS: tuple[tuple[str, Callable[[Config, int], str]], ...] = (
     ("sliding_window_pattern", _every("sliding_window_pattern", "sliding_attention")),
     ("no_rope_layer_interval", _every("no_rope_layer_interval", "chunked_attention")),
 )
-
-
-def _number(config: Config, key: str) -> int:
-    value = config.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 else 0

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import msgspec
 
+from quantchat.catalog.gguf_model import PART
+
 MOST_FILES = 2000
 DEPTH = 3
-_PART = re.compile(r"^(?P<stem>.*)-\d{5}-of-(?P<total>\d{5})\.gguf$")
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -43,7 +44,7 @@ def list_files(path: Path) -> tuple[FileEntry, ...]:
 
 def parts_of(path: Path) -> list[Path]:
     """Return the files of a GGUF model that are there: of a split one all parts."""
-    part = _PART.match(path.name)
+    part = PART.match(path.name)
     if part is None:
         return [path]
     alike = re.compile(rf"^{re.escape(part['stem'])}-\d{{5}}-of-{part['total']}\.gguf$")

@@ -21,7 +21,8 @@ from quantchat.catalog.verdicts import complaint, judge
 from quantchat.domain.models import Kind, ModelInfo, Problem, QuantSpec, Verdict
 
 SUFFIX = ".gguf"
-_PART = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})\.gguf$")
+PART = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})\.gguf$")
+"""A file of a split model."""
 _MOST_PARTS = 1000
 _KEYS = {
     "block_count": "num_hidden_layers",
@@ -42,7 +43,7 @@ def gguf_sets(names: Iterable[str]) -> list[str]:
     """Return the file that stands for each model: every unsplit file, and the first there is of each split one."""
     first: dict[str, str] = {}
     for name in sorted(name for name in names if name.endswith(SUFFIX)):
-        part = _PART.match(name)
+        part = PART.match(name)
         first.setdefault(f"{part['stem']}-of-{part['total']}" if part else name, name)
     return sorted(first.values())
 
@@ -77,7 +78,7 @@ def read_gguf_model(path: Path, found: ModelInfo) -> ModelInfo:
 
 def _parts(folder: Folder, name: str) -> tuple[list[str], list[Problem]]:
     """Return the files of a model that are there, and what is wrong with the set."""
-    part = _PART.match(name)
+    part = PART.match(name)
     total = int(part["total"]) if part else 0
     if part is None or not 0 < total <= _MOST_PARTS:
         return ([name], []) if name in folder else ([], [problem("file-unreadable", file=name, why="no such file")])

@@ -51,9 +51,11 @@ def read_context_window(config: Mapping[str, object]) -> int | None:
     return _first(text_config(config), _CONTEXT) or None
 
 
+def number(config: Mapping[str, object], key: str, default: int = 0) -> int:
+    """Read a whole number above 0; the default where there is none of a sensible size."""
+    value = config.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < LARGEST else default
+
+
 def _first(config: Mapping[str, object], keys: tuple[str, ...]) -> int:
-    for key in keys:
-        value = config.get(key)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < LARGEST:
-            return value
-    return 0
+    return next((found for key in keys if (found := number(config, key))), 0)

@@ -12,7 +12,7 @@ from quantchat.catalog.definitions import Format
 from quantchat.catalog.formats import BY_NAME
 from quantchat.catalog.groups import Group
 from quantchat.catalog.safetensors import FLOATS, TensorInfo
-from quantchat.catalog.shape import text_config
+from quantchat.catalog.shape import number, text_config
 from quantchat.domain.kernels import QUANTIZED_METHODS, WORD, packed_matrices
 from quantchat.domain.models import LayerRun, Pieces, QuantSpec, WeightSizes
 from quantchat.domain.placement import in_list, is_input
@@ -43,10 +43,10 @@ def weigh(groups: Iterable[Group], spec: QuantSpec, config: Config) -> WeightSiz
         config: The whole `config.json`.
     """
     text = text_config(config)
-    tied, chosen = text.get("tie_word_embeddings") is True, _number(text, "num_experts_per_tok") or 1
+    tied, chosen = text.get("tie_word_embeddings") is True, number(text, "num_experts_per_tok") or 1
     kept = [group for group in groups if _is_loaded(group.tensors[0].name, tied=tied)]
     packed = _packed_modules(kept, spec)
-    parts = _split(kept, packed, spec, _number(text, "num_hidden_layers") or LARGEST_LIST)
+    parts = _split(kept, packed, spec, number(text, "num_hidden_layers") or LARGEST_LIST)
     matrices = [group.shape for group in kept if packed and group.pattern.endswith(".qweight")]
     return WeightSizes(
         prefix=parts.prefix,
@@ -180,8 +180,3 @@ def _width(tensor: TensorInfo, chosen: int) -> int:
 def _weights(shape: tuple[int, ...], spec: QuantSpec) -> int:
     """Weights in a packed matrix."""
     return min(shape[0] * shape[1] * WORD // (spec.bits or 4), LARGEST_COUNT) if len(shape) == 2 else 0
-
-
-def _number(config: Config, key: str) -> int:
-    value = config.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 else 0

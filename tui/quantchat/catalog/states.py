@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from quantchat.catalog.shape import number
+
 Config = Mapping[str, object]
 Sizes = tuple[int, int]
 FLOAT32 = 4
@@ -16,17 +18,17 @@ FLOAT32 = 4
 def state_sizes(config: Config) -> Sizes:
     """Return both sizes of one layer; zeros for a network that has no such layers."""
     for key, rule in _RULES:
-        if _number(config, key):
+        if number(config, key):
             return rule(config)
     return 0, 0
 
 
 def _gated_delta(config: Config) -> Sizes:
     """Qwen3-Next and Qwen3.5: `Qwen3NextGatedDeltaNet`."""
-    keys = _number(config, "linear_num_key_heads", 16) * _number(config, "linear_key_head_dim", 128)
-    heads, size = _number(config, "linear_num_value_heads", 32), _number(config, "linear_value_head_dim", 128)
-    convolved = (2 * keys + heads * size) * _number(config, "linear_conv_kernel_dim", 4)
-    return convolved, heads * _number(config, "linear_key_head_dim", 128) * size * FLOAT32
+    keys = number(config, "linear_num_key_heads", 16) * number(config, "linear_key_head_dim", 128)
+    heads, size = number(config, "linear_num_value_heads", 32), number(config, "linear_value_head_dim", 128)
+    convolved = (2 * keys + heads * size) * number(config, "linear_conv_kernel_dim", 4)
+    return convolved, heads * number(config, "linear_key_head_dim", 128) * size * FLOAT32
 
 
 def _mamba2(names: Mapping[str, str]) -> Callable[[Config], Sizes]:
@@ -34,7 +36,7 @@ def _mamba2(names: Mapping[str, str]) -> Callable[[Config], Sizes]:
 
     def rule(config: Config) -> Sizes:
         def of(name: str, default: int = 0) -> int:
-            return _number(config, names.get(name, name), default)
+            return number(config, names.get(name, name), default)
 
         inner = of("inner") or of("expand", 2) * of("hidden_size")
         heads = of("heads")
@@ -48,18 +50,18 @@ def _mamba2(names: Mapping[str, str]) -> Callable[[Config], Sizes]:
 
 def _mamba(config: Config) -> Sizes:
     """State space without heads: `MambaMixer`, `JambaMambaMixer`."""
-    hidden = _number(config, "hidden_size")
-    expand = _number(config, "mamba_expand") or _number(config, "expand", 2)
-    inner = _number(config, "intermediate_size") if "state_size" in config else expand * hidden
+    hidden = number(config, "hidden_size")
+    expand = number(config, "mamba_expand") or number(config, "expand", 2)
+    inner = number(config, "intermediate_size") if "state_size" in config else expand * hidden
     inner = inner or expand * hidden
-    state = _number(config, "mamba_d_state") or _number(config, "state_size", 16)
-    kernel = _number(config, "mamba_d_conv") or _number(config, "conv_kernel", 4)
+    state = number(config, "mamba_d_state") or number(config, "state_size", 16)
+    kernel = number(config, "mamba_d_conv") or number(config, "conv_kernel", 4)
     return inner * kernel, inner * state * FLOAT32
 
 
 def _short_convolution(config: Config) -> Sizes:
     """LFM2: `Lfm2ShortConv`."""
-    return _number(config, "hidden_size") * _number(config, "conv_L_cache", 3), 0
+    return number(config, "hidden_size") * number(config, "conv_L_cache", 3), 0
 
 
 _PREFIXED = {"inner": "mamba_d_ssm", "expand": "mamba_expand", "heads": "mamba_n_heads", "head_size": "mamba_d_head",
@@ -79,8 +81,3 @@ _RULES: tuple[tuple[str, Callable[[Config], Sizes]], ...] = (
     ("conv_L_cache", _short_convolution),
 )
 """The key that tells a family, and its rule; more telling keys first."""
-
-
-def _number(config: Config, key: str, default: int = 0) -> int:
-    value = config.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 else default
