@@ -35,7 +35,6 @@ _EMBEDDING_FILES = ("modules.json", "config_sentence_transformers.json")
 _EMBEDDING = re.compile(
     r"^(Bert|XLMRoberta|Roberta|MPNet|NomicBert|ModernBert|DistilBert|NewModel|JinaBert|Albert)(Model)?$"
 )
-_CHAT = re.compile(r"(CausalLM|LMHeadModel|ForConditionalGeneration)$")
 
 
 def kind_of(folder: Folder, config: JsonObject, named: Named) -> Kind:
