@@ -235,6 +235,8 @@ def measure(tree: Path, *, again: bool = False, cold: bool = False) -> dict[str,
     if cold:
         shutil.rmtree(home, ignore_errors=True)
     env = os.environ | {"QUANTCHAT_HOME": str(home), "HF_HUB_CACHE": str(tree / "hub"), "SCAN_TREE": str(tree)}
+    # From compiled files, as an installed quantchat is; a developer's environment may forbid to write them.
+    env |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tree / "compiled")}
     command = [sys.executable, __file__, "--one", *(["--again"] if again else [])]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     figures: dict[str, float] = json.loads(done.stdout)

@@ -27,37 +27,71 @@ _CHUNK = 1 << 16
 _DECODER = msgspec.msgpack.Decoder(Entry)
 
 
-def read_in_processes(candidates: Sequence[Candidate], cancelled: Callable[[], bool]) -> Iterator[Entry]:
-    """Yield an entry for each folder as it is read; one that ends its reader is described by that.
+class Readers:
+    """Reads folders in processes, which end with the `with` block.
 
-    Blocks, so not for the event loop. Once `cancelled` says so the processes are killed, within a twentieth of a
-    second.
+    Args:
+        early: Start them at once, so that they import what they need while the folders are looked for.
     """
-    left = {candidate.place.path: candidate for candidate in candidates}
-    try:
-        for entry in _read(candidates, cancelled):
-            del left[entry.path]
-            yield entry
-    except OSError:
-        # No process could be started: too many are there, or no memory is left.
-        yield from map(_unread, left.values())
+
+    def __init__(self, *, early: bool = False) -> None:
+        self._idle: list[_Reader] = []
+        self._running = contextlib.ExitStack()
+        with contextlib.suppress(OSError):
+            for _ in range(_most() if early else 0):
+                self._idle.append(self._running.enter_context(_Reader()))
+
+    def __enter__(self) -> Readers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.close()
+
+    def __call__(self, candidates: Sequence[Candidate], cancelled: Callable[[], bool]) -> Iterator[Entry]:
+        """Yield an entry for each folder as it is read; one that ends its reader is described by that.
+
+        Blocks, so not for the event loop. Once `cancelled` says so it ends, within a twentieth of a second.
+        """
+        left = {candidate.place.path: candidate for candidate in candidates}
+        try:
+            for entry in self._read(candidates, cancelled):
+                del left[entry.path]
+                yield entry
+        except OSError:
+            # No process could be started: too many are there, or no memory is left.
+            yield from map(_unread, left.values())
+
+    def _read(self, candidates: Sequence[Candidate], cancelled: Callable[[], bool]) -> Iterator[Entry]:
+        count = min(_most(), max(-(-len(candidates) // WORTH_ANOTHER), len(self._idle)))
+        fruitless = 0
+        with selectors.DefaultSelector() as selector:
+            for number in range(count):
+                self._start(candidates[number::count], selector)
+            while selector.get_map() and not cancelled():
+                for key, _ in selector.select(LOOK_SECONDS):
+                    reader: _Reader = key.data
+                    yield from reader.receive()
+                    if reader.ended:
+                        selector.unregister(key.fileobj)
+                        fruitless = 0 if reader.read else fruitless + 1
+                        yield from reader.give_up(1 if fruitless < MOST_FRUITLESS else len(candidates))
+                        self._start(reader.unread, selector)
+
+    def _start(self, candidates: Sequence[Candidate], selector: selectors.BaseSelector) -> None:
+        if candidates:
+            reader = self._idle.pop() if self._idle else self._running.enter_context(_Reader())
+            reader.send(candidates)
+            selector.register(reader.output, selectors.EVENT_READ, reader)
 
 
-def _read(candidates: Sequence[Candidate], cancelled: Callable[[], bool]) -> Iterator[Entry]:
-    count = min(MOST_PROCESSES, os.cpu_count() or 1, -(-len(candidates) // WORTH_ANOTHER))
-    fruitless = 0
-    with selectors.DefaultSelector() as selector, contextlib.ExitStack() as running:
-        for number in range(count):
-            _start(candidates[number::count], selector, running)
-        while selector.get_map() and not cancelled():
-            for key, _ in selector.select(LOOK_SECONDS):
-                reader: _Reader = key.data
-                yield from reader.receive()
-                if reader.ended:
-                    selector.unregister(key.fileobj)
-                    fruitless = 0 if reader.read else fruitless + 1
-                    yield from reader.give_up(1 if fruitless < MOST_FRUITLESS else len(candidates))
-                    _start(reader.unread, selector, running)
+def read_in_processes(candidates: Sequence[Candidate], cancelled: Callable[[], bool]) -> Iterator[Entry]:
+    """Read folders in processes that end with the last of them, or when nothing more is asked for."""
+    with Readers() as read:
+        yield from read(candidates, cancelled)
+
+
+def _most() -> int:
+    return min(MOST_PROCESSES, os.cpu_count() or 1)
 
 
 def _unread(candidate: Candidate) -> Entry:
@@ -65,17 +99,11 @@ def _unread(candidate: Candidate) -> Entry:
     return Entry(candidate.place.path, 0, 0, models=(model,), weights=(b"",))
 
 
-def _start(candidates: Sequence[Candidate], selector: selectors.BaseSelector, running: contextlib.ExitStack) -> None:
-    if candidates:
-        reader = running.enter_context(_Reader(candidates))
-        selector.register(reader.output, selectors.EVENT_READ, reader)
-
-
 class _Reader:
     """One process and the folders that it was given, of which it has answered the first `read`."""
 
-    def __init__(self, candidates: Sequence[Candidate]) -> None:
-        self._candidates = candidates
+    def __init__(self) -> None:
+        self._candidates: Sequence[Candidate] = ()
         self.read = 0
         self.ended = False
         self._buffer = bytearray()
@@ -84,22 +112,28 @@ class _Reader:
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self.output = self._process.stdout
-        # One that ended at once has closed its end; its output tells.
-        with contextlib.suppress(BrokenPipeError), self._process.stdin as sent:
-            sent.write(msgspec.msgpack.encode(candidates))
+        self.output, self._input = self._process.stdout, self._process.stdin
 
     def __enter__(self) -> _Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
+        with contextlib.suppress(BrokenPipeError):
+            self._input.close()
         self.output.close()
         self._process.wait()
 
     @property
     def unread(self) -> Sequence[Candidate]:
         return self._candidates[self.read :]
+
+    def send(self, candidates: Sequence[Candidate]) -> None:
+        """Say which folders to read."""
+        self._candidates = candidates
+        # One that ended at once has closed its end; its output tells.
+        with contextlib.suppress(BrokenPipeError), self._input as sent:
+            sent.write(msgspec.msgpack.encode(candidates))
 
     def receive(self) -> Iterator[Entry]:
         """Yield the entries that have come whole."""

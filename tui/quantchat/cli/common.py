@@ -59,8 +59,10 @@ def _named_before(context: click.Context) -> list[Path]:
 def find_models(context: click.Context, models_dirs: Sequence[Path]) -> tuple[ScanResult, list[ErrorReport]]:
     """Find the models of this machine; also what is wrong with the settings."""
     from quantchat.catalog.index import open_index
-    from quantchat.catalog.readers import read_in_processes
+    from quantchat.catalog.readers import Readers
     from quantchat.catalog.scan import scan
 
     roots, problems = scan_roots(context, models_dirs)
-    return scan(roots, index=open_index(), read=read_in_processes), problems
+    index = open_index()
+    with Readers(early=index.empty) as read:
+        return scan(roots, index=index, read=read), problems

@@ -118,14 +118,15 @@ class Scanner:
     ) -> tuple[ScanResult, Index]:
         # Not at the top: the first frame does not need them, and here they do not hold up the loop.
         from quantchat.catalog.index import open_index
-        from quantchat.catalog.readers import read_in_processes
+        from quantchat.catalog.readers import Readers
         from quantchat.catalog.roots import default_roots
         from quantchat.catalog.scan import scan
 
         if index is None or index.outdated:
             index = open_index()
         roots = default_roots(self._folders)
-        return scan(roots, stop.is_set, index=index, read=read_in_processes, tell=tell), index
+        with Readers(early=index.empty) as read:
+            return scan(roots, stop.is_set, index=index, read=read, tell=tell), index
 
     def _grow(self, stop: threading.Event, models: Models) -> None:
         """Show what a scan has found so far, beside what the last one knew."""
