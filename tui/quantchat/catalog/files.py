@@ -213,14 +213,14 @@ def _read_regular(path: Path) -> bytes:
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+def open_regular(path: Path, *, buffered: bool = True) -> Iterator[tuple[BinaryIO, int]]:
     """Open a regular file for reading and give its size in bytes; never waits at a pipe.
 
     Raises:
         Defect: It is no regular file, or the system refuses to open or read it.
     """
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
+        with open(path, "rb", -1 if buffered else 0, opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise defect("file-unreadable", file=path.name, why="it is not a regular file")

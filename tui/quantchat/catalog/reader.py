@@ -7,14 +7,12 @@ from pathlib import Path
 
 import msgspec
 
-from quantchat.catalog.attention import complete, read_attention
 from quantchat.catalog.files import Folder, JsonObject
 from quantchat.catalog.formats import CONFIG_FILES
 from quantchat.catalog.gguf_model import SUFFIX, read_gguf_model
 from quantchat.catalog.kinds import Named, judge_kind, kind_of
 from quantchat.catalog.problems import Defect, clean, problem
 from quantchat.catalog.recognition import Recognition, recognise
-from quantchat.catalog.shape import read_context_window, read_shape
 from quantchat.catalog.studies import Study, study
 from quantchat.catalog.triage import code_files, explain_transfer, listed
 from quantchat.catalog.weights import find_weights, pickle_files, weight_files
@@ -83,18 +81,18 @@ def _describe(folder: Folder, found: ModelInfo) -> ModelInfo:
         architecture=named.architecture or None,
         model_type=named.model_type or None,
         quant=recognition.spec,
-        shape=read_shape(complete(config)),
+        shape=tensors.shape,
         parameters=tensors.parameters,
         weight_bytes=tensors.weight_bytes,
         disk_bytes=folder.disk_bytes(),
-        context_window=read_context_window(config),
+        context_window=tensors.context_window,
         has_chat_template=has_template,
         remote_code=bool(named.code),
         files=named.code,
         kind=kind,
         container=_container(folder, tensors),
         verdict=_verdict(recognition, unfit),
-        attention=read_attention(config),
+        attention=tensors.attention,
         weights=tensors.sizes,
         tied=tensors.tied,
         modified=folder.modified(),

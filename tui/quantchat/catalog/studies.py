@@ -1,4 +1,4 @@
-"""What the tensors of a model tell, found once for all models that are the same in everything but their weights."""
+"""What config and tensors of a model tell, found once for all models that differ in nothing but their weights."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections import OrderedDict
 
 import msgspec
 
+from quantchat.catalog.attention import complete, read_attention
 from quantchat.catalog.contradictions import judge_tensors
 from quantchat.catalog.files import JsonObject
 from quantchat.catalog.groups import group
 from quantchat.catalog.recognition import Recognition, look_again
+from quantchat.catalog.shape import read_context_window, read_shape
 from quantchat.catalog.sizes import is_tied, weigh
 from quantchat.catalog.weights import WeightFiles, count_parameters, read_weights
-from quantchat.domain.models import Problem, WeightSizes
+from quantchat.domain.models import AttentionSpec, Problem, Shape, WeightSizes
 
 MOST = 256
 """Studies that are kept; each is small, as the tensors are not among it."""
@@ -28,6 +30,9 @@ class Study(msgspec.Struct, frozen=True):
     parameters: int | None
     sizes: WeightSizes
     tied: bool
+    shape: Shape
+    attention: AttentionSpec
+    context_window: int | None
     problems: tuple[Problem, ...]
 
 
@@ -52,6 +57,9 @@ def _study(files: WeightFiles, config: JsonObject, recognition: Recognition) -> 
         count_parameters(groups, recognition),
         weigh(groups, recognition.spec, config),
         is_tied(config, groups),
+        read_shape(complete(config)),
+        read_attention(config),
+        read_context_window(config),
         (*weights.problems, *judge_tensors(groups, config, recognition.spec)),
     )
 

@@ -50,8 +50,7 @@ def _refusal(definition: Format, spec: QuantSpec) -> Refusal | None:
 def _without_kernel(spec: QuantSpec) -> Refusal | None:
     """Ask each kernel on the best machine for it, so that only the packing itself can be refused."""
     rows = [kernel for kernel in TABLE if kernel.method == spec.method]
-    reasons = [refusal(kernel, spec, _best_host(kernel)) for kernel in rows]
-    if not rows or None in reasons:
+    if not rows or any(refusal(kernel, spec, _best_host(kernel)) is None for kernel in rows):
         return None
     return Refusal("no kernel takes " + _described(spec), _USUAL)
 
