@@ -30,9 +30,16 @@ QUANTIZATION = st.dictionaries(
     {"quant_method": st.sampled_from(METHODS)},
     optional={name: VALUES for name in (*GPTQ_CONFIG, "config_groups", "quant_config") if name != "quant_method"},
 )
-CONFIGS = st.dictionaries(
-    st.sampled_from([*LLAMA, "text_config", "auto_map", "quantization", "compression_config", "is_encoder_decoder"]),
-    VALUES,
+PARTS = ("text_config", "auto_map", "quantization", "compression_config", "is_encoder_decoder")
+KINDS_OF_LAYERS = (
+    "layer_types", "layers_block_type", "hybrid_override_pattern", "full_attention_interval", "full_attn_idxs",
+    "attn_layer_indices", "linear_attn_config", "attn_layer_period", "sliding_window_pattern", "num_kv_shared_layers",
+)  # fmt: skip
+CONFIGS = st.builds(
+    lambda config, layers, value: {"num_hidden_layers": 3, layers: value} | config,
+    st.dictionaries(st.sampled_from([*LLAMA, *PARTS]), VALUES),
+    st.sampled_from(KINDS_OF_LAYERS),
+    VALUES | st.text(min_size=1, max_size=8),
 )
 ENTRY = st.fixed_dictionaries(
     {},
