@@ -11,7 +11,7 @@ import pytest
 from textual.widgets import Static
 
 from quantchat.services.doctor.checks import CHECKS, Check
-from quantchat.services.doctor.findings import Finding
+from quantchat.services.doctor.findings import Finding, Level
 from quantchat.services.doctor.machine import Machine
 from quantchat.services.loads import LoadOptions
 from quantchat.ui import clipboard
@@ -124,3 +124,24 @@ async def test_the_screen_judges_by_the_wishes_of_the_command_line(
         machine = screen._machine()
         assert (machine.kernel, machine.device) == ("torch_aten", "cpu")
         assert list(machine.models_dirs) == [tmp_path / "models", tmp_path / "mine"]
+
+
+async def test_n_goes_from_fault_to_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def findings(_: Machine) -> Iterator[Finding]:
+        for number in range(60):
+            level: Level = "yellow" if number in (20, 35) else "green"
+            yield Finding(id="x", title=f"Number {number}", level=level, found="words " * 30)
+
+    async with running(tmp_path, monkeypatch, size=(80, 24)) as rig:
+        screen = await opened(rig, (Check("x", "X", findings),))
+        frame = screen.query_one(Frame)
+        await rig.until(lambda: "2 yellow, 58 green" in str(frame.border_title), "the summary in the upper edge")
+        tops = []
+        for _ in range(3):
+            await rig.pilot.press("n")
+            await rig.until(lambda: frame.scroll_y > 0)
+            await rig.pilot.pause()
+            tops.append(frame.scroll_y)
+        lines = body(rig).split("\n")
+        above = screen.query_one(".body", Static).virtual_region.y
+        assert [lines[int(top) - above].split("  ")[0] for top in tops] == ["! Number 20", "! Number 35", "! Number 20"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from textual.content import Content
+from textual.events import Paste
 from textual.widgets import Input
 
 from quantchat.domain.models import ModelInfo, QuantSpec
@@ -154,7 +155,7 @@ async def test_one_model_and_none(tmp_path: Path, monkeypatch: Patch) -> None:
         await rig.until(lambda: names(rig) == [] and not rig.app.desk.library.scanner.scanning)
         rig.chat.draw_models()
         models = rig.chat.query_one(ModelList)
-        assert "No models found" in models.empty
+        assert "/folders" in models.empty
         await rig.pilot.press("ctrl+l", "j", "enter", "S", "slash", "x", "escape")
         assert names(rig) == []
 
@@ -417,3 +418,31 @@ def test_the_models_used_longest_ago_are_forgotten() -> None:
 def test_names_of_models_are_no_markup_and_command_no_terminal() -> None:
     (row,) = Shelf().rows([model("[red]\x1b[31mx")], lambda one: None, None, Wanted())
     assert "\x1b" not in row.name
+
+
+async def test_a_list_that_is_sorted_shows_its_top_and_its_keys(folder: Path, monkeypatch: Patch) -> None:
+    for number in range(40):
+        make_gptq(folder / "models" / f"M{number:02}")
+    make_dense(folder / "models" / "Z-largest")
+    async with running(folder, monkeypatch, size=(80, 24)) as rig:
+        await rig.until(lambda: len(names(rig)) == 45, "models")
+        models = rig.chat.query_one(ModelList)
+        await rig.pilot.press("ctrl+l", "down")
+        await rig.until(lambda: "I info" in str(models.border_subtitle), "the keys")
+        await rig.pilot.press("S")
+        assert models.highlighted == 0
+        assert models.scroll_y == 0
+        assert not rig.app._notifications, "the lower edge says it"
+        await rig.pilot.press("escape")
+        await rig.until(lambda: not rig.chat.shows_models, "the chat alone")
+        await rig.until(lambda: "I info" not in str(models.border_subtitle), "no keys where they do not work")
+        rig.chat.action_sort_models("name")
+        await rig.until(lambda: rig.app._notifications, "a notice")
+        assert [notice.message for notice in rig.app._notifications] == ["Models: by name"]
+
+
+async def test_lines_that_are_pasted_into_the_filter_are_words_of_it(folder: Path, monkeypatch: Patch) -> None:
+    async with running(folder, monkeypatch) as rig:
+        models = await in_list(rig)
+        models.post_message(Paste("8b\rllama-8b-gp\r"))
+        await rig.until(lambda: names(rig) == ["Llama-8B-GPTQ"], "the only one with both")

@@ -38,8 +38,10 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def sentence(self) -> str:
         """Everything in one paragraph, for a log line or stderr."""
-        parts = [self.title.rstrip("."), self.detail.rstrip("."), self.remedy.rstrip(".")]
-        return ". ".join(part for part in parts if part) + "."
+        title, detail, remedy = (part.rstrip(".") for part in (self.title, self.detail, self.remedy))
+        # A detail that begins small goes on with the title; it may begin with the name of a file, too.
+        what = f"{title}: {detail}" if title and detail[:1].islower() else ". ".join(filter(None, (title, detail)))
+        return ". ".join(filter(None, (what, remedy))) + "."
 
 
 class QuantchatError(Exception):

@@ -42,7 +42,7 @@ class FoldersScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -folders") as frame:
             frame.border_title = "Folders with models"
-            frame.border_subtitle = "Enter adds  Delete takes out of the list  Esc closes"
+            frame.border_subtitle = "Enter adds  Tab to the list: Delete takes out  Esc closes"
             yield RowList(id="folders", empty="No folders")
             completions = CompletionList(id="folder-completions")
             yield completions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len, chop_cells
@@ -11,6 +12,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
+from textual.css.query import NoMatches
 from textual.events import Resize
 from textual.screen import ModalScreen
 from textual.widgets import Static
@@ -26,13 +28,13 @@ if TYPE_CHECKING:
     from quantchat.services.fit import Forecast
 
 STYLES: dict[Tone, str] = {"": "", "good": "$success", "warning": "$warning", "error": "$error"}
-LABEL = 14
-"""Columns of the labels; longer ones stand alone in a line."""
+LABEL, LONG_LABEL = 14, 22
+"""Columns of the labels, and of those of a section with longer ones; still longer ones stand alone in a line."""
 NARROW = 56
 SPECIAL = "$accent reverse"
 LINE_END = "↵"
 RETRY_SECONDS = 0.25
-HINT = "c copies code, y all  Enter loads  Esc closes"
+HINT = "c copies code, y all  {}Esc closes"
 
 
 class InfoScreen(ModalScreen[bool]):
@@ -72,7 +74,7 @@ class InfoScreen(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -info") as frame:
             frame.border_title = clean(self.model.name, newlines=False)
-            frame.border_subtitle = HINT
+            frame.border_subtitle = HINT.format("Enter loads  " if self.model.loadable else "")
             with Panel():
                 yield Static(id="info")
 
@@ -97,7 +99,8 @@ class InfoScreen(ModalScreen[bool]):
         self._draw()
 
     def _draw(self) -> None:
-        if self.is_mounted:
+        # A dialog that is being closed loses its widgets first.
+        with suppress(NoMatches):
             width = self.query_one(Panel).scrollable_content_region.width
             self.query_one("#info", Static).update(info_content(self.sections, width))
 
@@ -133,20 +136,22 @@ def info_content(parts: Sequence[Section], width: int) -> Content:
 
 def _section(part: Section, width: int) -> Iterator[Content]:
     yield Content.styled(clean(part.title, newlines=False), "bold $primary")
+    labels = [len(clean(row.label, newlines=False)) for row in part.rows]
+    column = max([LABEL, *(length for length in labels if length <= LONG_LABEL)])
     for row in part.rows:
-        yield from _row(row, width)
+        yield from _row(row, width, column)
     if part.pieces:
         yield from _prompt(part)
     yield from (Content(f"  {line}") for line in clean(part.copy).split("\n") if part.copy)
 
 
-def _row(row: Row, width: int) -> Iterator[Content]:
+def _row(row: Row, width: int, column: int) -> Iterator[Content]:
     label, value = clean(row.label, newlines=False), clean(row.value, newlines=False)
-    beside = bool(label) and width >= NARROW and len(label) <= LABEL
-    indent = LABEL + 4 if beside else 2 if not label else 4
+    beside = bool(label) and width >= NARROW and len(label) <= column
+    indent = column + 4 if beside else 2 if not label else 4
     lines = _wrapped(value, max(width - indent, 8))
     if beside:
-        yield Content.assemble((f"  {label:<{LABEL}}  ", "$accent"), (lines.pop(0), STYLES[row.tone]))
+        yield Content.assemble((f"  {label:<{column}}  ", "$accent"), (lines.pop(0), STYLES[row.tone]))
     elif label:
         yield Content.styled(f"  {label}", "$accent")
     yield from (Content.styled(" " * indent + line, STYLES[row.tone]) for line in lines)

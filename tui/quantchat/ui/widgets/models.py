@@ -6,7 +6,7 @@ from textual import events
 from textual.content import Content
 from textual.message import Message
 
-from quantchat.domain.text import clean
+from quantchat.domain.text import clean, plain
 from quantchat.ui.widgets.rows import RowList
 
 LONGEST = 60
@@ -16,7 +16,7 @@ class ModelList(RowList):
     """Rows of models; the filter stands in the upper edge, the order in the lower one."""
 
     class Changed(Message):
-        """The filter or the order is another."""
+        """The filter is another, or the user comes or goes."""
 
     class SortRequested(Message):
         """The user wants the next order."""
@@ -67,10 +67,14 @@ class ModelList(RowList):
     def on_paste(self, event: events.Paste) -> None:
         event.stop()
         self._typing = True
-        self._tell((self.filter + event.text).lstrip())
+        self._tell((self.filter + plain(event.text)).lstrip())
+
+    def on_focus(self) -> None:
+        self.post_message(self.Changed())
 
     def on_blur(self) -> None:
-        self.end_filter()
+        if not self.end_filter():
+            self.post_message(self.Changed())
 
     def _shorten(self) -> None:
         if self.filter:

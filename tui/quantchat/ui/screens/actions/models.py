@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from textual.content import Content
+
 from quantchat.errors import QuantchatError
+from quantchat.ui.keys import show_keys
 from quantchat.ui.screens.actions.part import ScreenPart
 from quantchat.ui.shelf import HEADING, ORDER_WORDS, ORDERS, Shelf, Wanted, next_order
 from quantchat.ui.widgets.models import ModelList
@@ -149,7 +153,8 @@ class ModelActions(ScreenPart):
         shown = sum(not row.id.startswith(HEADING) for row in rows)
         filtered = f"{shown} of {len(scanner.models)}" if models.filter else ""
         sorted_by = "" if state.models_order == "name" else ORDER_WORDS[state.models_order]
-        models.border_subtitle = ", ".join(filter(None, (filtered, sorted_by)))
+        hint = _hint(self._app.key_map) if models.has_focus and not filtered else ""
+        models.border_subtitle = Content("  ".join(filter(None, (filtered, sorted_by, hint))))
         models.show(rows, follow=state.last_model)
 
     def on_model_list_changed(self, event: ModelList.Changed) -> None:
@@ -173,8 +178,12 @@ class ModelActions(ScreenPart):
             return
         wanted = named or next_order(self.desk.state.models_order)
         self.desk.remember(models_order=wanted)
-        self._app.notify(f"Models: {ORDER_WORDS[wanted]}")
         self._screen.draw("models")
+        if self._screen.shows_models:
+            # The row that was highlighted may stand far down now, and what was asked for stands above.
+            self._screen.query_one(ModelList).action_first()
+        else:
+            self._app.notify(f"Models: {ORDER_WORDS[wanted]}")
 
     def action_folders(self) -> None:
         """Show where models are looked for, and let the user change that."""
@@ -185,6 +194,12 @@ class ModelActions(ScreenPart):
     def action_rescan(self) -> None:
         self.desk.run(self.desk.library.scan())
         self._screen.later("models")
+
+
+def _hint(keys: Mapping[str, str]) -> str:
+    """Name the keys that nobody would guess."""
+    named = {"list.info": "info", "list.filter": "filter", "list.sort": "sort"}
+    return "  ".join(f"{show_keys(keys[command])} {word}" for command, word in named.items() if keys[command])
 
 
 def _empty(words: str, *, scanning: bool) -> str:
