@@ -46,6 +46,11 @@ def test_values_that_are_right(env: dict[str, str], tmp_path: Path) -> None:
     assert seen.status == 0
 
 
+def test_an_empty_token_is_none(env: dict[str, str]) -> None:
+    seen = doctor(*only("environment"), env=env | {"HF_TOKEN": ""})
+    assert {finding.id for finding in seen.findings} == {"environment"}
+
+
 def test_a_mirror_is_named(env: dict[str, str]) -> None:
     seen = doctor(*only("environment"), env=env | {"HF_ENDPOINT": "https://mirror.example"})
     assert seen["environment.HF_ENDPOINT"].level == "green"

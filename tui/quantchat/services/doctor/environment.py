@@ -54,7 +54,8 @@ def _no_link(value: str) -> bool:
 
 
 def _unclean(value: str) -> bool:
-    return value != value.strip(" \t\r\n'\"") or not value
+    # The hub's library takes an empty one for none.
+    return value != value.strip(" \t\r\n'\"")
 
 
 def _few(value: str) -> bool:
@@ -67,7 +68,7 @@ RULES = (
     Rule("HF_HUB_OFFLINE", _on, "nothing is fetched from the model hub: `quantchat pull` cannot work."),
     Rule("TRANSFORMERS_OFFLINE", _on, "nothing is fetched from the model hub: `quantchat pull` cannot work."),
     Rule("HF_ENDPOINT", _no_link, "is no http address; nothing can be fetched.", "red"),
-    Rule("HF_TOKEN", _unclean, "is empty or has spaces or quotes around it; the hub refuses it.", "red"),
+    Rule("HF_TOKEN", _unclean, "has spaces or quotes around it; the hub refuses it.", "red"),
     Rule("HF_HOME", _no_folder, "is no folder: the hub cache, with the models in it, is looked for there."),
     Rule("HF_HUB_CACHE", _no_folder, "is no folder: the models of the hub cache are looked for there."),
     Rule("HUGGINGFACE_HUB_CACHE", _any, "is the old name of HF_HUB_CACHE.", fix=_RENAMED),
