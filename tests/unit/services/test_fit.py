@@ -20,6 +20,7 @@ from quantchat.hardware.host import HostMemory
 from quantchat.services.experience import Experience
 from quantchat.services.facts import Fact, Notice
 from quantchat.services.fit import forecast
+from quantchat.services.info import card, sections
 from quantchat.services.loads import LoadOptions
 from quantchat.services.memory import MemoryView
 from quantchat.services.waiting import LoadWhenFree, split_amount
@@ -153,9 +154,12 @@ def test_a_card_that_does_not_tell_its_memory_is_not_judged(machine: Experience)
 
 def test_a_model_that_no_kernel_takes(machine: Experience) -> None:
     odd = QuantSpec(method="awq", bits=4, group_size=128, checkpoint_format="gemv")
-    found = forecast(llama(quant=odd), view(machine))
+    model = llama(quant=odd)
+    found = forecast(model, view(machine))
     assert "gemv" in found.problem
-    assert view(machine).fit(llama(quant=odd)) is None
+    assert view(machine).fit(model) == "broken"
+    (verdict,) = [row for part in sections(card(model, found)) for row in part.rows if row.label == "Verdict"]
+    assert (verdict.tone, "no kernel" in verdict.value) == ("error", True)
 
 
 def test_a_broken_model_is_broken_wherever_it_would_go(machine: Experience) -> None:

@@ -81,7 +81,10 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judge_model(model: ModelInfo, view: MemoryView) -> Fit | None:
-    """Judge the row of a list: on the card with the most room where one holds it, else on all together."""
+    """Judge the row of a list: on the card with the most room where one holds it, else on all together.
+
+    What no kernel here can run is broken, None is what nobody can know: a driver that does not tell what is free.
+    """
     if not model.loadable:
         return "broken"
     experience, options = view.experience or _bare(), view.options or LoadOptions()
@@ -101,7 +104,7 @@ def judge_model(model: ModelInfo, view: MemoryView) -> Fit | None:
     if one is not None and (judge(one, free[0]).fit != "too big" or len(known) < 2):
         return judge(one, free[0]).fit
     several = predicted(known)
-    return judge(_spread(several, len(known)), sum(free)).fit if several is not None else None
+    return judge(_spread(several, len(known)), sum(free)).fit if several is not None else "broken"
 
 
 def forecast(

@@ -37,7 +37,7 @@ def forecast_rows(model: ModelInfo, found: Forecast | None) -> Iterator[Row]:
     if not model.loadable:
         yield Row("", "It cannot be loaded as it is; this is what its files tell.", "warning")
     yield from _fit(found)
-    yield from _kernel(found)
+    yield from _kernel(model, found)
     if found.prediction is not None and model.weight_bytes:
         yield from _memory(found.prediction)
     if per_token := kv_bytes_per_token(model):
@@ -60,12 +60,12 @@ def _fit(found: Forecast) -> Iterator[Row]:
     yield Row("Fit", words + missing, TONES[judged.fit])
 
 
-def _kernel(found: Forecast) -> Iterator[Row]:
+def _kernel(model: ModelInfo, found: Forecast) -> Iterator[Row]:
     if found.problem:
         yield Row("Kernel", found.problem, "error")
-    elif found.kernel == DENSE:
+    elif found.kernel == DENSE and model.loadable:
         yield Row("Kernel", "none needed: the weights are not packed")
-    elif found.kernel:
+    elif found.kernel and found.kernel != DENSE:
         slow = "; a slow one, a tenth of the usual speed or less" if found.slow else ""
         yield Row("Kernel", found.kernel + slow, "warning" if found.slow else "good")
     for refusal in found.refusals:

@@ -66,7 +66,7 @@ def sections(known: ModelCard) -> tuple[Section, ...]:
     """Return what is known in the order in which people ask: can it run, will it fit, what is it, how is it used."""
     model, looked = known.model, known.looked
     parts = [
-        Section(title="Model", rows=tuple(_identity(model))),
+        Section(title="Model", rows=tuple(_identity(model, known.forecast))),
         Section(title="Problems", rows=tuple(_problems(model))),
         Section(title="On this machine", rows=tuple(forecast_rows(model, known.forecast))),
         Section(title="Quantization", rows=tuple(_quantization(model))),
@@ -81,9 +81,9 @@ def sections(known: ModelCard) -> tuple[Section, ...]:
 # The parts
 
 
-def _identity(model: ModelInfo) -> Iterator[Row]:
+def _identity(model: ModelInfo, found: Forecast | None) -> Iterator[Row]:
     yield Row("Name", _line(model.name))
-    yield _verdict(model)
+    yield _verdict(model, found)
     if model.verdict.install:
         yield Row("Install", model.verdict.install)
     yield Row("Kind", KINDS[model.kind])
@@ -109,7 +109,7 @@ def _time(seconds: float) -> str:
         return "at no time of the calendar"
 
 
-def _verdict(model: ModelInfo) -> Row:
+def _verdict(model: ModelInfo, found: Forecast | None) -> Row:
     verdict = model.verdict
     if verdict.state == "with":
         return Row("Verdict", f"needs something installed. {_line(verdict.reason)}", "warning")
@@ -117,6 +117,8 @@ def _verdict(model: ModelInfo) -> Row:
         return Row("Verdict", f"cannot run here: {_line(verdict.reason)}", "error")
     if model.errors:
         return Row("Verdict", f"cannot be loaded: {model.errors[0].cause}", "error")
+    if found is not None and found.problem:
+        return Row("Verdict", "no kernel of this machine runs it; see below", "error")
     return Row("Verdict", ". ".join(filter(None, ("can run here", _line(verdict.reason)))), "good")
 
 

@@ -13,7 +13,7 @@ from quantchat.errors import UsageError
 
 _PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _REVISION = re.compile(r"[^\s\x00-\x1f\x7f~^:?*\[\\]{1,200}")
-_EXAMPLE = "Write it as owner/name, or owner/name@revision"
+_EXAMPLE = "Write it as owner/name or owner/name@revision; `quantchat pull --search WORDS` finds names"
 
 
 class Wanted(msgspec.Struct, frozen=True):

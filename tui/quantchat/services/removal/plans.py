@@ -63,7 +63,8 @@ def _plan_folder(name: str, path: Path) -> Removal:
     found = list(files_below(path))
     freed, kept = sizes(found)
     links = sum(stat.S_ISLNK(status.st_mode) for _, status in found)
-    notes = [f"{links} links go; what they point to stays."] if links else []
+    words = "A link goes; what it points to stays." if links == 1 else f"{links} links go; what they point to stays."
+    notes = [words] if links else []
     if inner := sorted({file.relative_to(path).parts[0] for file, _ in found if file.parent != path}):
         notes.append(f"Folders in it go too: {listed(inner)}.")
     return Removal(name=name, folders=(str(path),), freed=freed, kept=kept, notes=tuple(notes))
