@@ -330,3 +330,22 @@ def test_the_help_names_all_of_it(tmp_path: Path) -> None:
     assert "[WORD]..." in done.stdout
     assert "show" in done.stdout
     assert "rm" in done.stdout
+
+
+INTERRUPTED = """
+import os, signal, sys
+# A test run in the background of a shell has handed down that it ignores this one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def hook(event, arguments):
+    if event == "os.listdir" and os.fsdecode(arguments[0] or b"") == sys.argv[1]:
+        os.kill(os.getpid(), signal.SIGINT)
+from quantchat.cli import main
+sys.addaudithook(hook)
+main(["models", "--models-dir", sys.argv[1]])
+"""
+
+
+def test_an_interrupted_search_ends_as_interrupted_programs_do(tmp_path: Path, models: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, str(models)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(tmp_path), stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "quantchat: Stopped.\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quantchat.domain.text import clean
-from quantchat.errors import ErrorReport, QuantchatError
+from quantchat.errors import Cancelled, ErrorReport, QuantchatError
 
 if TYPE_CHECKING:
     from quantchat.catalog.roots import Root
@@ -25,7 +25,7 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 class explained:  # noqa: N801 - reads as a word in `with explained():`
-    """Turns quantchat's errors into a message on stderr and their exit code."""
+    """Turns quantchat's errors, and Ctrl+C, into a message on stderr and their exit code."""
 
     def __enter__(self) -> None:
         return None
@@ -34,6 +34,9 @@ class explained:  # noqa: N801 - reads as a word in `with explained():`
         if isinstance(error, QuantchatError):
             say(f"quantchat: {error}", err=True)
             sys.exit(error.exit_code)
+        if isinstance(error, KeyboardInterrupt):
+            say("quantchat: Stopped.", err=True)
+            sys.exit(Cancelled.exit_code)
 
 
 def scan_roots(context: click.Context, models_dirs: Sequence[Path]) -> tuple[list[Root], list[ErrorReport]]:
