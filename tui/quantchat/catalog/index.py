@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from quantchat import __version__, paths
+from quantchat import __version__
 from quantchat.domain.models import ModelInfo
 
 MOST_ENTRIES = 50_000
@@ -156,6 +156,9 @@ class Index:
 
 def open_index() -> Index:
     """Return the index of this user."""
+    # Not at the top: the readers have no use for it, and each of them would import it.
+    from quantchat import paths
+
     return Index(paths.cache_dir() / "models.index")
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import groupby
+
+import msgspec
 
 from quantchat.catalog.definitions import Format
 from quantchat.catalog.formats import BY_NAME
@@ -74,15 +75,14 @@ def _no_sums() -> Sums:
     return defaultdict(int)
 
 
-@dataclass
-class _Parts:
+class _Parts(msgspec.Struct):
     """What the layers are made of, by their numbers; what comes before and after them; the groups in layers."""
 
     prefix: str
-    layers: dict[int, Sums] = field(default_factory=lambda: defaultdict(_no_sums))
-    inputs: Sums = field(default_factory=_no_sums)
-    outputs: Sums = field(default_factory=_no_sums)
-    repeated: list[Group] = field(default_factory=list)
+    layers: dict[int, Sums] = msgspec.field(default_factory=lambda: defaultdict(_no_sums))
+    inputs: Sums = msgspec.field(default_factory=_no_sums)
+    outputs: Sums = msgspec.field(default_factory=_no_sums)
+    repeated: list[Group] = []
 
 
 def _split(groups: Iterable[Group], packed: frozenset[str], spec: QuantSpec, last: int) -> _Parts:
