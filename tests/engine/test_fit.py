@@ -39,7 +39,7 @@ ARCHITECTURES = (
 )  # fmt: skip
 PACKED = Recipe("gptq", layers=10, hidden=1024, intermediate=3072, heads=16, kv_heads=4, vocabulary=VOCABULARY,
                 group_size=64)  # fmt: skip
-AWQ = replace(PACKED, name="awq", method="awq", sym=False)
+AWQ = replace(PACKED, name="awq", method="awq", sym=False, layers=6)
 WORDS = "All that can be counted will be counted again tomorrow. "
 
 

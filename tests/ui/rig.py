@@ -56,7 +56,7 @@ class Rig:
 
     async def load(self, name: str = "alpha") -> None:
         """Load a model by its row."""
-        await self.until(lambda: self.chat.desk.library.models, "models")
+        await self.until(lambda: any(name in m.name for m in self.chat.desk.library.models), "the model")
         model = next(m for m in self.chat.desk.library.models if name in m.name)
         self.chat.choose_model(model.path)
         await self.until(lambda: self.chat.desk.library.loaded, "a loaded model")

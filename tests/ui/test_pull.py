@@ -261,6 +261,7 @@ async def test_a_download_that_was_stopped_goes_on_by_one_key(
         stall = hub.fault(WEIGHTS, Fault(stall_after=HALF))
         await rig.pilot.press("p")
         await rig.until(stall.reached.is_set, "half of the weights")
+        await rig.until(lambda: partial_sizes(tmp_path) == [HALF], "them on the disk")
         assert "x stops" in str(frame.border_subtitle)
         await rig.pilot.press("x")
         await rig.until(lambda: dialog.job.state == "cancelled", "the end of the download")

@@ -29,7 +29,7 @@ async def test_a_load_that_has_room_lets_the_answer_end(tmp_path: Path, monkeypa
 
 async def test_more_than_there_is_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(tmp_path, monkeypatch) as rig:
-        await rig.until(lambda: rig.chat.desk.library.models, "models")
+        await rig.until(lambda: any("beta" in model.name for model in rig.chat.desk.library.models), "the model")
         await rig.ask("/whenfree beta 9999 GiB")
         await rig.until(lambda: any("never free" in notice.message for notice in rig.app._notifications), "the reason")
         assert rig.chat.desk.wait_line() == ""

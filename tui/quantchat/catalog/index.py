@@ -112,11 +112,6 @@ class Index:
         self._changed = False
 
     @property
-    def empty(self) -> bool:
-        """Whether nothing is known: all that will be found must be read."""
-        return not self._entries
-
-    @property
     def outdated(self) -> bool:
         """Whether other packages were installed since it was opened, which may run what could not run before."""
         return self._file is not None and code_digest() != self._code

@@ -28,24 +28,23 @@ _DECODER = msgspec.msgpack.Decoder(Entry)
 
 
 class Readers:
-    """Reads folders in processes, which end with the `with` block.
+    """Reads folders in processes, which end with the `with` block."""
 
-    Args:
-        early: Start them at once, so that they import what they need while the folders are looked for.
-    """
-
-    def __init__(self, *, early: bool = False) -> None:
+    def __init__(self) -> None:
         self._idle: list[_Reader] = []
         self._running = contextlib.ExitStack()
-        with contextlib.suppress(OSError):
-            for _ in range(_most() if early else 0):
-                self._idle.append(self._running.enter_context(_Reader()))
 
     def __enter__(self) -> Readers:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._running.close()
+
+    def expect(self, count: int) -> None:
+        """Start processes for so many folders, which import what they need while more folders are looked for."""
+        if count == WORTH_ANOTHER * (len(self._idle) + 1) and len(self._idle) < _most():
+            with contextlib.suppress(OSError):
+                self._idle.append(self._running.enter_context(_Reader()))
 
     def __call__(self, candidates: Sequence[Candidate], cancelled: Callable[[], bool]) -> Iterator[Entry]:
         """Yield an entry for each folder as it is read; one that ends its reader is described by that.
@@ -62,7 +61,7 @@ class Readers:
             yield from map(_unread, left.values())
 
     def _read(self, candidates: Sequence[Candidate], cancelled: Callable[[], bool]) -> Iterator[Entry]:
-        count = min(_most(), max(-(-len(candidates) // WORTH_ANOTHER), len(self._idle)))
+        count = min(_most(), -(-len(candidates) // WORTH_ANOTHER))
         fruitless = 0
         with selectors.DefaultSelector() as selector:
             for number in range(count):

@@ -47,6 +47,7 @@ def scan(
     index: Index | None = None,
     read: Read | None = None,
     tell: Tell | None = None,
+    expect: Callable[[int], None] | None = None,
 ) -> ScanResult:
     """Find every model below the roots; never raises for what is on the disk.
 
@@ -56,9 +57,10 @@ def scan(
         index: What earlier scans know; is brought up to date.
         read: How folders are read that the index does not know; one after the other in this process if None.
         tell: Told what was found so far, now and then.
+        expect: Told of each further folder, while others are looked for, how many there are to read.
     """
     cancelled, index = cancelled or (lambda: False), index or Index()
-    walk = Walk(index, cancelled)
+    walk = Walk(index, cancelled, expect)
     if tell is not None:
         walk.progress = _Teller(walk, tell)
     reached = [root for root in roots if walk.root(root)]

@@ -54,7 +54,9 @@ class Walk:
         progress: Called at each step.
     """
 
-    def __init__(self, index: Index, cancelled: Callable[[], bool]) -> None:
+    def __init__(
+        self, index: Index, cancelled: Callable[[], bool], expect: Callable[[int], None] | None = None
+    ) -> None:
         self.known: list[Known] = []
         self.unread: list[Candidate] = []
         self.problems: list[ErrorReport] = []
@@ -62,6 +64,7 @@ class Walk:
         self.aliases: Mapping[bytes, list[bytes]] = defaultdict(list)
         self._index = index
         self._cancelled = cancelled
+        self._expect = expect or (lambda count: None)
         self._seen: dict[tuple[int, int], bytes] = {}
         self._pending: dict[bytes, _Visit] = {}
 
@@ -135,6 +138,7 @@ class Walk:
             if not _MARKERS.isdisjoint(names) or any(name.endswith(_GGUF) for name in names):
                 self._pending[path] = visit
                 self.unread.append(visit.candidate)
+                self._expect(len(self.unread))
                 return None
             entry = msgspec.structs.replace(plain, places=_folders(visit.candidate.place))
         except OSError as error:

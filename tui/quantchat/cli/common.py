@@ -66,6 +66,5 @@ def find_models(context: click.Context, models_dirs: Sequence[Path]) -> tuple[Sc
     from quantchat.catalog.scan import scan
 
     roots, problems = scan_roots(context, models_dirs)
-    index = open_index()
-    with Readers(early=index.empty) as read:
-        return scan(roots, index=index, read=read), problems
+    with Readers() as read:
+        return scan(roots, index=open_index(), read=read, expect=read.expect), problems

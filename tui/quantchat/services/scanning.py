@@ -125,8 +125,8 @@ class Scanner:
         if index is None or index.outdated:
             index = open_index()
         roots = default_roots(self._folders)
-        with Readers(early=index.empty) as read:
-            return scan(roots, stop.is_set, index=index, read=read, tell=tell), index
+        with Readers() as read:
+            return scan(roots, stop.is_set, index=index, read=read, tell=tell, expect=read.expect), index
 
     def _grow(self, stop: threading.Event, models: Models) -> None:
         """Show what a scan has found so far, beside what the last one knew."""
