@@ -6,10 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from quantchat.catalog import roots
 from quantchat.catalog.index import Index
 from quantchat.catalog.roots import Root
 from quantchat.catalog.scan import find_model, scan
@@ -131,3 +136,25 @@ def test_a_disk_that_does_not_answer_keeps_no_other_waiting(tmp_path: Path) -> N
     first, second = done.stdout.splitlines()
     assert first == "['m'] ['folder-silent']"
     assert second == "['folder-silent'] 2", "it is asked once, by one thread, and ends with the program"
+
+
+def test_two_may_ask_for_a_folder_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, asked = threading.Event(), threading.Event()
+
+    class Late(threading.Thread):
+        """Begins to run a moment after the second one asks."""
+
+        def start(self) -> None:
+            begun.set()
+            asked.wait(10)
+            time.sleep(0.05)
+            super().start()
+
+    monkeypatch.setattr(roots, "threading", SimpleNamespace(Thread=Late))
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(roots.answers, tmp_path)
+        assert begun.wait(10)
+        other = pool.submit(roots.answers, tmp_path)
+        asked.set()
+        assert first.result()
+        assert other.result()

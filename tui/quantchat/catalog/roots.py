@@ -14,6 +14,8 @@ from quantchat import paths
 PATIENCE = 2.0
 """Seconds. A network disk whose server is gone answers never, and keeps everybody waiting who asks it."""
 _asking: dict[Path, threading.Thread] = {}
+_beginning = threading.Lock()
+"""Whoever finds a thread in `_asking` may wait for it: it runs."""
 
 
 class Root(msgspec.Struct, frozen=True):
@@ -65,11 +67,12 @@ def usual_roots() -> list[Root]:
 
 def answers(folder: Path) -> bool:
     """Whether the disk says anything about a folder, within `PATIENCE`."""
-    asking = _asking.get(folder)
-    if asking is None:
-        # A daemon: nothing can end it while the disk is silent, and nobody may have to wait for it at the end.
-        asking = _asking[folder] = threading.Thread(target=os.path.exists, args=(folder,), daemon=True)
-        asking.start()
+    with _beginning:
+        asking = _asking.get(folder)
+        if asking is None:
+            # A daemon: nothing can end it while the disk is silent, and nobody may have to wait for it at the end.
+            asking = _asking[folder] = threading.Thread(target=os.path.exists, args=(folder,), daemon=True)
+            asking.start()
     asking.join(PATIENCE)
     if asking.is_alive():
         return False

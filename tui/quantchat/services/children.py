@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 
@@ -40,8 +41,9 @@ async def child(
         yield process
     finally:
         if process.returncode is None:
+            # Not `process.kill()`, which would reap one that has just ended before asyncio does, and asyncio complains.
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
+                os.kill(process.pid, signal.SIGKILL)
             await process.wait()
 
 
