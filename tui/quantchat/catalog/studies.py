@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 
 import msgspec
 
@@ -42,7 +41,7 @@ def study(files: WeightFiles, config: JsonObject, recognition: Recognition) -> S
     if (known := _known.get(key)) is None:
         known = _known[key] = _study(files, config, recognition)
         if len(_known) > MOST:
-            _known.popitem(last=False)
+            del _known[next(iter(_known))]
     return known
 
 
@@ -75,4 +74,4 @@ def _digest(files: WeightFiles, config: JsonObject, recognition: Recognition) ->
     return whole.digest()
 
 
-_known: OrderedDict[bytes, Study] = OrderedDict()
+_known: dict[bytes, Study] = {}

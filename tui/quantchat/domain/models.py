@@ -179,7 +179,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         model_type: `model_type` of `config.json`.
         parameters: Number of weights before packing, where headers tell.
         weight_bytes: Sum of the tensors in the safetensors headers, exact.
-        disk_bytes: All files of the folder.
+        disk_bytes: The files of the folder, without pictures and recordings beside the model.
         context_window: Tokens, from the config.
         remote_code: The model wants code of its own to run.
         kind: What it is for; only `chat` models hold conversations.
