@@ -7,10 +7,9 @@ import json
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
 
 import msgspec
 
@@ -44,6 +43,11 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return self.status is not None and stat.S_ISREG(self.status.st_mode)
 
     @property
+    def folder(self) -> bool:
+        """Whether it is a folder, or leads to one."""
+        return self.status is not None and stat.S_ISDIR(self.status.st_mode)
+
+    @property
     def size(self) -> int:
         """Bytes."""
         return self.status.st_size if self.status is not None else 0
@@ -52,11 +56,6 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     def modified(self) -> float:
         """In seconds since the epoch."""
         return self.status.st_mtime if self.status is not None else 0.0
-
-    @property
-    def identity(self) -> tuple[int, int]:
-        """Device and inode."""
-        return (self.status.st_dev, self.status.st_ino) if self.status is not None else (0, 0)
 
 
 class Folder:
@@ -72,6 +71,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._start = os.path.join(path, "")
         self.problems: list[Problem] = []
         self.subfolders: set[str] = set()
         self._parsed: dict[str, JsonObject | None] = {}
@@ -82,23 +82,22 @@ class Folder:
             self._by_extension[name.rpartition(".")[2]].append(name)
 
     def _list(self) -> dict[str, Entry]:
-        entries: dict[str, Entry] = {}
         try:
             # By the folder's handle: the system looks up each name there, not the whole path each time.
             handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                with os.scandir(handle) as found:
-                    for item in found:
-                        is_folder = item.is_dir(follow_symlinks=False)
-                        if is_folder:
-                            self.subfolders.add(item.name)
-                        if is_folder or not item.name.endswith(MEDIA):
-                            entries[item.name] = _entry(item)
+                entries = {name: _entry(name, handle) for name in os.listdir(handle) if not name.endswith(MEDIA)}
+                folders = (name for name, entry in entries.items() if entry.folder)
+                self.subfolders = {name for name in folders if not _is_link(name, handle)}
             finally:
                 os.close(handle)
         except OSError as error:
             raise defect("folder-unreadable", why=os_reason(error)) from error
         return entries
+
+    def join(self, name: str) -> str:
+        """Return the path of what is called so in the folder."""
+        return self._start + name
 
     def __contains__(self, name: str) -> bool:
         return name in self.files
@@ -140,7 +139,10 @@ class Folder:
         if name not in self.entries:
             return None
         self._refuse_link(name)
-        text = _read_regular(self.path / name)
+        with RegularFile(self.join(name)) as file:
+            if file.size > JSON_LIMIT:
+                raise defect("file-too-large", file=name, size=file.size)
+            text = file.read(file.size)
         if text.startswith(LFS_MAGIC):
             raise defect("lfs-pointer", file=name)
         return text
@@ -155,16 +157,24 @@ class Folder:
         if not entry.regular or entry.size > LFS_LIMIT:
             return False
         try:
-            return (self.path / name).read_bytes().startswith(LFS_MAGIC)
-        except OSError:
+            with RegularFile(self.join(name)) as file:
+                return file.read(len(LFS_MAGIC)) == LFS_MAGIC
+        except Defect:
             return False
 
 
-def _entry(item: os.DirEntry[str]) -> Entry:
+def _entry(name: str, folder: int | None = None) -> Entry:
     try:
-        return Entry(item.stat())
+        return Entry(os.stat(name, dir_fd=folder))
     except OSError as error:
         return Entry(None, error.errno or errno.EIO)
+
+
+def _is_link(name: str, folder: int) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(name, dir_fd=folder).st_mode)
+    except OSError:
+        return True
 
 
 def _add_sizes(path: str, sizes: dict[tuple[int, int], int], depth: int) -> None:
@@ -174,8 +184,8 @@ def _add_sizes(path: str, sizes: dict[tuple[int, int], int], depth: int) -> None
                 if item.is_dir(follow_symlinks=False):
                     if depth > 1:
                         _add_sizes(item.path, sizes, depth - 1)
-                elif (entry := _entry(item)).regular:
-                    sizes[entry.identity] = entry.size
+                elif (status := _entry(item.path).status) and stat.S_ISREG(status.st_mode):
+                    sizes[status.st_dev, status.st_ino] = status.st_size
     except OSError:
         return
 
@@ -204,30 +214,52 @@ def _parsed(text: bytes) -> object:
         return json.loads(text)
 
 
-def _read_regular(path: Path) -> bytes:
-    with open_regular(path) as (file, size):
-        if size > JSON_LIMIT:
-            raise defect("file-too-large", file=path.name, size=size)
-        # Not `JSON_LIMIT`: as much memory is taken as is asked for.
-        return file.read(size)
+class RegularFile:
+    """A regular file, open for reading in its `with` block; opening it never waits at a pipe.
 
+    Not `open`, whose layers take longer than the system does; a scan opens thousands of small files.
 
-@contextmanager
-def open_regular(path: Path, *, buffered: bool = True) -> Iterator[tuple[BinaryIO, int]]:
-    """Open a regular file for reading and give its size in bytes; never waits at a pipe.
+    Attributes:
+        name: Without its folder.
+        size: Bytes, as it was opened.
 
     Raises:
         Defect: It is no regular file, or the system refuses to open or read it.
     """
-    try:
-        with open(path, "rb", -1 if buffered else 0, opener=_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise defect("file-unreadable", file=path.name, why="it is not a regular file")
-            yield file, status.st_size
-    except OSError as error:
-        raise defect("file-unreadable", file=path.name, why=os_reason(error)) from error
 
+    __slots__ = ("_descriptor", "_path", "name", "size")
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.name = os.path.basename(path)
+        self.size = 0
+
+    def __enter__(self) -> RegularFile:
+        try:
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._refused(os_reason(error)) from error
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(self._descriptor)
+            raise self._refused("it is not a regular file")
+        self.size = status.st_size
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        os.close(self._descriptor)
+
+    def read(self, count: int, start: int = 0) -> bytes:
+        """Read bytes from a position on; fewer only at the end of the file. As much memory is taken as is asked for."""
+        try:
+            data = os.pread(self._descriptor, count, start)
+            while data and len(data) < count and start + len(data) < self.size:
+                if not (more := os.pread(self._descriptor, count - len(data), start + len(data))):
+                    break
+                data += more
+        except OSError as error:
+            raise self._refused(os_reason(error)) from error
+        return data
+
+    def _refused(self, why: str) -> Defect:
+        return defect("file-unreadable", file=self.name, why=why)

@@ -10,11 +10,11 @@ import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import msgspec
 
-from quantchat.catalog.files import LFS_MAGIC, open_regular
+from quantchat.catalog.files import LFS_MAGIC, RegularFile
 from quantchat.catalog.problems import Defect, defect
 
 MAGIC = b"GGUF"
@@ -129,15 +129,15 @@ def read_gguf(path: Path) -> GgufHeader:
     Raises:
         Defect: The file is unreadable, cut off, damaged, or a Git LFS pointer.
     """
-    with open_regular(path) as (file, size):
-        return _Reader(file, path.name, size).header()
+    with RegularFile(str(path)) as file:
+        return _Reader(file).header()
 
 
 class _Reader:
     """Goes through a header with a window of the file in memory."""
 
-    def __init__(self, file: BinaryIO, name: str, size: int) -> None:
-        self._file, self._name, self._size = file, name, size
+    def __init__(self, file: RegularFile) -> None:
+        self._file, self._name, self._size = file, file.name, file.size
         self._window, self._start, self._at = b"", 0, 0
         self._byte_order: Literal["little", "big"] = "little"
         self._order, self._items, self._kept = "<", 0, 0
@@ -228,8 +228,7 @@ class _Reader:
         position = self._position()
         if position + count > self._size:
             raise self._cut_off(position + count)
-        self._file.seek(position)
-        self._window, self._start, self._at = self._file.read(max(WINDOW, count)), position, 0
+        self._window, self._start, self._at = self._file.read(max(WINDOW, count), position), position, 0
         if len(self._window) < count:
             raise self._cut_off(position + count)
 

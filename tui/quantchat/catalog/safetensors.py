@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import msgspec
 
-from quantchat.catalog.files import LFS_MAGIC, open_regular
+from quantchat.catalog.files import LFS_MAGIC, RegularFile
 from quantchat.catalog.problems import defect
 
 HEADER_LIMIT = 100_000_000
@@ -81,17 +80,18 @@ class Header(msgspec.Struct, frozen=True):
 _DECODER = msgspec.json.Decoder(dict[str, _Item])
 
 
-def read_header(path: Path) -> HeaderText:
+def read_header(path: str) -> HeaderText:
     """Read the header of a safetensors file.
 
     Raises:
         Defect: The file is unreadable, truncated, or a Git LFS pointer.
     """
-    with open_regular(path, buffered=False) as (file, size):
-        return HeaderText(path.name, _header_text(file, path.name, size), size)
+    with RegularFile(path) as file:
+        return HeaderText(file.name, _header_text(file), file.size)
 
 
-def _header_text(file: BinaryIO, name: str, file_size: int) -> bytes:
+def _header_text(file: RegularFile) -> bytes:
+    name, file_size = file.name, file.size
     begin = file.read(FIRST_BYTES)
     start = begin[:LENGTH_BYTES]
     if begin.startswith(LFS_MAGIC):
@@ -105,7 +105,7 @@ def _header_text(file: BinaryIO, name: str, file_size: int) -> bytes:
         raise defect("weights-damaged", file=name, why=why)
     text = begin[LENGTH_BYTES : LENGTH_BYTES + length]
     if len(begin) < LENGTH_BYTES + length <= file_size:
-        text += file.read(length - len(text))
+        text += file.read(length - len(text), len(begin))
     if len(text) < length:
         raise defect("weights-truncated", file=name, expected=f"at least {LENGTH_BYTES + length}", actual=file_size)
     return text

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from quantchat.catalog.files import Folder, open_regular
+from quantchat.catalog.files import Folder, RegularFile
 from quantchat.catalog.gguf import read_gguf
 from quantchat.catalog.problems import Defect
 from quantchat.catalog.tokens import CONFIG
@@ -59,7 +59,7 @@ def chosen(templates: list[ChatTemplate]) -> ChatTemplate | None:
 
 
 def _own_file(folder: Folder) -> Iterator[ChatTemplate]:
-    if FILE in folder and (text := _read(folder.path / FILE)):
+    if FILE in folder and (text := _read(folder.join(FILE))):
         yield ChatTemplate(DEFAULT, FILE, text)
 
 
@@ -69,7 +69,7 @@ def _further_files(folder: Folder) -> Iterator[ChatTemplate]:
     except Defect:
         return
     for name in inner.names(".jinja"):
-        if text := _read(inner.path / name):
+        if text := _read(inner.join(name)):
             yield ChatTemplate(name.removesuffix(".jinja"), f"{FILES}/{name}", text)
 
 
@@ -81,9 +81,9 @@ def _in_config(value: object) -> Iterator[ChatTemplate]:
             yield ChatTemplate(str(item.get("name") or DEFAULT), CONFIG, item["template"])
 
 
-def _read(path: Path) -> str:
+def _read(path: str) -> str:
     try:
-        with open_regular(path) as (file, size):
-            return file.read(TEMPLATE_LIMIT).decode("utf-8", "replace") if size <= TEMPLATE_LIMIT else ""
+        with RegularFile(path) as file:
+            return file.read(file.size).decode("utf-8", "replace") if file.size <= TEMPLATE_LIMIT else ""
     except Defect:
         return ""

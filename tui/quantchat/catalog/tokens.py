@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from quantchat.catalog.files import Folder, open_regular
+from quantchat.catalog.files import Folder, RegularFile
 from quantchat.catalog.problems import Defect
 
 CONFIG = "tokenizer_config.json"
@@ -63,7 +63,7 @@ def _tokenizer_file(folder: Folder) -> _TokenizerFile:
     if "tokenizer.json" not in folder:
         return _TokenizerFile()
     try:
-        with open_regular(folder.path / "tokenizer.json") as (file, size):
-            return msgspec.json.decode(file.read(size if size <= TOKENIZER_LIMIT else 0), type=_TokenizerFile)
+        with RegularFile(folder.join("tokenizer.json")) as file:
+            return msgspec.json.decode(file.read(file.size if file.size <= TOKENIZER_LIMIT else 0), type=_TokenizerFile)
     except (Defect, msgspec.MsgspecError, ValueError, RecursionError):
         return _TokenizerFile()

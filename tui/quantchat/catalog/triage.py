@@ -60,7 +60,7 @@ def _growing(folder: Folder) -> str | None:
 def _grows(folder: Folder, name: str) -> bool:
     """Whether a file is longer or newer than when the folder was listed."""
     try:
-        status = os.stat(folder.path / name)
+        status = os.stat(folder.join(name))
     except OSError:
         return True
     entry = folder.entries[name]

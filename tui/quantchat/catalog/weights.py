@@ -119,7 +119,7 @@ def count_parameters(groups: Sequence[Group], recognition: Recognition) -> int |
 
 def _header(folder: Folder, name: str) -> HeaderText | None:
     try:
-        return read_header(folder.path / name)
+        return read_header(folder.join(name))
     except Defect as fault:
         folder.problems.append(fault.problem)
         return None
