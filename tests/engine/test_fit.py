@@ -12,6 +12,7 @@ import pytest
 
 from demo_model import HOME, demo_model
 from engine import zoo
+from engine.repacked import as_awq
 from gpu.checkpoints import Recipe, write
 from gpu.process import EngineProcess
 from quantchat.catalog.attention import read_attention
@@ -39,7 +40,7 @@ ARCHITECTURES = (
 )  # fmt: skip
 PACKED = Recipe("gptq", layers=10, hidden=1024, intermediate=3072, heads=16, kv_heads=4, vocabulary=VOCABULARY,
                 group_size=64)  # fmt: skip
-AWQ = replace(PACKED, name="awq", method="awq", sym=False, layers=6)
+AWQ = replace(PACKED, name="awq", method="awq", sym=False)
 WORDS = "All that can be counted will be counted again tomorrow. "
 
 
@@ -115,10 +116,20 @@ async def test_the_kernel_that_is_compiled(smol: Path, tmp_path: Path) -> None:
     assert not off(found, report)
 
 
+@pytest.mark.parametrize("kernel", ["awq_torch_aten", pytest.param("awq_torch_cpu_avx512", marks=ALL)])
+async def test_the_demo_model_as_awq(smol: Path, tmp_path: Path, kernel: str) -> None:
+    if not runs_here(kernel):
+        pytest.skip("not compiled on this machine")
+    model = read_model(as_awq(smol / "SmolLM2-135M-Instruct-GPTQ-4bit", tmp_path / "awq"))
+    found, report = await predicted_and_loaded(model, tmp_path, kernel)
+    assert report.kernel == kernel
+    assert not off(found, report)
+
+
 @pytest.mark.parametrize(
     ("recipe", "kernel"),
     [
-        (AWQ, "awq_torch_aten"),
+        pytest.param(AWQ, "awq_torch_aten", marks=ALL),
         pytest.param(AWQ, "awq_torch_cpu_avx512", marks=ALL),
         pytest.param(replace(PACKED, name="act-order", desc_act=True), "gptq_torch_aten", marks=ALL),
         pytest.param(replace(PACKED, name="8-bit", bits=8), "gptq_torch_int8", marks=ALL),
