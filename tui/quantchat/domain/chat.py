@@ -13,12 +13,14 @@ from quantchat.domain.attachments import Draft
 from quantchat.domain.generation import FinishReason, SamplingOverrides, SamplingSettings, TurnStatistics
 from quantchat.errors import ErrorReport
 
-SCHEMA = 2
+SCHEMA = 3
 UNTITLED = "New session"
 TITLE_LENGTH = 48
 CONTEXT_FULL = "context-full"
 
 Role = Literal["system", "user", "assistant"]
+NamedBy = Literal["rule", "model", "user"]
+"""Who gave a session its title: the first words of its first prompt, a model, or the user; that one nothing changes."""
 
 
 def utc_now() -> datetime:
@@ -36,16 +38,20 @@ class RunCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which model wrote an answer (of one that was continued: its end), and how.
 
     Attributes:
+        revision: Commit of the hub that the model was downloaded at, if it was.
         decoding: How tokens were computed: `graph`, `eager` or `generate`.
+        versions: Of the engine's libraries, by name.
     """
 
     model: str
     path: str = ""
+    revision: str = ""
     quantization: str = ""
     kernel: str = ""
     device: str = ""
     decoding: str = ""
     sampling: SamplingSettings | None = None
+    versions: dict[str, str] = {}
 
 
 class Message(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -56,6 +62,8 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True):
         thinking: What the model thought before the answer; later turns are asked without it.
         finish: Why an answer ended; None for the user's words and while an answer streams.
         error: What failed, when `finish` is `error`.
+        edited_from: The message that this one is a changed copy of, beside which it stands.
+        given: What the user wrote as the beginning of an answer; `text` starts with it.
     """
 
     id: str
@@ -68,6 +76,32 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     error: ErrorReport | None = None
     run: RunCard | None = None
     statistics: TurnStatistics | None = None
+    edited_from: str | None = None
+    given: str = ""
+
+
+class Deletion(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Messages that were taken out of a session and can be put back.
+
+    Attributes:
+        head: The head of the session before.
+    """
+
+    when: datetime
+    messages: dict[str, Message]
+    head: str | None = None
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a session comes from: a message of another one, or a file.
+
+    Attributes:
+        source: Of an imported session: the file's format and name.
+    """
+
+    session: str = ""
+    message: str = ""
+    source: str = ""
 
 
 class ChatMessage(msgspec.Struct, frozen=True):
@@ -89,6 +123,9 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True):
         queued: Prompts that were sent while the engine was busy and have not started.
         draft: Text in the prompt that was not sent, its attachments in full.
         draft_words: That prompt as it was written, with tokens in place of its attachments, if it has any.
+        named_by: Who gave the title.
+        template: A Jinja chat template that is used in place of the model's own; empty for that.
+        deleted: What was deleted and can be put back, the last deletion last.
     """
 
     version: int = SCHEMA
@@ -105,6 +142,13 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True):
     queued: list[str] = []
     draft: str = ""
     draft_words: str = ""
+    named_by: NamedBy = "rule"
+    tags: list[str] = []
+    pinned: bool = False
+    archived: bool = False
+    template: str = ""
+    origin: Origin | None = None
+    deleted: list[Deletion] = []
 
     @classmethod
     def new(cls) -> Session:
@@ -188,6 +232,24 @@ class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     updated: datetime
     messages: int
+    created: datetime
+    pinned: bool = False
+    archived: bool = False
+    tags: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, session: Session) -> SessionSummary:
+        """Return the row of a session."""
+        return cls(
+            id=session.id,
+            title=session.title,
+            updated=session.updated,
+            messages=len(session.messages),
+            created=session.created,
+            pinned=session.pinned,
+            archived=session.archived,
+            tags=tuple(session.tags),
+        )
 
 
 def title_from(text: str) -> str:

@@ -64,9 +64,7 @@ class Archive:
         self._tell_problems()
         for session in self._open.values():
             if session.id in stored or session.messages or session.queued:
-                stored[session.id] = SessionSummary(
-                    id=session.id, title=session.title, updated=session.updated, messages=len(session.messages)
-                )
+                stored[session.id] = SessionSummary.of(session)
         return sorted(stored.values(), key=lambda summary: (summary.updated, summary.id), reverse=True)
 
     def _tell_problems(self) -> None:
@@ -241,7 +239,8 @@ class Archive:
     def rename(self, session_id: str, title: str) -> None:
         """Give a session a title."""
         session = self.open(session_id)
-        session.title = " ".join(title.split()) or session.title
+        if words := " ".join(title.split()):
+            session.title, session.named_by = words, "user"
         self.save(session)
         self._tell(SessionsChanged(), SessionChanged(session=session_id))
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from quantchat.domain.chat import SCHEMA, UNTITLED, Session, SessionSummary
+from quantchat.domain.chat import SCHEMA, UNTITLED, Session, SessionSummary, title_from
 from quantchat.domain.text import without_surrogates
 from quantchat.domain.thinking import split_thinking
 
@@ -32,7 +32,16 @@ def _parted(message: dict[str, Any]) -> dict[str, Any]:
     return message if text == message["text"] else message | {"thinking": thinking, "text": text}
 
 
-UPGRADES: Mapping[int, Upgrade] = {1: _part_thinking}
+def _note_who_named(content: dict[str, Any]) -> dict[str, Any]:
+    """2 to 3: a title that is not what the rule made of the first prompt was given by the user."""
+    if "named_by" in content:
+        return content
+    first = next((message for message in content.get("messages", {}).values() if message["role"] == "user"), None)
+    by_rule = content.get("title", UNTITLED) in (UNTITLED, title_from(first["text"]) if first else UNTITLED)
+    return content | {"named_by": "rule" if by_rule else "user"}
+
+
+UPGRADES: Mapping[int, Upgrade] = {1: _part_thinking, 2: _note_who_named}
 """From a version to the next one. Each step must give the same result when it meets its own output."""
 
 
@@ -56,9 +65,13 @@ class _Row(msgspec.Struct):
     """The fields of a list row; the rest of the file is checked and skipped, not built."""
 
     updated: datetime
+    created: datetime
     title: str = UNTITLED
     version: int = 1
     messages: dict[str, _Nothing] = {}
+    pinned: bool = False
+    archived: bool = False
+    tags: tuple[str, ...] = ()
 
 
 _sessions = msgspec.json.Decoder(Session)
@@ -132,8 +145,18 @@ def decode_summary(session_id: str, data: bytes) -> SessionSummary:
         row = None
     # Another version may have moved these fields: its whole file decides what it is.
     known = row is not None and ROW_SCHEMA <= row.version <= SCHEMA
-    whole = row if known and row is not None else decode_session(data)
-    return SessionSummary(id=session_id, title=whole.title, updated=whole.updated, messages=len(whole.messages))
+    if row is None or not known:
+        return msgspec.structs.replace(SessionSummary.of(decode_session(data)), id=session_id)
+    return SessionSummary(
+        id=session_id,
+        title=row.title,
+        updated=row.updated,
+        messages=len(row.messages),
+        created=row.created,
+        pinned=row.pinned,
+        archived=row.archived,
+        tags=row.tags,
+    )
 
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:

@@ -162,7 +162,8 @@ class SessionStore:
             StorageError: as `load` and `save`.
         """
         session = self.load(session_id)
-        session.title = " ".join(title.split()) or UNTITLED
+        if words := " ".join(title.split()):
+            session.title, session.named_by = words, "user"
         self.save(session)
 
     def take_problems(self) -> Reports:
