@@ -122,6 +122,16 @@ class Archive:
         if lock is not None:
             lock.release()
 
+    @property
+    def store(self) -> SessionStore:
+        """Where the sessions are kept."""
+        return self._store
+
+    def opened(self) -> list[Session]:
+        """Return the sessions that are open here and hold something, unless another process writes them."""
+        own = (session for session in self._open.values() if self.why_read_only(session.id) is None)
+        return [session for session in own if session.messages or session.queued or session.draft]
+
     def why_read_only(self, session_id: str) -> StorageError | None:
         """Return why a session cannot be written from here, if so."""
         error = self._read_only.get(session_id)

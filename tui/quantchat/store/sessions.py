@@ -89,6 +89,15 @@ class SessionStore:
         session.id = session_id
         return session
 
+    def peek(self, session_id: str) -> Session | None:
+        """Read a session to look through it; None if it cannot be read, which `list` reports."""
+        try:
+            session = decode_session(_read(self.path(session_id)))
+        except (StorageError, NewerSchema, msgspec.DecodeError):
+            return None
+        session.id = session_id
+        return session
+
     def save(self, session: Session) -> None:
         """Write a session; an empty one that has no file yet stays in memory.
 
