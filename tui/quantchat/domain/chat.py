@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import msgspec
@@ -28,9 +29,28 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class _Ticks:
+    """Moments of this process, one after the other, whatever happens to the clock; apart by what an id can tell."""
+
+    STEP = timedelta(milliseconds=1)
+
+    def __init__(self) -> None:
+        self._last = datetime.min.replace(tzinfo=UTC)
+        self._lock = threading.Lock()
+
+    def next(self, after: datetime | None = None) -> datetime:
+        """Return a moment behind all that were returned, and behind `after`, which may lie in the future."""
+        with self._lock:
+            self._last = max(utc_now(), self._last + self.STEP)
+            return self._last if after is None else max(self._last, after + self.STEP)
+
+
+_ticks = _Ticks()
+
+
 def new_id(now: datetime | None = None) -> str:
-    """Make an identifier that sorts by time: `20261121T035912123-a1b2c3`."""
-    moment = now or utc_now()
+    """Make an identifier that sorts by time: `20261121T035912123-a1b2c3`; each sorts behind the one before."""
+    moment = now or _ticks.next()
     return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}-{os.urandom(3).hex()}"
 
 
@@ -85,11 +105,13 @@ class Deletion(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     Attributes:
         head: The head of the session before.
+        places: Where each message stood among all of the session, in the order of `messages`.
     """
 
     when: datetime
     messages: dict[str, Message]
     head: str | None = None
+    places: list[int] = []
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -126,6 +148,8 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True):
         named_by: Who gave the title.
         template: A Jinja chat template that is used in place of the model's own; empty for that.
         deleted: What was deleted and can be put back, the last deletion last.
+        edits: Texts that were not sent: changes by the message's id, beginnings of answers by `begin:` and the
+            question's id.
     """
 
     version: int = SCHEMA
@@ -149,11 +173,12 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True):
     template: str = ""
     origin: Origin | None = None
     deleted: list[Deletion] = []
+    edits: dict[str, str] = {}
 
     @classmethod
     def new(cls) -> Session:
         """Start an empty session."""
-        now = utc_now()
+        now = _ticks.next()
         return cls(id=new_id(now), created=now, updated=now)
 
     def written(self) -> Draft:
@@ -180,15 +205,21 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True):
             yield message
             leaf = message.parent
 
-    def append(self, role: Role, text: str, *, parent: str | None = None) -> Message:
-        """Add a message below `parent` (default: the head) and make it the head."""
-        message = Message(id=new_id(), role=role, text=text, created=utc_now(), parent=parent or self.head)
+    def append(self, role: Role, text: str, *, parent: str | msgspec.UnsetType | None = msgspec.UNSET) -> Message:
+        """Add a message below `parent` (default: the head; None: as a first message) and make it the head."""
+        below = self.head if parent is msgspec.UNSET else parent
+        now = self.touch()
+        message = Message(id=new_id(now), role=role, text=text, created=now, parent=below)
         self.messages[message.id] = message
         self.head = message.id
-        self.updated = message.created
         if role == "user" and self.title == UNTITLED:
             self.title = title_from(text)
         return message
+
+    def touch(self) -> datetime:
+        """Note that the session changes now, and return that moment: later than any before, whatever the clock says."""
+        self.updated = _ticks.next(after=self.updated)
+        return self.updated
 
     def siblings(self, message_id: str) -> list[Message]:
         """Return all versions of a message, itself included, oldest first."""
@@ -226,7 +257,7 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A session as a row of the list."""
+    """A session as a row of the list; `temporary` for one that is in memory alone."""
 
     id: str
     title: str
@@ -236,6 +267,7 @@ class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
     pinned: bool = False
     archived: bool = False
     tags: tuple[str, ...] = ()
+    temporary: bool = False
 
     @classmethod
     def of(cls, session: Session) -> SessionSummary:
