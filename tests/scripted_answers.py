@@ -51,9 +51,14 @@ class Script(msgspec.Struct, forbid_unknown_fields=True):
     noise: str = ""
     garbage: str = ""
     unload_freed: int = 93 * 1024**2
+    title: Answer = msgspec.field(default_factory=lambda: Answer(text=""))
 
     def answer_to(self, prompt: str) -> Answer:
         return next((a for a in self.answers if a.match is None or a.match in prompt), Answer())
+
+    def names(self, command: Generate) -> bool:
+        """Whether a title is asked for, which is no turn of a session."""
+        return not command.session and command.resume is not None and command.resume.text == "Title:"
 
 
 def read_script() -> Script:

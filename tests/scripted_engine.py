@@ -17,6 +17,7 @@ variable `QUANTCHAT_SCRIPT` names a JSON file with any of:
     noise               text for stderr at the start
     garbage             text that is written to the protocol's pipe after `Ready`
     unload_freed        bytes that `Unloaded` names
+    title               an answer as above, to the question for a session's title; by default nothing is said
 
 Without a script every prompt is echoed, one word per token, at 50 tokens per second. Turns of different sessions run
 side by side; an answer that goes on says the rest of its text.
@@ -288,7 +289,7 @@ class ScriptedEngine:
         if self._model is None:
             return Failed(turn=command.turn, error=ErrorReport(code="no-model", title="No model is loaded"))
         question = command.messages[-1].content
-        answer = self._script.answer_to(question)
+        answer = self._script.title if self._script.names(command) else self._script.answer_to(question)
         gone = dropped(command.messages, self._window(), command.sampling.max_new_tokens)
         prompt = self._prompt(without(command.messages, gone), command)
         start = time.monotonic()
