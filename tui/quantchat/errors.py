@@ -4,7 +4,9 @@ QuantchatError
 ├── UsageError               a wrong command line, setting or theme          exit 2
 ├── StorageError             the disk refused                                exit 3
 │   ├── SessionUnreadable    a session file that does not parse
-│   └── SessionLocked        another process writes this session
+│   ├── SessionLocked        another process writes this session
+│   ├── SessionNewer         a later quantchat wrote this session
+│   └── SessionConflict      another process has changed this session meanwhile
 ├── ModelError               a folder that cannot be loaded, before loading  exit 4
 ├── EngineError              the engine process                              exit 5
 │   ├── EngineGone           it died or was never started
@@ -87,6 +89,18 @@ class SessionLocked(StorageError):
     """Another process holds the session for writing."""
 
     code = "session-locked"
+
+
+class SessionNewer(StorageError):
+    """A later quantchat wrote the session; it can be read here and not written."""
+
+    code = "session-newer"
+
+
+class SessionConflict(StorageError):
+    """Another process has written the session since it was read here; both states must be merged."""
+
+    code = "session-conflict"
 
 
 class ModelError(QuantchatError):

@@ -173,7 +173,7 @@ async def test_full_disk_keeps_the_session_in_memory_and_writes_it_later(
     fill_disk: Callable[[Path], Path],
 ) -> None:
     monkeypatch.setenv("QUANTCHAT_HOME", str(small_disk))
-    monkeypatch.setattr("quantchat.services.archive.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("quantchat.services.saving.RETRY_SECONDS", 0.05)
     bench = Bench()
     session, turn = await asked(bench)
     await bench.archive.flush()

@@ -122,7 +122,7 @@ def test_a_newer_session_keeps_its_journal(store: SessionStore, locks: SessionLo
     assert recover(store, locks) == []
     assert store.journal_path(session.id).exists()
     assert store.path(session.id).read_text() == '{"version": 99}'
-    assert [p.code for p in store.take_problems()] == ["session-newer"]
+    assert store.take_problems() == [], "opening it says so, and each start need not"
 
 
 def test_a_refusing_disk_keeps_the_journal(

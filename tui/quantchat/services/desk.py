@@ -13,22 +13,28 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from quantchat.domain.models import ModelInfo
-from quantchat.domain.presets import known_presets
+from quantchat.domain.text import plain
 from quantchat.engine import protocol
 from quantchat.engine.protocol import EngineExited
 from quantchat.errors import ErrorReport, QuantchatError, StorageError
 from quantchat.services.archive import Archive
+from quantchat.services.branches import Branches
 from quantchat.services.context import ContextMeter
 from quantchat.services.conversation import Conversation
-from quantchat.services.facts import Listener, Notice, PullChanged
+from quantchat.services.facts import Fact, Listener, Notice, PullChanged
+from quantchat.services.following import Follower
 from quantchat.services.idle import IdleUnload
 from quantchat.services.library import EngineFactory, Library, Phase
 from quantchat.services.loads import options_of
 from quantchat.services.memory import MemoryWatch
+from quantchat.services.titles import Titles
 from quantchat.store.settings import Settings
 from quantchat.store.state import UiState, load_state, save_state
 
 if TYPE_CHECKING:
+    from quantchat.domain.generation import SamplingOverrides
+    from quantchat.services.finding import Finder
+    from quantchat.services.presets import Presets
     from quantchat.services.pull.jobs import Job, Pulls
     from quantchat.services.waiting import LoadWhenFree
 
@@ -50,13 +56,13 @@ class Desk:
         engine_factory: EngineFactory | None = None,
     ) -> None:
         self.settings = settings
-        self.presets = known_presets(settings.presets)
         self.state: UiState = load_state()
         self._listen = listener
         self._state_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self.given_folders = tuple(models_dirs)
         self.archive = Archive(listener)
+        self.archive.store.assumed_prompt = plain(settings.system_prompt)
         self.library = Library(
             listener,
             models_dirs=self._folders(),
@@ -66,12 +72,17 @@ class Desk:
         self.conversation = Conversation(
             self.archive,
             self.library,
-            listener,
+            self._tell,
             sampling=settings.sampling,
             want_model=self._load_last,
             parallel_turns=settings.parallel_turns,
         )
+        self.branches = Branches(self.archive, self.conversation, listener)
         self.context = ContextMeter(self.library, self.conversation, listener)
+        self.following = Follower(self.archive, listener)
+        self.titles = Titles(
+            self.archive, self.library, self.conversation, listener, automatic=settings.automatic_titles
+        )
         self.library.on_turn_event = self._on_turn_event
         self.library.on_loaded = self._on_loaded
         self.memory = MemoryWatch(self.library.options)
@@ -81,6 +92,11 @@ class Desk:
             loaded=lambda: self.library.phase is Phase.LOADED,
             unload=lambda note: self.run(self.library.unload(note)),
         )
+
+    def _tell(self, fact: Fact) -> None:
+        """Pass on what happens in sessions; before the engine hears of it, for it gives back what titles took."""
+        self.titles.on_fact(fact)
+        self._listen(fact)
 
     def _on_loaded(self, model: ModelInfo, report: protocol.LoadReport) -> None:
         """Keep what the load came to beside its prediction, which corrects the next one."""
@@ -104,6 +120,7 @@ class Desk:
             self.idle.touch()
         self.conversation.on_event(event)
         self.context.on_event(event)
+        self.titles.on_event(event)
 
     def _load_last(self) -> bool:
         """Begin to load the model that was used last; say whether there is one."""
@@ -132,8 +149,27 @@ class Desk:
         if self.library.scanner.due:
             self.run(self.library.scanner.watch())
 
+    @cached_property
+    def library_of_presets(self) -> Presets:
+        """The presets, with their files."""
+        from quantchat.services.presets import Presets
+
+        return Presets(self.settings.presets)
+
+    @property
+    def presets(self) -> dict[str, SamplingOverrides]:
+        """All presets by name, as their files are now."""
+        return self.library_of_presets.known()
+
     def remember(self, **what: object) -> None:
-        """Note what the next start should know, such as `last_session`; a crash must not forget it."""
+        """Note what the next start should know, such as `last_session`; a crash must not forget it.
+
+        A temporary session leaves no trace.
+        """
+        if self.archive.is_temporary(str(what.get("last_session", ""))):
+            del what["last_session"]
+        if isinstance(places := what.get("places"), dict):
+            what["places"] = {name: place for name, place in places.items() if not self.archive.is_temporary(name)}
         state = msgspec.structs.replace(self.state, **what)
         if state != self.state:
             self.state = state
@@ -200,6 +236,13 @@ class Desk:
 
         return Pulls(self._on_pull)
 
+    @cached_property
+    def finder(self) -> Finder:
+        """The search in all sessions, and its index."""
+        from quantchat.services.finding import Finder
+
+        return Finder(self.archive, self._listen)
+
     def pull_line(self) -> str:
         """Say how the download under way stands; empty if there is none."""
         return self.pulls.line() if "pulls" in self.__dict__ else ""
@@ -214,8 +257,9 @@ class Desk:
             self.run(self.library.scan())
 
     async def look(self) -> None:
-        """Look at memory, and whether the model is idle; called about once a second."""
+        """Look at memory, at other programs' sessions, and whether the model is idle; called about once a second."""
         self.idle.check()
+        await self.following.look()
         await self.memory.look(self.library.engine_pid)
 
     def run(self, work: Coroutine[object, object, None]) -> None:
@@ -237,10 +281,14 @@ class Desk:
     async def close(self) -> list[ErrorReport]:
         """Keep what streams, write everything, end the engine; return what could not be written."""
         self._stop_waiting()
+        self.following.close()
         self.context.close()
+        self.titles.close()
         self.conversation.finish_now()
         if "pulls" in self.__dict__:
             await self.pulls.close()
+        if "finder" in self.__dict__:
+            self.finder.close()
         unsaved, _ = await asyncio.gather(self.archive.close(), self.library.close(QUIT_GRACE))
         await self._save_state()
         return [error.report for error in unsaved]

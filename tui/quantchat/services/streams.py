@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from quantchat.domain.chat import utc_now
+import msgspec
+
+from quantchat.domain.chat import Message
 from quantchat.domain.generation import FinishReason, TurnStatistics
 from quantchat.engine import protocol
 from quantchat.errors import ErrorReport
@@ -48,8 +50,20 @@ class Streams:
         Raises:
             SessionLocked: if another process writes the session.
         """
-        self._journals[turn.session.id] = self._archive.journal(turn.session, turn.message)
+        self._begin_journal(turn, turn.message)
         self._turns[turn.session.id] = turn
+
+    def _begin_journal(self, turn: Turn, message: Message) -> None:
+        journal = self._archive.journal(turn.session, message)
+        if journal is not None:
+            self._journals[turn.session.id] = journal
+
+    def keep(self, session_id: str) -> None:
+        """Write down from now on what streams in a session that was temporary, with what was said until now."""
+        turn = self._turns.get(session_id)
+        if turn is not None:
+            said = msgspec.structs.replace(turn.message, text=turn.text, thinking=turn.thinking)
+            self._begin_journal(turn, said)
 
     def on_event(self, event: TurnEvent) -> None:
         """Take what the engine says of a turn."""
@@ -71,7 +85,8 @@ class Streams:
         turn.take(event.text, event.tokens, event.channel)
         if event.text:
             session, message = turn.session.id, turn.message.id
-            self._journals[session].append(event.text, event.channel)
+            if (journal := self._journals.get(session)) is not None:
+                journal.append(event.text, event.channel)
             self._listen(TextArrived(session=session, message=message, text=event.text, channel=event.channel))
 
     def end(
@@ -80,10 +95,10 @@ class Streams:
         """End a turn: what it said becomes the session's."""
         message, session = turn.message, turn.session
         del self._turns[session.id]
-        journal = self._journals.pop(session.id)
+        journal = self._journals.pop(session.id, None)
         message.text, message.thinking, message.finish = turn.text, turn.thinking, reason
         message.statistics, message.error = statistics.after(turn.begun), error
-        session.updated = utc_now()
+        session.touch()
         self._archive.finish(session, message, journal)
         self._listen(SessionChanged(session=session.id, answered=True))
         self._listen(SessionsChanged())

@@ -140,10 +140,28 @@ def move_aside(path: Path, folder: Path) -> Path:
     """
     private_dir(folder)
     target = folder / path.name
-    while os.path.lexists(target):
+    while not _moved(path, target):
         target = folder / f"{path.stem}.{os.urandom(4).hex()}{path.suffix}"
-    path.rename(target)
     return target
+
+
+def _moved(path: Path, target: Path) -> bool:
+    """Move a file to a name unless that is taken; a plain rename would replace what another process put there."""
+    try:
+        os.link(path, target, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        raise
+    except OSError:
+        # A file system without hard links, or another one.
+        if os.path.lexists(target):
+            return False
+        path.rename(target)
+        return True
+    # Another process that moved it at the same time may have been quicker.
+    path.unlink(missing_ok=True)
+    return True
 
 
 def _write_synced(path: Path, data: bytes) -> None:

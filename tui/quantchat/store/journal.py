@@ -1,8 +1,9 @@
 """What a running answer has said so far, kept safe while it streams.
 
 `sessions/<id>.journal` holds JSON lines: `{"message": {...}, "version": 2}` opens an answer, with the text that it had
-before if it goes on; `{"text": "..."}` and `{"thinking": "..."}` add to it; `{"finish": "...", "statistics": {...}}`
-closes it. The version is the session's.
+before if it goes on, and with the message that it answers, in case the disk had no room for the session;
+`{"text": "..."}` and `{"thinking": "..."}` add to it; `{"finish": "...", "statistics": {...}}` closes it. The version
+is the session's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -28,6 +30,7 @@ CLOSE_SECONDS = 5.0
 
 class _Line(msgspec.Struct, omit_defaults=True):
     message: Message | None = None
+    question: Message | None = None
     text: str = ""
     thinking: str = ""
     version: int = 1
@@ -46,7 +49,15 @@ class Journal:
             written is kept and tried again.
     """
 
-    def __init__(self, path: Path, message: Message, *, interval: float = INTERVAL_SECONDS, begin: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        message: Message,
+        *,
+        question: Message | None = None,
+        interval: float = INTERVAL_SECONDS,
+        begin: bool = True,
+    ) -> None:
         """Open the journal of `message` and write at most each `interval` seconds; the first text at once.
 
         With `begin` false the file is not touched before `begin()`.
@@ -55,12 +66,13 @@ class Journal:
         self.error: StorageError | None = None
         self._interval = interval
         opened = msgspec.structs.replace(message, finish=None, statistics=None, error=None)
-        self._unwritten = _encode(_Line(message=opened, version=SCHEMA))
+        self._unwritten = _encode(_Line(message=opened, question=question, version=SCHEMA))
         self._pieces: list[tuple[Channel, str]] = []
         self._ending: _Line | None = None
         self._closing = False
         self._changed = threading.Condition()
         self._descriptor: int | None = None
+        self._named = False
         self._start = 0
         self._end = 0
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -146,8 +158,23 @@ class Journal:
             self._start = self._end = os.fstat(self._descriptor).st_size
             if self._start:
                 self._unwritten = b"\n" + self._unwritten
+        if not self._named:
             sync_folder(self.path.parent)
+            self._named = True
         return self._descriptor
+
+
+class Replayed(NamedTuple):
+    """An answer of a journal.
+
+    Attributes:
+        question: What it answers, where the journal tells.
+        version: Schema of the program that wrote it.
+    """
+
+    answer: Message
+    question: Message | None = None
+    version: int = SCHEMA
 
 
 def replay(path: Path) -> tuple[Message, ...]:
@@ -159,18 +186,23 @@ def replay(path: Path) -> tuple[Message, ...]:
     Raises:
         OSError: if it cannot be read.
     """
-    answers: list[Message] = []
+    return tuple(replayed.answer for replayed in replay_whole(path))
+
+
+def replay_whole(path: Path) -> tuple[Replayed, ...]:
+    """Read the answers of a journal, and what they answer; otherwise as `replay`."""
+    answers: list[Replayed] = []
     said: list[list[_Line]] = []
     for line in _readable_lines(path.read_bytes()):
         if line.message is not None:
-            answers.append(line.message)
+            answers.append(Replayed(line.message, line.question, line.version))
             said.append([])
         elif not answers:
-            answers.append(_orphan(path))
+            answers.append(Replayed(_orphan(path)))
             said.append([])
         said[-1].append(line)
-    for answer, lines in zip(answers, said, strict=True):
-        _complete(answer, lines)
+    for replayed, lines in zip(answers, said, strict=True):
+        _complete(replayed.answer, lines)
     return tuple(answers)
 
 

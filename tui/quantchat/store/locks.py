@@ -1,4 +1,9 @@
-"""One writer per session: advisory locks that say who holds them."""
+"""One writer per session: advisory locks that say who holds them.
+
+Where the file system has `flock`, the kernel holds the lock and a holder that died holds nothing. Elsewhere the lock is
+the name of its holder in the file: a process of this machine is asked for, and one of another machine must give a sign
+of life now and then.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +21,16 @@ import msgspec
 from quantchat import paths
 from quantchat.domain.chat import utc_now
 from quantchat.errors import SessionLocked
-from quantchat.store.atomic import private_dir, process_lives, translate_os_error, write_atomic
+from quantchat.store.atomic import private_dir, process_lives, temporary_name, translate_os_error, write_atomic
 from quantchat.store.sessions import check_id
 
 UNSUPPORTED = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 ATTEMPTS = 5
 PAUSE_SECONDS = 0.01
+SIGN_SECONDS = 60.0
+"""How often the holder of a lock without `flock` touches its file."""
+QUIET_SECONDS = 900.0
+"""A holder on another machine that gave no sign for so long is gone."""
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +65,24 @@ class SessionLock:
         self.holder = holder
         self._descriptor = descriptor
         self._held = True
+
+    def is_held(self) -> bool:
+        """Whether the lock is still the one that was taken: its file may have been deleted, or taken over by name."""
+        try:
+            if self._descriptor is not None:
+                return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+            return msgspec.json.decode(self.path.read_bytes(), type=Holder) == self.holder
+        except (FileNotFoundError, msgspec.DecodeError):
+            return False
+        except OSError:
+            # A disk that does not answer tells nothing about other writers.
+            return True
+
+    def give_sign(self) -> None:
+        """Tell other machines that the holder lives, where the kernel does not."""
+        if self._held and self._descriptor is None:
+            with contextlib.suppress(OSError):
+                os.utime(self.path)
 
     def release(self) -> None:
         """Give the session back; a second call does nothing."""
@@ -124,8 +151,7 @@ class SessionLocks:
         except BlockingIOError:
             return True
         except OSError:
-            holder = read_holder(path)
-            return holder is not None and holder.lives()
+            return _held_by_name(path)
         finally:
             os.close(descriptor)
         return False
@@ -133,6 +159,35 @@ class SessionLocks:
     def holder(self, session_id: str) -> Holder | None:
         """Say who holds a session, where that is known."""
         return read_holder(self.path(session_id)) if self.is_locked(session_id) else None
+
+    def sign_age(self, session_id: str) -> float | None:
+        """Seconds since the holder on another machine gave a sign; None if somebody else, or nobody, holds it."""
+        path = self.path(session_id)
+        holder = read_holder(path)
+        if holder is None or holder.host == socket.gethostname() or not self.is_locked(session_id):
+            return None
+        return _age(path)
+
+    def break_lock(self, session_id: str) -> None:
+        """Take a lock away from a holder on another machine; the user says that it is gone.
+
+        Raises:
+            SessionLocked: if the kernel knows that it is held.
+            StorageError: if the disk refuses.
+        """
+        path = self.path(session_id)
+        try:
+            with open(path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return
+        except BlockingIOError as error:
+            raise _locked(path) from error
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise translate_os_error(error, path) from error
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
 
 
 def read_holder(path: Path) -> Holder | None:
@@ -171,12 +226,32 @@ def _try_name(path: Path) -> SessionLock | None:
 
     Looking and writing are two steps here; the second look tells the loser of a race.
     """
-    present = read_holder(path)
-    if present is not None and present.lives():
+    if _held_by_name(path):
         return None
     holder = Holder.me()
     write_atomic(path, msgspec.json.encode(holder))
     return SessionLock(path, holder, None) if read_holder(path) == holder else None
+
+
+def _held_by_name(path: Path) -> bool:
+    holder = read_holder(path)
+    if holder is None or not holder.lives():
+        return False
+    return holder.host == socket.gethostname() or _age(path) < QUIET_SECONDS
+
+
+def _age(path: Path) -> float:
+    """How long ago a file was touched, by the clock of the disk: that of another machine may be hours away."""
+    probe = path.with_name(temporary_name(path.name))
+    try:
+        touched = path.stat().st_mtime
+        probe.touch(0o600)
+        try:
+            return probe.stat().st_mtime - touched
+        finally:
+            probe.unlink()
+    except OSError:
+        return 0.0
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:

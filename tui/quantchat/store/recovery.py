@@ -8,12 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from quantchat.domain.chat import Message, Session
-from quantchat.errors import SessionLocked, SessionUnreadable, StorageError
+from quantchat import paths
+from quantchat.domain.chat import SCHEMA, UNTITLED, Message, Session, title_from
+from quantchat.errors import SessionLocked, SessionNewer, SessionUnreadable, StorageError
 from quantchat.store.atomic import move_aside, sweep_temporaries, translate_os_error
-from quantchat.store.journal import replay
+from quantchat.store.journal import Replayed, replay_whole
 from quantchat.store.locks import SessionLocks
-from quantchat.store.sessions import SessionStore, check_id
+from quantchat.store.sessions import SessionStore, check_id, newer_error
 
 RECOVERED_TITLE = "Recovered answer"
 
@@ -38,34 +39,53 @@ def recover(store: SessionStore, locks: SessionLocks) -> list[Recovered]:
     Doing it twice changes nothing. What fails goes to `store.problems` and is tried again at the next start.
     """
     recovered: list[Recovered] = []
+    for folder in _written_folders(store):
+        sweep_temporaries(folder)
+    _finish_imports(store)
     if not os.path.isdir(store.root):
         return recovered
-    sweep_temporaries(store.root)
     for session_id in _left_behind(store.root):
         try:
             with locks.acquire(session_id):
                 recovered += fold_journal(store, session_id)
-        except SessionLocked:
+        except (SessionLocked, SessionNewer):
             continue
         except StorageError as error:
             store.problems.append(error.report)
     return recovered
 
 
+def _finish_imports(store: SessionStore) -> None:
+    from quantchat.store.exchange.staging import finish_imports
+
+    try:
+        finish_imports(store.root)
+    except StorageError as error:
+        store.problems.append(error.report)
+
+
+def _written_folders(store: SessionStore) -> list[Path]:
+    """The folders in which files are replaced, and a killed program leaves temporary ones."""
+    state, config = paths.state_file().parent, paths.config_file().parent
+    return [folder for folder in (store.root, state, config, paths.cache_dir()) if os.path.isdir(folder)]
+
+
 def fold_journal(store: SessionStore, session_id: str) -> list[Recovered]:
     """Fold the journal of one session into its file and remove it. The caller holds the session's lock.
 
     Raises:
+        SessionNewer: if a later quantchat wrote the one or the other.
         StorageError: if the session cannot be read or written; the journal then stays.
     """
     path = store.journal_path(session_id)
     try:
-        answers = replay(path)
-        if not answers:
+        found = replay_whole(path)
+        if not found:
             _put_away(store, path)
             return []
-        session = _load_or_rebuild(store, session_id, answers[0])
-        changed = [answer for answer in answers if fold(session, answer)]
+        _require_known(path, found)
+        session = _load_or_rebuild(store, session_id, found[0].answer)
+        changed = [one.answer for one in found if fold(session, one.answer, one.question)]
         if changed:
             store.save(session)
         path.unlink()
@@ -76,14 +96,26 @@ def fold_journal(store: SessionStore, session_id: str) -> list[Recovered]:
     return [
         Recovered(session_id=session_id, message_id=one.id, title=session.title, characters=_length(one))
         for one in changed
+        if one.id in session.messages
     ]
 
 
-def fold(session: Session, answer: Message) -> bool:
-    """Put an answer from a journal into its session, unless the session has as much of it; tell whether it changed."""
+def _require_known(path: Path, found: tuple[Replayed, ...]) -> None:
+    version = max(one.version for one in found)
+    if version > SCHEMA:
+        raise newer_error(path, version)
+
+
+def fold(session: Session, answer: Message, question: Message | None = None) -> bool:
+    """Put an answer from a journal into its session, unless the session has as much of it; tell whether it changed.
+
+    What it answers is put back first, where the session never got to the disk with it.
+    """
+    if any(answer.id in deletion.messages for deletion in session.deleted):
+        return False
     known = session.messages.get(answer.id)
     if known is None:
-        return _add(session, answer)
+        return _add(session, answer, question)
     more_text, more_thinking = len(answer.text) > len(known.text), len(answer.thinking) > len(known.thinking)
     if known.finish is not None and not more_text and not more_thinking:
         return False
@@ -95,6 +127,20 @@ def fold(session: Session, answer: Message) -> bool:
     known.statistics = answer.statistics or known.statistics
     session.updated = max(session.updated, answer.created)
     return True
+
+
+def overlay(session: Session, journal: Path, *, running: bool) -> None:
+    """Show the answers of a journal in a session that is not written from here; `running` while its writer lives."""
+    with contextlib.suppress(OSError):
+        overlay_answers(session, replay_whole(journal), running=running)
+
+
+def overlay_answers(session: Session, found: tuple[Replayed, ...], *, running: bool) -> None:
+    """Show answers that were read from a journal; otherwise as `overlay`."""
+    for one in found:
+        ended = one.answer.finish
+        if fold(session, one.answer, one.question) and running and one.answer.id in session.messages:
+            session.messages[one.answer.id].finish = ended
 
 
 def _length(answer: Message) -> int:
@@ -112,30 +158,54 @@ def settle(session: Session) -> bool:
     return bool(unfinished)
 
 
-def _add(session: Session, answer: Message) -> bool:
+def _add(session: Session, answer: Message, question: Message | None) -> bool:
+    asked = question is not None and _ask(session, answer, question)
     if not _length(answer):
-        return False
+        return asked
     if answer.parent not in session.messages:
         answer.parent = session.head
-    # Whoever had turned to another branch before the crash stays there.
-    if session.head == answer.parent or session.head not in session.messages:
-        session.head = answer.id
     answer.finish = answer.finish or "interrupted"
-    session.messages[answer.id] = answer
-    session.updated = max(session.updated, answer.created)
+    _attach(session, answer)
     return True
+
+
+def _ask(session: Session, answer: Message, question: Message) -> bool:
+    """Put a question into a session that does not have it."""
+    gone = any(question.id in deletion.messages for deletion in session.deleted)
+    if question.id != answer.parent or question.id in session.messages or gone:
+        return False
+    if question.parent not in session.messages:
+        question.parent = session.head
+    _attach(session, question)
+    if session.title == UNTITLED:
+        session.title = title_from(question.text)
+    if question.text in session.queued:
+        session.queued.remove(question.text)
+    return True
+
+
+def _attach(session: Session, message: Message) -> None:
+    # Whoever had turned to another branch before the crash stays there.
+    if session.head == message.parent or session.head not in session.messages:
+        session.head = message.id
+    session.messages[message.id] = message
+    session.updated = max(session.updated, message.created)
 
 
 def _load_or_rebuild(store: SessionStore, session_id: str, answer: Message) -> Session:
     try:
-        return store.load(session_id)
+        session = store.load(session_id)
     except SessionUnreadable as error:
-        if error.report.code == "session-newer" or os.path.exists(store.path(session_id)):
+        if os.path.exists(store.path(session_id)):
             raise
         store.problems.append(error.report)
     except StorageError as error:
         if error.report.code != "session-missing":
             raise
+    else:
+        if session.version > SCHEMA:
+            raise newer_error(store.path(session_id), session.version)
+        return session
     return Session(id=session_id, title=RECOVERED_TITLE, created=answer.created, updated=answer.created)
 
 

@@ -119,6 +119,24 @@ def decode_session(data: bytes, *, schema: int = SCHEMA, upgrades: Mapping[int, 
     return msgspec.convert(content, Session)
 
 
+def decode_readable(data: bytes) -> Session:
+    """Read a session of any version; one of a later quantchat as far as it is known here, its version unchanged.
+
+    Raises:
+        NewerSchema: if nothing of a later one is known here.
+        msgspec.DecodeError: if it is not a session.
+    """
+    try:
+        return decode_session(data)
+    except NewerSchema as newer:
+        from quantchat.store.newer import salvage_session
+
+        try:
+            return salvage_session(_decode(_objects, data))
+        except msgspec.ValidationError as error:
+            raise newer from error
+
+
 def upgrade(content: dict[str, Any], *, schema: int, upgrades: Mapping[int, Upgrade]) -> dict[str, Any]:
     """Lead a decoded file step by step to `schema`.
 
@@ -146,7 +164,7 @@ def decode_summary(session_id: str, data: bytes) -> SessionSummary:
     # Another version may have moved these fields: its whole file decides what it is.
     known = row is not None and ROW_SCHEMA <= row.version <= SCHEMA
     if row is None or not known:
-        return msgspec.structs.replace(SessionSummary.of(decode_session(data)), id=session_id)
+        return msgspec.structs.replace(SessionSummary.of(decode_readable(data)), id=session_id)
     return SessionSummary(
         id=session_id,
         title=row.title,

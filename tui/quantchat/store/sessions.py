@@ -6,16 +6,23 @@ import contextlib
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from quantchat import paths
-from quantchat.domain.chat import UNTITLED, Session, SessionSummary
-from quantchat.errors import ErrorReport, SessionUnreadable, StorageError
+from quantchat.domain.chat import SCHEMA, UNTITLED, Session, SessionSummary
+from quantchat.errors import ErrorReport, SessionConflict, SessionNewer, SessionUnreadable, StorageError
 from quantchat.store.atomic import move_aside, private_dir, translate_os_error, write_atomic
-from quantchat.store.schema import NewerSchema, decode_session, decode_summary, encode_session
+from quantchat.store.schema import NewerSchema, decode_readable, decode_summary, encode_session
+
+if TYPE_CHECKING:
+    from quantchat.store.index import SessionIndex
 
 Reports = list[ErrorReport]
+Rows = list[SessionSummary]
+Stamp = tuple[int, ...]
+"""Tells one state of a file from another; empty where there is no file."""
 
 _ID = re.compile(r"\d{8}T\d{9}-[0-9a-f]{6}")
 
@@ -36,12 +43,15 @@ class SessionStore:
 
     Attributes:
         problems: What went wrong beside the results, oldest first; see `take_problems`.
+        assumed_prompt: The system prompt that new sessions have by themselves; alone it is nothing to keep.
     """
 
     def __init__(self, root: Path | None = None) -> None:
         self._root = root
+        self._made: SessionIndex | None = None
         self._refused: set[str] = set()
         self.problems: Reports = []
+        self.assumed_prompt = ""
 
     @property
     def root(self) -> Path:
@@ -71,32 +81,40 @@ class SessionStore:
         return Session.new()
 
     def load(self, session_id: str) -> Session:
-        """Read a session.
+        """Read a session; one of a later schema as far as it is known here, to be shown and not to be written.
 
         Raises:
-            SessionUnreadable: if it does not parse (it is then in quarantine) or is of a later schema.
+            SessionUnreadable: if it does not parse (it is then in quarantine).
+            SessionNewer: if it is of a later schema, and nothing of it is known here.
             StorageError: if there is no such session or the disk refuses.
         """
+        return self.load_stamped(session_id)[0]
+
+    def load_stamped(self, session_id: str) -> tuple[Session, Stamp]:
+        """Read a session, and the stamp of the file that it was read from; otherwise as `load`."""
         path = self.path(session_id)
-        data = _read(path)
+        data, stamp = _read(path)
         try:
-            session = decode_session(data)
+            session = decode_readable(data)
         except NewerSchema as error:
-            raise _newer(path, error) from error
+            raise _newer(path, str(error)) from error
         except msgspec.DecodeError as error:
-            raise self._set_aside(path, str(error)) from error
+            raise self._set_aside(path, stamp, str(error)) from error
         # A copied file still names the session that it was copied from; saving must not go there.
         session.id = session_id
-        return session
+        return session, stamp
 
-    def peek(self, session_id: str) -> Session | None:
-        """Read a session to look through it; None if it cannot be read, which `list` reports."""
+    def stamp(self, session_id: str) -> Stamp:
+        """Return the stamp of a session's file as it is now.
+
+        Raises:
+            StorageError: if the disk refuses.
+        """
+        path = self.path(session_id)
         try:
-            session = decode_session(_read(self.path(session_id)))
-        except (StorageError, NewerSchema, msgspec.DecodeError):
-            return None
-        session.id = session_id
-        return session
+            return stamp_of(path)
+        except OSError as error:
+            raise translate_os_error(error, path, reading=True) from error
 
     def save(self, session: Session) -> None:
         """Write a session; an empty one that has no file yet stays in memory.
@@ -108,14 +126,23 @@ class SessionStore:
         if data is not None:
             self.write(session.id, data)
 
+    def has_content(self, session: Session) -> bool:
+        """Whether a session holds anything that somebody wrote."""
+        own_prompt = session.system_prompt if session.system_prompt != self.assumed_prompt else ""
+        written = session.messages or session.queued or session.draft or own_prompt or session.template
+        return bool(written or session.title != UNTITLED)
+
     def encode(self, session: Session) -> bytes | None:
         """First half of `save`, for a caller that writes on another thread; None if there is nothing to keep.
 
         Raises:
             StorageError: `session-invalid`, if the session holds a value that could not be read back.
+            SessionNewer: if a later quantchat wrote it.
         """
         path = self.path(session.id)
-        if not _has_content(session) and not os.path.exists(path):
+        if session.version > SCHEMA:
+            raise newer_error(path, session.version)
+        if not self.has_content(session) and not os.path.exists(path):
             return None
         try:
             return encode_session(session)
@@ -127,26 +154,57 @@ class SessionStore:
                 code="session-invalid",
             ) from error
 
-    def write(self, session_id: str, data: bytes) -> None:
-        """Second half of `save`: put what `encode` made on the disk.
+    def write(self, session_id: str, data: bytes, *, onto: Stamp | None = None) -> Stamp:
+        """Second half of `save`: put what `encode` made on the disk; return the stamp of the new file.
+
+        Args:
+            onto: The stamp of the file that may be replaced; None for any.
 
         Raises:
+            SessionConflict: if the file is another one than `onto`; it is untouched.
             StorageError: if the disk refuses; the file of before is then untouched.
         """
+        path = self.path(session_id)
         private_dir(self.root)
-        write_atomic(self.path(session_id), data)
+        # A file that is gone is no conflict: what is here is then all there is.
+        if onto is not None and self.stamp(session_id) not in (onto, ()):
+            raise SessionConflict("Another program has changed this session", f"{path.name} is not as it was read")
+        write_atomic(path, data)
+        return self.stamp(session_id)
 
-    def list(self) -> list[SessionSummary]:
+    def list(self) -> Rows:
         """Return all readable sessions, the last changed first; what cannot be read goes to `problems`."""
         try:
-            names = [name[:-5] for name in os.listdir(self.root) if name.endswith(".json")]
+            return _newest_first(self.index.rows(self._stamps, self._row))
         except FileNotFoundError:
             return []
         except OSError as error:
             self.problems.append(translate_os_error(error, self.root, reading=True).report)
             return []
-        rows = [row for name in names if _ID.fullmatch(name) and (row := self._summary(name))]
-        return sorted(rows, key=lambda row: (row.updated, row.id), reverse=True)
+
+    def known(self) -> Rows:
+        """Return what `list` knows while it is at work on another thread."""
+        return _newest_first(self.index.known())
+
+    @property
+    def index(self) -> SessionIndex:
+        """What is known of the files without reading them; that of the user's own folder is kept between starts."""
+        from quantchat.store.index import SessionIndex
+
+        if self._made is None or self._made.root != self.root:
+            self._made = SessionIndex(self.root, paths.cache_dir() / "sessions" if self._root is None else None)
+        return self._made
+
+    def read_for_index(self, session_id: str) -> tuple[Session, Stamp] | None:
+        """Read a session and the stamp of its file; None if it cannot be read, which `list` reports."""
+        path = self.path(session_id)
+        try:
+            data, found = _read_stamped(path)
+            session = decode_readable(data)
+        except (OSError, NewerSchema, msgspec.DecodeError):
+            return None
+        session.id = session_id
+        return session, found
 
     def delete(self, session_id: str) -> None:
         """Move a session and its journal to the trash.
@@ -180,19 +238,29 @@ class SessionStore:
         taken, self.problems = self.problems, []
         return taken
 
-    def _summary(self, session_id: str) -> SessionSummary | None:
+    def _stamps(self) -> dict[str, Stamp]:
+        found = {}
+        with os.scandir(self.root) as files:
+            for file in files:
+                if file.name.endswith(".json") and _ID.fullmatch(file.name, 0, len(file.name) - 5):
+                    with contextlib.suppress(FileNotFoundError):
+                        found[file.name[:-5]] = _stamp(file.stat())
+        return found
+
+    def _row(self, session_id: str) -> tuple[SessionSummary, Stamp] | None:
         path = self.root / f"{session_id}.json"
+        found: Stamp = ()
         try:
-            with open(path, "rb", buffering=0) as file:
-                return decode_summary(session_id, file.read())
+            data, found = _read_stamped(path)
+            return decode_summary(session_id, data), found
         except FileNotFoundError:
             return None
         except OSError as error:
             self._refuse_once(translate_os_error(error, path, reading=True), session_id)
         except NewerSchema as error:
-            self._refuse_once(_newer(path, error), session_id)
+            self._refuse_once(_newer(path, str(error)), session_id)
         except msgspec.DecodeError as error:
-            self._refuse_once(self._set_aside(path, str(error)), session_id)
+            self._refuse_once(self._set_aside(path, found, str(error)), session_id)
         return None
 
     def _refuse_once(self, problem: StorageError, session_id: str) -> None:
@@ -200,8 +268,11 @@ class SessionStore:
             self._refused.add(session_id)
             self.problems.append(problem.report)
 
-    def _set_aside(self, path: Path, reason: str) -> SessionUnreadable:
+    def _set_aside(self, path: Path, stamp: Stamp, reason: str) -> SessionUnreadable:
         try:
+            if stamp_of(path) != stamp:
+                # Somebody was just copying or repairing it: the next look may find it whole.
+                return SessionUnreadable("A session file is being written", f"{path.name}: {reason}", "Try again")
             kept = f"It was moved to {move_aside(path, self.quarantine)}"
         except (OSError, StorageError) as error:
             kept = f"It is still at {path}, as it could not be moved ({error})"
@@ -212,19 +283,45 @@ class SessionStore:
         )
 
 
-def _has_content(session: Session) -> bool:
-    return bool(
-        session.messages or session.queued or session.draft or session.system_prompt or session.title != UNTITLED
-    )
+def stamp_of(path: Path) -> Stamp:
+    """Return what tells this state of a file from others; empty where there is none.
 
-
-def _read(path: Path) -> bytes:
+    Raises:
+        OSError: if the disk refuses.
+    """
     try:
-        return path.read_bytes()
+        # Opened: a network file system asks its server then, and not before.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ()
+    try:
+        return _stamp(os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return (status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _read(path: Path) -> tuple[bytes, Stamp]:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read(), _stamp(os.fstat(file.fileno()))
     except FileNotFoundError as error:
         raise _missing(path.stem) from error
     except OSError as error:
         raise translate_os_error(error, path, reading=True) from error
+
+
+def _read_stamped(path: Path) -> tuple[bytes, Stamp]:
+    with open(path, "rb", buffering=0) as file:
+        found = _stamp(os.fstat(file.fileno()))
+        return file.read(), found
+
+
+def _newest_first(rows: Rows) -> Rows:
+    return sorted(rows, key=lambda row: (row.updated, row.id), reverse=True)
 
 
 def _missing(session_id: str) -> StorageError:
@@ -236,10 +333,14 @@ def _missing(session_id: str) -> StorageError:
     )
 
 
-def _newer(path: Path, error: NewerSchema) -> SessionUnreadable:
-    return SessionUnreadable(
+def newer_error(path: Path, version: int) -> SessionNewer:
+    """Say that a session can only be read here."""
+    return _newer(path, str(NewerSchema(version)))
+
+
+def _newer(path: Path, reason: str) -> SessionNewer:
+    return SessionNewer(
         "This session was written by a later quantchat",
-        f"{path.name} has {error}. The file was left as it is",
-        "Upgrade quantchat to open it",
-        code="session-newer",
+        f"{path.name} has {reason}. The file is left as it is",
+        "Upgrade quantchat to write it",
     )

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Scope = Literal["everywhere", "prompt", "reading", "list"]
-"""Where a command's keys work: in every part of the main screen, or only in the prompt, the transcript, the lists."""
+Scope = Literal["everywhere", "prompt", "reading", "list", "session"]
+"""Where a command's keys work: in every part of the main screen, or only in the prompt, the transcript, the lists, of
+which that of the sessions has more."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,48 @@ COMMANDS: tuple[Command, ...] = (
         "regenerate",
     ),
     Command("interrupt", "Copy or stop", "Copy selected text, else stop", "interrupt", "ctrl+c", offered=False),
+    Command(
+        "begin",
+        "Begin the answer",
+        "Write how the answer to the last question begins; the model goes on from there",
+        "begin",
+        "",
+        "begin",
+        "[text]",
+    ),
+    # Versions and branches
+    Command(
+        "edit", "Change a prompt", "Change your last prompt and ask again; both versions stay", "edit", "alt+e", "edit"
+    ),
+    Command(
+        "edit-answer",
+        "Change the answer",
+        "Change the last answer; /continue goes on from there",
+        "edit_answer",
+        "",
+        "edit-answer",
+    ),
+    Command(
+        "version",
+        "Other version",
+        "Show the next version of a message, or the one of a number",
+        "version",
+        "",
+        "version",
+        "[number]",
+    ),
+    Command("fork", "Fork session", "Start a session of its own from what was said so far", "fork", "", "fork"),
+    Command(
+        "delete-message",
+        "Delete message",
+        "Take the last message away; /undo brings it back",
+        "delete_message",
+        "",
+        "delete-message",
+    ),
+    Command("undo", "Undo deletion", "Bring back what was deleted last from this session", "undo", "", "undo"),
+    Command("purge", "Forget what was deleted", "Drop for good what /undo would bring back", "purge", "", "purge"),
+    Command("card", "Run card", "Model, kernel, seed, sampling, speed and more of the answer", "card", "", "card"),
     # The prompt
     Command("editor", "Write in $EDITOR", "Write the prompt in your own editor", "editor", "ctrl+g", "editor"),
     Command("attach", "Attach a file", "Put a text file into the prompt", "attach", "", "attach", "file"),
@@ -96,9 +139,40 @@ COMMANDS: tuple[Command, ...] = (
     Command("rescan", "Scan for models", "Look for models again", "rescan", "f5", "rescan"),
     Command("new", "New session", "Start an empty session", "new_session", "ctrl+n", "new"),
     Command("sessions", "Sessions", "Choose a session", "sessions", "f3", "sessions"),
+    Command(
+        "takeover", "Take over session", "Write here what another quantchat has left", "takeover", "", "takeover"
+    ),
     Command("rename", "Rename session", "Give this session another title", "rename", "f2", "rename", "[title]"),
     Command("delete", "Delete session", "Move this session to the trash folder", "delete", "f10", "delete"),
+    Command("export", "Export session", "Write this session to a file", "export", "", "export", "[file]"),
+    Command("import", "Import sessions", "Take sessions in from a file", "import_sessions", "", "import", "file"),
+    Command(
+        "search", "Search sessions", "Find a text in all sessions, and go there", "search", "ctrl+f", "search", "[text]"
+    ),
+    Command("title", "Title by the model", "Let the model give this session a title", "title", "", "title"),
+    Command("pin", "Pin session", "Keep this session on top of the list, or no longer", "pin", "", "pin"),
+    Command("tag", "Tag session", "Give this session tags; -word takes one away", "tag", "", "tag", "[tags]"),
+    Command("archive", "Archive session", "Put this session into the archive, or take it back", "archive", "", "archive"),
+    Command("archived", "Archive", "Show the archived sessions, or the others again", "archived", "", "archived"),
+    Command(
+        "sort-sessions",
+        "Sort sessions",
+        "Sort sessions by changed, created, title, messages",
+        "sort_sessions",
+        "",
+        "order",
+        "[order]",
+    ),
+    Command("temporary", "Temporary session", "Start a session that is never written", "temporary", "", "temporary"),
+    Command("keep", "Keep this session", "Write a temporary session from now on", "keep", "", "keep"),
+    # How a session asks
+    Command("prompts", "Prompts", "Take a prompt of the library", "prompts", "alt+p", "prompts", "[prompt]"),
+    Command("system", "System prompt", "What the model is told before the chat", "system", "", "system", "[text]"),
     Command("preset", "Sampling preset", "Choose how freely the model picks words", "preset", "", "preset", "[preset]"),
+    Command("set", "Sampling values", "Look at single values and change them", "sampling_values", "", "set", "[value]"),
+    Command("seed", "Seed", "Answer with a seed, or the last one's; alone: none", "seed", "", "seed", "[seed]"),
+    Command("save-preset", "Save preset", "Keep this session's values", "save_preset", "", "save-preset", "[name]"),
+    Command("template", "Chat template", "Ask with another template", "template", "", "template", "[template]"),
     # Reading
     Command(
         "reading",
@@ -150,6 +224,31 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "read.code", "Copy code", "Send a block of its code; again takes the next", "copy_code", "c", scope="reading"
     ),
+    Command(
+        "read.previous-version",
+        "Version before",
+        "Version before of the message",
+        "previous_version",
+        "less_than_sign,left",
+        scope="reading",
+    ),
+    Command(
+        "read.next-version",
+        "Next version",
+        "Its next version",
+        "next_version",
+        "greater_than_sign,right",
+        scope="reading",
+    ),
+    Command(
+        "read.edit", "Change", "Change the prompt and ask again, or change the answer", "edit", "e", scope="reading"
+    ),
+    Command("read.again", "Answer again", "Write another version of the answer", "again", "r", scope="reading"),
+    Command("read.begin", "Begin the answer", "Write how the answer begins", "begin", "b", scope="reading"),
+    Command("read.fork", "Fork", "Start a session of what was said down to here", "fork", "f", scope="reading"),
+    Command("read.delete", "Delete", "Delete the message and all below it", "delete", "D", scope="reading"),
+    Command("read.undo", "Undo", "Bring back what was deleted last", "undo", "u", scope="reading"),
+    Command("read.card", "Run card", "Who wrote it, how, and what it cost", "card", "i", scope="reading"),
     Command("read.find", "Find", "Find a text in this chat", "find", "slash", scope="reading"),
     Command("read.next-hit", "Next hit", "Next place of the text", "next_hit", "n", scope="reading"),
     Command("read.previous-hit", "Previous hit", "Place before", "previous_hit", "N", scope="reading"),
@@ -160,10 +259,17 @@ COMMANDS: tuple[Command, ...] = (
     Command("list.last", "Last", "Last row", "last", "G,end", scope="list"),
     Command("list.page-up", "Page up", "A page of rows up", "page_up", "pageup", scope="list"),
     Command("list.page-down", "Page down", "A page of rows down", "page_down", "pagedown", scope="list"),
-    Command("list.filter", "Filter", "Show only models that hold what is typed", "filter_rows", "slash", scope="list"),
-    Command("list.sort", "Sort", "Sort models the next way", "sort_rows", "S", scope="list"),
+    Command("list.filter", "Filter", "Show only rows that hold what is typed", "filter_rows", "slash", scope="list"),
+    Command("list.sort", "Sort", "Sort the list the next way", "sort_rows", "S", scope="list"),
     Command("list.info", "Model info", "Everything about the model under the cursor", "info_row", "I", scope="list"),
-    Command("list.delete", "Delete", "Delete the session under the cursor", "delete_row", "delete", scope="list"),
+    Command("list.delete", "Delete", "Delete what is under the cursor, or marked", "delete_row", "delete", scope="list"),
+    # In the list of sessions
+    Command("session.mark", "Mark", "Mark the session for what comes next", "mark_row", "X", scope="session"),
+    Command("session.mark-all", "Mark all", "Mark all that are shown, or none", "mark_all", "ctrl+x", scope="session"),
+    Command("session.pin", "Pin", "Keep it on top, or no longer", "pin_rows", "P", scope="session"),
+    Command("session.tag", "Tags", "Change its tags", "tag_rows", "T", scope="session"),
+    Command("session.archive", "Archive", "Archive it, or take it back", "archive_rows", "A", scope="session"),
+    Command("session.archived", "Archive", "Show the archive, or leave it", "show_archived", "V", scope="session"),
 )
 QUIT_WORDS = frozenset({"exit", "quit", "bye"})
 """Typed alone as a prompt, these leave the program."""
@@ -184,7 +290,7 @@ FIND_KEYS = (
 )
 LIST_KEYS = (
     ("enter", "Load the model, open the session"),
-    ("any other letter", "Show only models that hold it; Esc shows all"),
+    ("any other letter", "Show only rows that hold it; Esc shows all"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Leaving when the terminal goes: a dropped SSH line is SIGHUP, `kill` is SIGTERM."""
+"""Leaving when the terminal goes: a dropped SSH line is SIGHUP, `kill` is SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 PATIENCE = 4.0
 """Seconds to save and leave. A terminal that takes nothing any more blocks the leaving, which waits for the writer."""
 

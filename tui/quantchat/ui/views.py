@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
-from quantchat.domain.chat import Message, Session, SessionSummary
+from quantchat.domain.chat import Message, Session
 from quantchat.domain.memory import Fit, format_bytes
 from quantchat.domain.models import ModelInfo
+from quantchat.domain.runcard import ENDINGS
 from quantchat.domain.text import clean
-from quantchat.engine.protocol import LoadReport, WarmSession
+from quantchat.engine.protocol import LoadReport
 from quantchat.services.conversation import label_of
 from quantchat.services.turns import Turn
 from quantchat.ui.status import kernel_name
@@ -26,15 +25,8 @@ FIT_MARKS: dict[Fit, tuple[str, str]] = {
     "broken": ("!", "$error"),
 }
 LOADED_MARK = ("●", "$accent")
-WARM_WORDS = {"device": "warm", "host": "parked"}
 
-FINISHES = {
-    "length": "cut at the token limit",
-    "stopped": "stopped",
-    "context": "context window full",
-    "error": "failed",
-    "interrupted": "interrupted: quantchat ended before the answer did",
-}
+FINISHES = {reason: words for reason, words in ENDINGS.items() if reason != "stop"}
 
 
 def model_rows(
@@ -57,46 +49,6 @@ def model_row(model: ModelInfo, fit: Fit | None, loaded: LoadReport | None) -> R
     if not model.loadable:
         detail = "needs a package" if model.lacks_only_package else "cannot load"
     return Row(model.path, clean(model.name, newlines=False), detail, mark, style, strong=loaded is not None)
-
-
-@dataclass(frozen=True)
-class SessionStates:
-    """What is going on in sessions: those that are being answered, were answered unseen, are kept warm."""
-
-    streaming: Set[str] = frozenset()
-    unread: Set[str] = frozenset()
-    warm: Mapping[str, WarmSession] = field(default_factory=dict)
-
-
-def session_rows(sessions: Iterable[SessionSummary], shown: str, states: SessionStates) -> list[Row]:
-    """One row per session; `*` marks those that stream, `+` an answer that ended unseen."""
-    rows = []
-    for summary in sessions:
-        mark, style = " ", ""
-        if summary.id in states.streaming:
-            mark, style = "*", "$accent"
-        elif summary.id in states.unread:
-            mark, style = "+", "$success"
-        rows.append(
-            Row(
-                summary.id,
-                clean(summary.title, newlines=False),
-                _detail(summary.updated.astimezone(), states.warm.get(summary.id)),
-                mark,
-                style,
-                strong=summary.id == shown,
-                prose=True,
-            )
-        )
-    return rows
-
-
-def _detail(when: datetime, warm: WarmSession | None) -> str:
-    """When a session was used; of one whose KV cache is kept no more than there is room for beside that."""
-    if warm is None:
-        return f"{when:%b %d %H:%M}"
-    today = when.date() == datetime.now(when.tzinfo).date()
-    return f"{WARM_WORDS[warm.place]} {when:%H:%M}" if today else f"{WARM_WORDS[warm.place]} {when:%b %d}"
 
 
 def message_views(session: Session, turn: Turn | None, busy: bool) -> list[MessageView]:
@@ -134,23 +86,27 @@ def message_view(
 ) -> MessageView:
     """One message, one of several `versions`; `turn` is what writes it just now."""
     label = label_of(message)
-    if message.role == "assistant" and len(versions) > 1:
-        label += f" · version {versions.index(message.id) + 1} of {len(versions)}"
+    if len(versions) > 1:
+        label += f" · {versions.index(message.id) + 1}/{len(versions)}"
+    if message.edited_from is not None:
+        label += " · changed by you"
     tone: Tone = "normal"
     if message.finish == "error":
         tone = "error"
     elif message.finish == "interrupted":
         tone = "interrupted"
     thinking, text = _said(message) if turn is None else (turn.thinking, turn.text)
+    # Without a turn of ours another program is writing it.
+    running = turn is not None or (message.role == "assistant" and message.finish is None)
     return MessageView(
         id=message.id,
         role="user" if message.role == "user" else "assistant",
         text=text,
         label=label,
-        footer="" if turn is not None else footer_of(message, can_go_on=can_go_on),
-        figures=() if turn is not None else figures_of(message),
+        footer="" if running else footer_of(message, can_go_on=can_go_on),
+        figures=() if running else figures_of(message),
         tone=tone,
-        streaming=turn is not None,
+        streaming=running,
         thinking=thinking,
     )
 
@@ -171,7 +127,9 @@ def _split(text: str) -> tuple[str, str]:
 
 def footer_of(message: Message, *, can_go_on: bool = False) -> str:
     """Why an answer ended, if not by itself, and what can be done about it."""
-    parts = [FINISHES[message.finish]] if message.finish in FINISHES else []
+    # The user made it end there: nothing was stopped.
+    untouched = message.statistics is None and (message.edited_from is not None or message.given)
+    parts = [FINISHES[message.finish]] if message.finish in FINISHES and not untouched else []
     goes_on = "/continue goes on"
     if message.finish == "context":
         goes_on += " without the oldest turns, a model with a larger window keeps them"

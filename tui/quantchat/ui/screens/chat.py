@@ -28,12 +28,14 @@ from quantchat.ui.keys import bindings
 from quantchat.ui.screens.actions import ChatActions
 from quantchat.ui.screens.actions.drafts import Drafts
 from quantchat.ui.transcript.messages import MessageView
-from quantchat.ui.views import SessionStates, message_views, session_rows
+from quantchat.ui.views import message_views
 from quantchat.ui.widgets.completion import CompletionList
+from quantchat.ui.widgets.lazy import LazyRows
 from quantchat.ui.widgets.line import Line
 from quantchat.ui.widgets.models import ModelList
 from quantchat.ui.widgets.prompt import Prompt
 from quantchat.ui.widgets.rows import RowList
+from quantchat.ui.widgets.sessions import SessionList
 from quantchat.ui.widgets.transcript import Transcript
 from quantchat.ui.wire.link import Link
 from quantchat.ui.wire.pace import Pace
@@ -64,18 +66,19 @@ class ChatScreen(ChatActions, Screen[None]):
         self.session = session
         self.summaries: list[SessionSummary] = []
         self.drafts = Drafts()
-        self._unread: set[str] = set()
+        self.unread: set[str] = set()
         self._views: list[MessageView] = []
         self._pace = Pace(link.flush_hz, self.set_timer, self._show_text, lagging)
         self._figures_seconds = 1 / link.status_hz
         self._figures_drawn = 0.0
         self._stale: set[str] = set()
+        self._reloading = self._reload_again = False
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="body"):
             with Vertical(id="sidebar"):
                 yield ModelList(id="models")
-                yield RowList("Sessions", id="sessions", empty="No sessions yet")
+                yield SessionList(id="sessions")
             with Vertical(id="chat"):
                 yield Line(id="header")
                 yield Transcript(id="transcript")
@@ -89,6 +92,8 @@ class ChatScreen(ChatActions, Screen[None]):
         self.prompt = self.query_one(Prompt)
         self.prompt.take_submit = self.submit
         self.prompt.begin_recall = self.begin_recall
+        self.desk.following.on_free = self.take_over
+        self.desk.following.show(self.session.id)
         self.desk.context.shown = lambda: (self.session, self.to_be_sent())
         self.call_after_refresh(self.prepare_completion)
         self.call_after_refresh(self.prepare_find)
@@ -127,7 +132,7 @@ class ChatScreen(ChatActions, Screen[None]):
             self.take_draft()
             self.desk.context.touch()
         elif answered:
-            self._unread.add(session_id)
+            self.unread.add(session_id)
         if all(summary.id != session_id for summary in self.summaries):
             # A first prompt that waits behind another session: its session could not be found again.
             self.reload_sessions()
@@ -197,19 +202,16 @@ class ChatScreen(ChatActions, Screen[None]):
         return self.is_current and bool(self.query_one(ModelList).region)
 
     def _draw_sessions(self) -> None:
-        conversation = self.desk.conversation
-        states = SessionStates(conversation.streaming, self._unread, conversation.warm)
-        rows = session_rows(self.summaries, self.session.id, states)
-        self.query_one("#sessions", RowList).show(rows, follow=self.session.id)
+        self.draw_sessions()
 
     def _draw_header(self) -> None:
-        unsaved = "  NOT SAVED" if self.desk.archive.unsaved(self.session.id) else ""
-        held = self.desk.archive.why_read_only(self.session.id)
-        note = "  read only: open in another quantchat" if held else unsaved
+        note = self.access_note()
         header = self.query_one("#header", Line)
         width = header.size.width or self.size.width
-        report, preset = self.desk.library.loaded, self.session.preset
-        header.show(status.header_line(self.session.title, report, note, width, preset))
+        if self.desk.archive.is_temporary(self.session.id):
+            note = "  temporary: never written"
+        report, asking = self.desk.library.loaded, self.settings_label()
+        header.show(status.header_line(self.session.title, report, note, width, asking))
 
     def _draw_activity(self) -> None:
         conversation, loading = self.desk.conversation, self.desk.library.loading
@@ -258,8 +260,19 @@ class ChatScreen(ChatActions, Screen[None]):
     # Sessions
 
     def reload_sessions(self) -> None:
-        """Read the list anew; a reading under way is broken off."""
-        _: Worker[None] = self.run_worker(self.refresh_sessions, exclusive=True, group="sessions")
+        """Read the list anew; while it is being read, once more after that."""
+        self._reload_again = self._reloading
+        if not self._reloading:
+            self._reloading = True
+            _: Worker[None] = self.run_worker(self._reload, group="sessions")
+
+    async def _reload(self) -> None:
+        try:
+            await self.refresh_sessions()
+        finally:
+            self._reloading = False
+        if self._reload_again:
+            self.reload_sessions()
 
     async def refresh_sessions(self) -> None:
         self.summaries = await self.desk.archive.summaries()
@@ -269,13 +282,16 @@ class ChatScreen(ChatActions, Screen[None]):
         """Show another session; a streaming one goes on streaming."""
         if session is not self.session:
             self.keep_draft()
+            self.keep_place()
         self._pace.drop()
         self.session = session
-        self._unread.discard(session.id)
+        self.unread.discard(session.id)
         self.desk.remember(last_session=session.id)
+        self.desk.following.show(session.id)
         busy = self.desk.conversation.is_busy(session.id)
         self._views = message_views(session, self.own_turn, busy)
         self.transcript.show(self._views)
+        self.show_place()
         self.show_draft()
         self.desk.context.touch()
         self.draw("header", "activity", "status", "sessions", "mark")
@@ -299,14 +315,10 @@ class ChatScreen(ChatActions, Screen[None]):
         if self.prompt.completer is not None:
             self.prompt.completer.choose(event.place)
 
-    @on(RowList.DeleteRequested, "#sessions")
-    def _on_delete_requested(self) -> None:
-        self.action_delete()
-
     @on(RowList.OptionSelected, "#models")
     def _on_model_chosen(self, event: RowList.OptionSelected) -> None:
         self.choose_model(event.option_id or "")
 
-    @on(RowList.OptionSelected, "#sessions")
-    def _on_session_chosen(self, event: RowList.OptionSelected) -> None:
-        self.choose_session(event.option_id or "")
+    @on(LazyRows.Chosen, "#sessions")
+    def _on_session_chosen(self, event: LazyRows.Chosen) -> None:
+        self.choose_session(event.row_id)

@@ -1,0 +1,110 @@
+"""Two states of one session become one that holds all that either of them held."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import copy
+
+import msgspec
+
+from quantchat.domain.chat import Deletion, Message, Session
+
+TRAITS = (
+    "title",
+    "named_by",
+    "system_prompt",
+    "model",
+    "sampling",
+    "preset",
+    "template",
+    "tags",
+    "pinned",
+    "archived",
+)
+"""Of these there can be one value only."""
+
+Traits = Mapping[str, object]
+
+
+def traits(session: Session) -> Traits:
+    """Return what a session is like beside its messages, to tell later what was changed."""
+    return {name: copy(getattr(session, name)) for name in TRAITS}
+
+
+def merge(ours: Session, theirs: Session, base: Traits | None = None) -> Session:
+    """Return a session with the messages of both; the place that is shown and the draft are ours where we have them.
+
+    A message that only one of the two has deleted stays. Of a trait that both changed since `base`, ours wins; without
+    a base that of the state that was changed last.
+    """
+    messages = _messages(ours, theirs)
+    return msgspec.structs.replace(
+        ours,
+        **_traits(ours, theirs, base),
+        messages=messages,
+        head=_head(messages, ours, theirs),
+        queued=[*theirs.queued, *(prompt for prompt in ours.queued if prompt not in theirs.queued)],
+        **_draft(ours, theirs),
+        deleted=_deleted(messages, ours, theirs),
+        edits=theirs.edits | ours.edits,
+        origin=ours.origin or theirs.origin,
+        created=min(ours.created, theirs.created),
+        updated=max(ours.updated, theirs.updated),
+    )
+
+
+def _traits(ours: Session, theirs: Session, base: Traits | None) -> Traits:
+    if base is None:
+        return traits(ours if ours.updated >= theirs.updated else theirs)
+    mine = traits(ours)
+    return {name: theirs_now if mine[name] == base[name] else mine[name] for name, theirs_now in traits(theirs).items()}
+
+
+def _messages(ours: Session, theirs: Session) -> dict[str, Message]:
+    messages = dict(theirs.messages)
+    for name, message in ours.messages.items():
+        known = messages.get(name)
+        messages[name] = message if known is None else _fuller(message, known)
+    return messages
+
+
+def _fuller(ours: Message, theirs: Message) -> Message:
+    """Return the one that says more; an answer that is being written here stays the one that it is written into."""
+    if ours.role == "assistant" and (ours.finish is None or theirs.finish is None):
+        return ours
+    return theirs if _length(theirs) > _length(ours) else ours
+
+
+def _length(message: Message) -> int:
+    return len(message.text) + len(message.thinking)
+
+
+def _head(messages: dict[str, Message], ours: Session, theirs: Session) -> str | None:
+    """Whoever works here stays on the branch that is shown, at its end if the other has gone on with it."""
+    if ours.head not in messages:
+        return theirs.head
+    if theirs.head in messages and any(message.id == ours.head for message in theirs.branch()):
+        return theirs.head
+    return ours.head
+
+
+def _draft(ours: Session, theirs: Session) -> dict[str, str]:
+    if not ours.draft or ours.draft in theirs.draft:
+        return {"draft": theirs.draft, "draft_words": theirs.draft_words}
+    if theirs.draft in ours.draft:
+        return {"draft": ours.draft, "draft_words": ours.draft_words}
+    return {"draft": f"{theirs.draft}\n\n{ours.draft}", "draft_words": ""}
+
+
+def _deleted(messages: dict[str, Message], ours: Session, theirs: Session) -> list[Deletion]:
+    """All deletions, oldest first, without what is still there."""
+    both = {deletion.when: deletion for deletion in (*theirs.deleted, *ours.deleted)}
+    deletions = []
+    for _, deletion in sorted(both.items()):
+        if not any(name in messages for name in deletion.messages):
+            deletions.append(deletion)
+            continue
+        gone = {name: message for name, message in deletion.messages.items() if name not in messages}
+        if gone:
+            deletions.append(msgspec.structs.replace(deletion, messages=gone, places=[]))
+    return deletions
