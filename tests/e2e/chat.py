@@ -76,7 +76,7 @@ class Chat:
     @property
     def rows(self) -> list[str]:
         """The session list, if it is on the screen, from the latest on: mark, title, warmth and time."""
-        _, found, below = self.terminal.screen_text.partition("Sessions ─")
+        _, found, below = self.terminal.screen_text.partition("─ Sessions ")
         lines = [line[1:].split("│")[0] for line in below.splitlines()[1:] if line.startswith("│")]
         return [line for line in lines if line.strip()] if found else []
 
@@ -130,7 +130,7 @@ def _number(text: str) -> int:
 def chatting(home: Path, model: Path, config: str) -> Iterator[Chat]:
     """Start the program on a fresh home, and load a model."""
     (home / "config").mkdir(parents=True)
-    (home / "config" / "config.toml").write_text(config)
+    (home / "config" / "config.toml").write_text(f"automatic_titles = false\n{config}")
     command = quantchat_command("--models-dir", str(model.parent), "--model", model.name)
     terminal = Terminal(command, env=program_env(home), columns=80, lines=24)
     try:

@@ -35,7 +35,7 @@ def home(tmp_path: Path) -> Path:
     """A fresh user's home with greedy sampling, so that answers are the same each time."""
     config = tmp_path / "home" / "config"
     config.mkdir(parents=True)
-    (config / "config.toml").write_text("[sampling]\ntemperature = 0.0\n")
+    (config / "config.toml").write_text("automatic_titles = false\n[sampling]\ntemperature = 0.0\n")
     return tmp_path / "home"
 
 

@@ -76,7 +76,7 @@ def test_two_sessions_are_answered_at_once_and_stopped_one_by_one(chat: Chat) ->
     chat.terminal.press("f3")
     chat.sees(lambda _: [row[0] for row in chat.rows[:2]] == ["*", "*"])
     chat.terminal.press("esc")
-    chat.sees(lambda text: "Sessions ─" not in text)
+    chat.sees(lambda text: "─ Sessions " not in text)
     chat.terminal.press("esc")
     volcanoes = chat.answer()
     assert volcanoes.finish == "stopped"

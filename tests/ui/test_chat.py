@@ -10,7 +10,7 @@ import pytest
 from quantchat.services.library import Phase
 from quantchat.ui.screens.dialogs import ConfirmScreen, ErrorScreen, TitleScreen
 from quantchat.ui.screens.help import HelpScreen
-from quantchat.ui.widgets.rows import RowList
+from quantchat.ui.widgets.sessions import SessionList
 from ui.rig import SIZES, SLOW, running
 
 Patch = pytest.MonkeyPatch
@@ -76,8 +76,8 @@ async def test_switching_away_leaves_an_answer_streaming(tmp_path: Path, monkeyp
         assert turn is not None
         seen = turn.tokens
         await rig.until(lambda: turn.tokens > seen)
-        sessions = rig.chat.query_one("#sessions", RowList)
-        await rig.until(lambda: any(row.mark == "*" for row in sessions._rows), "a streaming mark")
+        sessions = rig.chat.query_one(SessionList)
+        await rig.until(lambda: any(row.mark == "*" for row in sessions.rows), "a streaming mark")
         rig.chat.choose_session(first.id)
         assert rig.chat._views[-1].text.count("word") >= seen - 1
         await rig.pilot.press("escape")
@@ -91,8 +91,8 @@ async def test_an_answer_that_ends_unseen_is_marked(tmp_path: Path, monkeypatch:
         await rig.load()
         await rig.ask("one")
         await rig.pilot.press("ctrl+n")
-        sessions = rig.chat.query_one("#sessions", RowList)
-        await rig.until(lambda: any(row.mark == "+" for row in sessions._rows), "an unseen mark")
+        sessions = rig.chat.query_one(SessionList)
+        await rig.until(lambda: any(row.mark == "+" for row in sessions.rows), "an unseen mark")
 
 
 async def test_the_draft_stays_with_its_session(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -119,7 +119,7 @@ async def test_regenerate_keeps_both_versions(tmp_path: Path, monkeypatch: Patch
         question, second = rig.chat.session.branch()
         assert len(rig.chat.session.siblings(second.id)) == 2
         assert second.parent == question.id
-        assert "version 2 of 2" in rig.chat._views[-1].label
+        assert rig.chat._views[-1].label.endswith(" · 2/2")
 
 
 async def test_rename_and_delete(tmp_path: Path, monkeypatch: Patch) -> None:

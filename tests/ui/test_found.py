@@ -14,7 +14,7 @@ from quantchat.store.locks import SessionLocks
 from quantchat.store.sessions import SessionStore
 from quantchat.ui.screens.dialogs import ConfirmScreen
 from quantchat.ui.status import status_line
-from quantchat.ui.widgets.rows import RowList
+from quantchat.ui.widgets.sessions import SessionList
 from ui.rig import SIZES, SLOW, Rig, running
 from unit.catalog.model_folders import make_gptq
 
@@ -207,7 +207,7 @@ async def test_a_session_that_another_program_holds_is_not_deleted_and_keeps_its
         await rig.until(lambda: any(summary.id == session for summary in rig.chat.summaries))
         await rig.until(lambda: (rig.chat.session.id == session) == is_shown)
         rig.chat.prompt.load("words of mine")
-        rig.chat.query_one("#sessions", RowList).focus()
+        rig.chat.query_one(SessionList).focus()
         await rig.pilot.press("f10")
         await rig.until(lambda: isinstance(rig.app.screen, ConfirmScreen))
         await rig.pilot.press("y")

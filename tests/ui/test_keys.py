@@ -22,12 +22,19 @@ from quantchat.ui.screens.themes import ThemeScreen
 from quantchat.ui.widgets.field import Field
 from quantchat.ui.widgets.prompt import Prompt
 from quantchat.ui.widgets.rows import RowList
+from quantchat.ui.widgets.sessions import SessionList
 from quantchat.ui.widgets.transcript import Transcript
 from ui.rig import Rig, running
 
 Patch = pytest.MonkeyPatch
 
-OWNERS: Mapping[str, type] = {"everywhere": ChatScreen, "prompt": Prompt, "reading": Transcript, "list": RowList}
+OWNERS: Mapping[str, type] = {
+    "everywhere": ChatScreen,
+    "prompt": Prompt,
+    "reading": Transcript,
+    "list": RowList,
+    "session": SessionList,
+}
 DEFAULTS = {command.id: command.keys for command in COMMANDS}
 SMALL = [(80, 24), (40, 15)]
 

@@ -9,7 +9,8 @@ import pytest
 from quantchat.domain.chat import Session
 from quantchat.services.library import Phase
 from quantchat.store.sessions import SessionStore
-from quantchat.ui.widgets.rows import Row, RowList
+from quantchat.ui.widgets.rows import Row
+from quantchat.ui.widgets.sessions import SessionList
 from ui.rig import SIZES, Rig, running
 from unit.catalog.model_folders import make_gptq
 
@@ -26,7 +27,7 @@ BOTH_SIZES = pytest.mark.parametrize("size", SIZES)
 
 
 def rows(rig: Rig) -> dict[str, Row]:
-    return {row.id: row for row in rig.chat.query_one("#sessions", RowList)._rows}
+    return {row.id: row for row in rig.chat.query_one(SessionList).rows}
 
 
 def streamed(rig: Rig, session: Session) -> int:

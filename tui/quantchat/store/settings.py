@@ -50,6 +50,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         kv_cache_host_gib: The same for caches that wait in host memory.
         idle_unload_minutes: A model that answered nothing for so long is unloaded; 0 never.
         parallel_turns: So many sessions may be answered at once; further prompts wait.
+        automatic_titles: The loaded model names new sessions, while it has nothing else to do.
+        reopen: Start with the session that was shown last, where it was read, as `--continue` does.
         allow_pickle: Also read weights from pickle files, which can run code.
         clipboard: Where copied text goes: `osc52` to the terminal, `tmux` into its buffer, `file` into a file; `auto`
             chooses by the terminal.
@@ -71,6 +73,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_host_gib: Gibibytes | None = None
     idle_unload_minutes: Minutes = 0
     parallel_turns: ParallelTurns = 4
+    automatic_titles: bool = True
+    reopen: bool = False
     allow_pickle: bool = False
     clipboard: ClipboardSetting = "auto"
     link: LinkSetting = "auto"

@@ -11,7 +11,16 @@ from quantchat import paths
 from quantchat.store.atomic import write_atomic
 
 ModelsOrder = Literal["name", "size", "fit", "used"]
+SessionsOrder = Literal["changed", "created", "title", "messages"]
 MOST_USED = 500
+MOST_PLACES = 200
+
+
+class ReadingPlace(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a reader left a session: a message, and what share of its lines stood above the screen."""
+
+    message: str
+    share: float = 0.0
 
 
 class UiState(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -22,6 +31,8 @@ class UiState(msgspec.Struct, kw_only=True, omit_defaults=True):
         last_model: Path of the model that was loaded.
         used_models: When models were loaded last, by path, in seconds since the epoch.
         models_order: By what the list of models is sorted.
+        sessions_order: By what the list of sessions is sorted.
+        places: Where sessions were left that were not read at their end, by id, the last one last.
     """
 
     last_session: str | None = None
@@ -29,11 +40,18 @@ class UiState(msgspec.Struct, kw_only=True, omit_defaults=True):
     sidebar_hidden: bool = False
     used_models: dict[str, float] = {}
     models_order: ModelsOrder = "name"
+    sessions_order: SessionsOrder = "changed"
+    places: dict[str, ReadingPlace] = {}
 
     def used_with(self, path: str, now: float) -> dict[str, float]:
         """Return when models were used if one is used now, without those that were used longest ago."""
         used = sorted((self.used_models | {path: now}).items(), key=lambda one: one[1])
         return dict(used[-MOST_USED:])
+
+    def places_with(self, session_id: str, place: ReadingPlace | None) -> dict[str, ReadingPlace]:
+        """Return where sessions were left if one is left now; None is its end."""
+        others = {name: kept for name, kept in self.places.items() if name != session_id}
+        return others if place is None else dict([*others.items(), (session_id, place)][-MOST_PLACES:])
 
 
 def load_state(path: Path | None = None) -> UiState:

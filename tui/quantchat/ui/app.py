@@ -39,6 +39,7 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         model: Name or path of the model to load at the start.
         session: Id of the session to open at the start.
         resume: Open the session that was shown last.
+        temporary: Begin with a session that is never written.
         theme, kernel, device: What wins over the settings of these names.
         slow_link: Send as little as can be, whatever the setting says.
     """
@@ -57,6 +58,7 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         model: str | None = None,
         session: str | None = None,
         resume: bool = False,
+        temporary: bool = False,
         theme: str | None = None,
         kernel: str | None = None,
         device: str | None = None,
@@ -76,8 +78,9 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         self.themes.begin(settings.theme, theme, few_colours=few_colours)
         self.desk = Desk(settings, self._take, models_dirs=models_dirs, kernel=kernel, device=device)
         self._wanted_model = model
-        self._wanted_session = session or (self.desk.state.last_session if resume else None)
-        self._resume = resume
+        self._wanted_session = session
+        self._resume = (resume or settings.reopen) and not temporary
+        self._temporary = temporary
         self.leaving = False
         self._taking = False
         self._own: contextvars.Context | None = None
@@ -94,7 +97,8 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
     # Start
 
     def get_default_screen(self) -> ChatScreen:
-        self._chat = chat = ChatScreen(self.desk, self.desk.archive.new(), self.link, lambda: self.lagging)
+        session = self.desk.archive.new(temporary=self._temporary)
+        self._chat = chat = ChatScreen(self.desk, session, self.link, lambda: self.lagging)
         # Textual sets the class at the first resize, after a frame with the sidebar was sent.
         chat.set_class(shutil.get_terminal_size().columns < WIDE_COLUMNS, NARROW)
         return chat
@@ -146,14 +150,19 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
             self.show_error(gathered(problems))
 
     def _open_wanted_session(self) -> None:
-        newest = self.chat.summaries[0].id if self.chat.summaries else None
-        wanted = self._wanted_session or (newest if self._resume else None)
+        wanted = self._wanted_session or (self._last_session() if self._resume else None)
         if wanted is None:
             return
         try:
             self.chat.open_session(self.desk.archive.open(wanted))
         except QuantchatError as error:
             self._show_notice(Notice(report=error.report, dialog=True))
+
+    def _last_session(self) -> str | None:
+        """The session that was shown last; if that is gone, the one that changed last."""
+        known = [summary.id for summary in self.chat.summaries if not summary.archived]
+        last = self.desk.state.last_session
+        return last if any(row.id == last for row in self.chat.summaries) else next(iter(known), None)
 
     def _load_wanted_model(self) -> None:
         if self._wanted_model is None:
@@ -238,6 +247,7 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         self.leaving = True
         await self.chat.typed()
         self.chat.keep_draft()
+        self.chat.keep_place()
         self.chat.query_one("#status").show(Content(" Saving and leaving …"))  # type: ignore[attr-defined]
         unsaved: list[ErrorReport] = []
         try:

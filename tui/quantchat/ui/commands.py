@@ -149,7 +149,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "search", "Search sessions", "Find a text in all sessions, and go there", "search", "ctrl+f", "search", "[text]"
     ),
-    Command("title", "Title by the model", "Let the model give this session a title", "title", "", "title"),
+    Command("title", "Ask for a title", "Let the model give this session a title", "title", "", "title"),
     Command("pin", "Pin session", "Keep this session on top of the list, or no longer", "pin", "", "pin"),
     Command("tag", "Tag session", "Give this session tags; -word takes one away", "tag", "", "tag", "[tags]"),
     Command("archive", "Archive session", "Put this session into the archive, or take it back", "archive", "", "archive"),
@@ -265,7 +265,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("list.delete", "Delete", "Delete what is under the cursor, or marked", "delete_row", "delete", scope="list"),
     # In the list of sessions
     Command("session.mark", "Mark", "Mark the session for what comes next", "mark_row", "X", scope="session"),
-    Command("session.mark-all", "Mark all", "Mark all that are shown, or none", "mark_all", "ctrl+x", scope="session"),
+    Command("session.mark-all", "Mark all", "Mark all that are shown, or none", "mark_all", "M", scope="session"),
     Command("session.pin", "Pin", "Keep it on top, or no longer", "pin_rows", "P", scope="session"),
     Command("session.tag", "Tags", "Change its tags", "tag_rows", "T", scope="session"),
     Command("session.archive", "Archive", "Archive it, or take it back", "archive_rows", "A", scope="session"),

@@ -14,7 +14,7 @@ from quantchat.errors import ErrorReport
 from quantchat.ui.commands import COMMANDS, Scope, commands
 
 OwnKeys = Mapping[str, str | Mapping[str, str]]
-"""`[keys]` of `config.toml`: command id to keys; the tables `[keys.read]` and `[keys.list]` leave out the scope."""
+"""`[keys]` of `config.toml`: command id to keys; tables such as `[keys.read]` and `[keys.list]` leave out the scope."""
 
 _UNBOUND = "unbound."
 _MODIFIERS = ("alt", "ctrl", "hyper", "meta", "shift", "super")
@@ -50,6 +50,7 @@ _RESERVED: Mapping[Scope, frozenset[str]] = {
     "prompt": frozenset(_WRITING),
     "reading": frozenset({"tab", "shift+tab"}),
     "list": frozenset({"tab", "shift+tab", "enter"}),
+    "session": frozenset({"tab", "shift+tab", "enter"}),
 }
 _SCOPES: Mapping[str, Scope] = {command.id: command.scope for command in COMMANDS}
 
@@ -202,8 +203,8 @@ def _clash(keys: Mapping[str, str], wanted: dict[str, str]) -> tuple[str, str, s
 
 
 def _overlap(name: str, other: str) -> bool:
-    one, two = _SCOPES[name], _SCOPES[other]
-    return one == two or "everywhere" in (one, two)
+    scopes = {_SCOPES[name], _SCOPES[other]}
+    return len(scopes) == 1 or "everywhere" in scopes or scopes == {"list", "session"}
 
 
 def _split(keys: str) -> list[str]:

@@ -49,11 +49,13 @@ def sections(keys: Mapping[str, str]) -> Iterator[tuple[str, Rows]]:
     yield "In the transcript", of("reading") + fixed(READING_KEYS)
     yield "In the line of a search", fixed(FIND_KEYS)
     yield "In lists", fixed(LIST_KEYS) + of("list")
+    yield "In the list of sessions", of("session")
     yield (
         "Marks",
         [
             ("✓ ~ ✗ !", "a model fits, is tight, is too big, is broken"),
             ("● * +", "loaded, streaming, answered unseen"),
+            ("◆ x", "a session is pinned, is marked for what comes next"),
             WARM,
         ],
     )

@@ -86,6 +86,23 @@ class ReadingView(DocumentView, can_focus=True):
         elif self._focused > 0:
             self._bring(self._focused - 1)
 
+    @property
+    def reading_place(self) -> tuple[str, float] | None:
+        """The message at the top of the view and what share of its lines is above it; None while the end is shown."""
+        if self._following or not self._ready or not self._document.entries:
+            return None
+        place = self._place
+        return self._document.entries[place.entry].message.id, place.line / max(1, self._document.size(place.entry))
+
+    def go_to_message(self, message_id: str, share: float = 0.0) -> bool:
+        """Put a message, or the line below so much of it, at the top of the view; say whether it is there."""
+        number = self._document.find(message_id)
+        if number is None or not self._ready:
+            return False
+        self._go(Place(number, round(share * self._document.size(number))))
+        self._focus_on(number)
+        return True
+
     def _bring(self, number: int) -> None:
         """Focus a message and scroll as little as shows it; of one that is too long, show the top."""
         size = self._document.size(number) - 1

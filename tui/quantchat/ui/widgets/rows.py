@@ -20,6 +20,9 @@ from textual.widgets.option_list import Option
 
 from quantchat.ui.keys import bindings
 
+_NAME = 24
+"""Cells that a longer name keeps beside a note."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -27,6 +30,7 @@ class Row:
 
     Attributes:
         prose: Whether the name is words, which lose their end where there is no room; other names lose their middle.
+        note: Said before the details where there is room for it beside the name.
     """
 
     id: str
@@ -37,11 +41,14 @@ class Row:
     strong: bool = False
     enabled: bool = True
     prose: bool = False
+    note: str = ""
 
 
 def fit_row(row: Row, width: int) -> Content:
     """Lay a row out in `width` cells."""
     detail = row.detail if width - cell_len(row.detail) >= 14 else ""
+    if row.note and width - cell_len(f"{row.note} {detail}") - 3 >= min(_NAME, cell_len(row.name)):
+        detail = f"{row.note} {detail}"
     space = max(width - 2 - (cell_len(detail) + 1 if detail else 0), 1)
     name = set_cell_size((cut_end if row.prose else shorten)(row.name, space), space)
     text = Content.assemble((row.mark, row.style), " ", (name, "bold" if row.strong else ""))

@@ -40,6 +40,12 @@ class TokenArea(TextArea):
         self.load_text(draft.text)
         self.move_cursor(self.document.end)
 
+    def rewrite(self, draft: Draft) -> None:
+        """Put a draft in place of everything; undo leads back."""
+        self._held |= {attachment.token: attachment for attachment in draft.attachments}
+        self.replace(draft.text, (0, 0), self.document.end)
+        self.move_cursor(self.document.end)
+
     def attach(self, text: str, name: str = "") -> None:
         """Put an attachment at the cursor."""
         number = next_number("\n".join((self.text, *self._held)))

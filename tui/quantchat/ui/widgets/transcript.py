@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events
@@ -211,6 +212,54 @@ class Transcript(ReadingView):
                 return entry, found
         return None, []
 
+    # Versions and branches
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the place of the focused message while others take its place and that of all below it."""
+        place, number, self._following = self._place, self._focused, False
+        try:
+            yield
+        finally:
+            self._set_unseen(False)
+            number = min(number, len(self._document.entries) - 1)
+            if number >= 0 and self._ready:
+                self._go(place if place.entry < number else Place(number, 0))
+                self._bring(number)
+
+    def bring(self, message_id: str) -> None:
+        """Focus a message and scroll as little as shows it."""
+        number = self._document.find(message_id)
+        if number is not None and self._ready:
+            self._bring(number)
+
+    async def action_previous_version(self) -> None:
+        await self.run_action("screen.version('<')")
+
+    async def action_next_version(self) -> None:
+        await self.run_action("screen.version('>')")
+
+    async def action_edit(self) -> None:
+        await self.run_action("screen.edit")
+
+    async def action_again(self) -> None:
+        await self.run_action("screen.regenerate(True)")
+
+    async def action_begin(self) -> None:
+        await self.run_action("screen.begin")
+
+    async def action_fork(self) -> None:
+        await self.run_action("screen.fork")
+
+    async def action_delete(self) -> None:
+        await self.run_action("screen.delete_message")
+
+    async def action_undo(self) -> None:
+        await self.run_action("screen.undo")
+
+    async def action_card(self) -> None:
+        await self.run_action("screen.card")
+
     # The reader's own prompts
 
     def go_to_prompt(self, direction: int) -> None:
@@ -245,6 +294,12 @@ class Transcript(ReadingView):
             self._origin = self._place
         search = self._begin_search(text)
         self._go_to_hit(search.first_from(self._origin.entry))
+
+    def find_from(self, message_id: str, text: str) -> None:
+        """Mark a text, and go to the first place in a message or below it."""
+        number = self._document.find(message_id)
+        self._origin = Place(number or 0, 0)
+        self._go_to_hit(self._begin_search(text).first_from(self._origin.entry))
 
     def _begin_search(self, text: str) -> Search:
         from quantchat.ui.transcript.search import Search

@@ -166,9 +166,9 @@ class ModelActions(ScreenPart):
         self.action_sort_models()
 
     def end_filter(self) -> bool:
-        """Take the filter off the list of models if the user is there; say whether there was one."""
+        """Take the filter off the list that the user is in; say whether there was one."""
         models = self._screen.query_one(ModelList)
-        return models.has_focus and models.end_filter()
+        return (models.has_focus and models.end_filter()) or self._screen.end_listing()
 
     def action_sort_models(self, order: str = "") -> None:
         """Sort the list of models by what is named, else the next way."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantchat.ui.widgets.rows import RowList
+from quantchat.ui.widgets.models import ModelList
+from quantchat.ui.widgets.sessions import SessionList
 
 if TYPE_CHECKING:
     from quantchat.domain.chat import Session
@@ -40,7 +41,7 @@ class ScreenPart:
         screen.remove_class("-sidebar-off")
         if screen.has_class("-narrow"):
             screen.add_class("-sidebar-over")
-        rows = screen.query_one(f"#{name}", RowList)
+        rows: ModelList | SessionList = screen.query_one(SessionList if name == "sessions" else ModelList)
         report = self.desk.library.loaded
         rows.go_to(self.session.id if name == "sessions" else report.path if report else None)
         # Not `focus()`, which takes effect later: keys that arrive in the same packet would still go to the prompt.
