@@ -260,20 +260,22 @@ def test_arguments(drawn: str, argument: str) -> None:
 
 
 @DRAWN
-@pytest.mark.parametrize("place", ["", "/rename ", "/find ", "/theme ", "/new ", "@", "read "])
-def test_what_is_pasted_into_the_prompt(drawn: str, place: str) -> None:
+def test_what_is_pasted_into_the_prompt(drawn: str) -> None:
     with fresh_home() as home:
         answers: list[dict[str, object]] = [{"text": "DONE", "tokens_per_second": 0}]
         terminal = home.start_loaded(answers=answers, **SIZE, QUANTCHAT_WIRE=drawn)
-        terminal.type(place)
-        for attack in ATTACKS:
-            terminal.paste(attack)
-        terminal.type("MARK")
-        terminal.wait_for("MARK")
-        terminal.press("esc", "enter")
-        terminal.wait_for("Ask something")
-        terminal.press("esc", "up")
-        terminal.wait_for("MARK")
+        for number, place in enumerate(["", "/rename ", "/find ", "/theme ", "/new ", "@", "read "]):
+            terminal.type(place)
+            for attack in ATTACKS:
+                terminal.paste(attack)
+            terminal.type(f"MARK{number}")
+            terminal.wait_for(f"MARK{number}")
+            terminal.press("esc", "enter")
+            terminal.wait_for("Ask something")
+            terminal.press("esc", "up")
+            terminal.wait_for(f"MARK{number}")
+            terminal.press("down")
+            terminal.wait_for("Ask something")
         leave(terminal)
         check(terminal)
 
@@ -303,24 +305,30 @@ def test_what_is_recalled_and_drafts_with_attachments(drawn: str, seed: int) -> 
         check(terminal)
 
 
-@DRAWN
-@pytest.mark.parametrize(
-    ("opening", "shown"),
-    [("f2", "Title of this session"), ("ctrl+p", "Type a part"), ("alt+s", " Find "), ("f1", "In the prompt")],
+LINES_TO_TYPE_IN = (
+    ("f2", "Title of this session"),
+    ("ctrl+p", "Type a part"),
+    ("alt+s", " Find "),
+    ("f1", "In the prompt"),
 )
-def test_what_is_pasted_into_a_line(drawn: str, opening: str, shown: str) -> None:
+
+
+@DRAWN
+def test_what_is_pasted_into_a_line(drawn: str) -> None:
     with fresh_home() as home:
         terminal = home.start_loaded(**SIZE, QUANTCHAT_WIRE=drawn)
-        terminal.press(opening)
-        terminal.wait_for(shown)
-        terminal.type("/" if opening == "f1" else "")
-        for attack in ATTACKS:
-            terminal.type("MARK")
-            terminal.paste(attack)
-            terminal.press("home")
-            terminal.wait_for("MARK")
-            terminal.press("ctrl+k")
-        terminal.press("esc", "esc")
+        for opening, shown in LINES_TO_TYPE_IN:
+            terminal.press(opening)
+            terminal.wait_for(shown)
+            terminal.type("/" if opening == "f1" else "")
+            for attack in ATTACKS:
+                terminal.type("MARK")
+                terminal.paste(attack)
+                terminal.press("home")
+                terminal.wait_for("MARK")
+                terminal.press("ctrl+k")
+            terminal.press("esc", "esc")
+            terminal.wait_for(lambda text, shown=shown: shown not in text)
         leave(terminal)
         check(terminal)
 
@@ -335,21 +343,28 @@ def test_an_end_of_a_paste_inside_it_is_part_of_it() -> None:
         check(terminal)
 
 
+def marked_up_session(markup: str) -> Session:
+    session = Session.new()
+    session.append("user", f"FIRST {markup}")
+    answer = session.append("assistant", "```\n" + markup + "\n```\nLAST")
+    answer.finish = "error"
+    answer.error = ErrorReport(code="x", title=f"title {markup}", detail=f"detail {markup}")
+    session.title = f"T {markup}"
+    return session
+
+
 @DRAWN
-@pytest.mark.parametrize("markup", MARKUP)
-def test_markup_is_text(drawn: str, markup: str) -> None:
+def test_markup_is_text(drawn: str) -> None:
     with fresh_home() as home:
         store = SessionStore(home.home / "data" / "sessions")
-        session = Session.new()
-        session.append("user", f"FIRST {markup}")
-        report = ErrorReport(code="x", title=f"title {markup}", detail=f"detail {markup}")
-        answer = session.append("assistant", "```\n" + markup + "\n```\nLAST")
-        answer.finish, answer.error = "error", report
-        session.title = f"T {markup}"
-        store.save(session)
-        terminal = home.start("--session", session.id, columns=200, lines=50, QUANTCHAT_WIRE=drawn)
-        wanted = (f"FIRST {markup}", f"title {markup}", f"detail {markup}", f"T {markup}")
-        terminal.wait_for(lambda text: all(words in text for words in wanted))
+        sessions = [marked_up_session(markup) for markup in MARKUP]
+        for session in sessions:
+            store.save(session)
+        terminal = home.start("--session", sessions[-1].id, columns=200, lines=50, QUANTCHAT_WIRE=drawn)
+        for markup in reversed(MARKUP):
+            wanted = (f"FIRST {markup}", f"title {markup}", f"detail {markup}", f"T {markup}")
+            terminal.wait_for(lambda text, wanted=wanted: all(words in text for words in wanted))
+            terminal.press("f3", "down", "enter")
         leave(terminal)
         check(terminal)
 

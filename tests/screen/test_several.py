@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from quantchat.store.journal import replay
@@ -15,6 +17,9 @@ ANSWERS: list[dict[str, object]] = [
     {"match": "beasts", "text": "zebra " * 3000, "tokens_per_second": 40},
     {"match": "count", "text": NUMBERS, "tokens_per_second": 30},
 ]
+
+
+WAYS = ("key", "slash", "palette")
 
 
 def ask(terminal: Terminal, text: str) -> None:
@@ -47,9 +52,10 @@ def test_two_sessions_answer_at_once(scripted: ScriptedHome, inside: Inside, col
     assert terminal.wait_exit() == 0
 
 
-@pytest.mark.parametrize("inside", INSIDE)
-@pytest.mark.parametrize(("columns", "lines"), SIZES)
-@pytest.mark.parametrize("way", ["key", "slash", "palette"])
+@pytest.mark.parametrize(
+    ("way", "inside", "columns", "lines"),
+    [(way, inside, *SIZES[number % len(SIZES)]) for number, (way, inside) in enumerate(product(WAYS, INSIDE))],
+)
 def test_a_stopped_answer_goes_on(scripted: ScriptedHome, inside: Inside, columns: int, lines: int, way: str) -> None:
     terminal = scripted.start_loaded(answers=ANSWERS, inside=inside, columns=columns, lines=lines)
     ask(terminal, "count")
