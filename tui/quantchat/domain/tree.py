@@ -12,6 +12,8 @@ import msgspec
 from quantchat.domain.chat import UNTITLED, Deletion, Message, Origin, Session, title_from
 
 FORKED = " (fork)"
+BEGINNING = "begin:"
+"""Before the id of a question: the key of an answer's beginning in `Session.edits`."""
 
 
 def subtree(session: Session, message_id: str) -> list[str]:

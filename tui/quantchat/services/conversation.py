@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from quantchat import __version__
 from quantchat.domain.chat import ChatMessage, Message, RunCard, Session, new_id
 from quantchat.domain.generation import FinishReason, SamplingOverrides, SamplingSettings, resolve_sampling
 from quantchat.engine import protocol
@@ -68,7 +69,7 @@ class Conversation:
             StorageError: if the session cannot be written; nothing is queued then.
         """
         session = self._archive.open(session_id)
-        self._require_model()
+        self.require_model()
         session.queued.append(text)
         try:
             self._archive.save(session)
@@ -89,10 +90,20 @@ class Conversation:
         question = next((m for m in reversed(session.branch()) if m.role == "user"), None)
         if question is None:
             raise UsageError("There is no question to answer yet", remedy="Type one and press Enter")
-        self._require_idle(session_id)
-        self._require_model()
+        self.answer(session_id, question.id)
+
+    def answer(self, session_id: str, question: str) -> None:
+        """Answer a question that stands in the session; answers that it has stay as siblings.
+
+        Raises:
+            UsageError: if the session is busy, or there is no model.
+            StorageError: if the session cannot be written.
+        """
+        session = self._archive.open(session_id)
+        self.require_idle(session_id)
+        self.require_model()
         self._archive.save(session)
-        self._enqueue(session, Waiting(session_id, parent=question.id))
+        self._enqueue(session, Waiting(session_id, parent=question))
 
     def resume(self, session_id: str) -> None:
         """Let the last answer go on where it was cut, in the same message.
@@ -102,11 +113,11 @@ class Conversation:
             StorageError: if the session cannot be written.
         """
         session = self._archive.open(session_id)
-        self._require_idle(session_id)
+        self.require_idle(session_id)
         answer = session.unfinished()
         if answer is None:
             raise _nothing_to_resume(session)
-        self._require_model()
+        self.require_model()
         self._archive.save(session)
         self._enqueue(session, Waiting(session_id, resumed=answer.id))
 
@@ -149,6 +160,15 @@ class Conversation:
             turn.stage = "stopping"
             self._tell_engine(protocol.Stop(turn=turn.id))
             self._changed(turn.session)
+
+    def keep(self, session_id: str) -> None:
+        """Make a temporary session one that is kept, with the answer that it may be writing.
+
+        Raises:
+            StorageError: if it cannot be kept.
+        """
+        self._archive.keep(session_id)
+        self._streams.keep(session_id)
 
     def forget(self, session_id: str) -> None:
         """Drop the turns of a session that is being deleted, and what the engine keeps of it."""
@@ -203,12 +223,22 @@ class Conversation:
 
     # Turns
 
-    def _require_model(self) -> None:
+    def require_model(self) -> None:
+        """Begin to load the model that was used last, if none is loaded.
+
+        Raises:
+            UsageError: if there is none to load.
+        """
         if self._library.phase in (Phase.LOADED, Phase.LOADING) or self._want_model():
             return
         raise UsageError("No model is loaded", remedy="Choose one with Ctrl+L and Enter", code="no-model")
 
-    def _require_idle(self, session_id: str) -> None:
+    def require_idle(self, session_id: str) -> None:
+        """Refuse what changes a session while a turn of it runs or waits.
+
+        Raises:
+            UsageError: if one does.
+        """
         if self.is_busy(session_id):
             raise UsageError("This session is still answering", remedy="Press Esc to stop it first")
 
@@ -240,7 +270,14 @@ class Conversation:
         self._listen(SessionsChanged())
         try:
             self._library.send(
-                protocol.Generate(turn=turn.id, messages=prompt, sampling=sampling, session=session.id, resume=resume)
+                protocol.Generate(
+                    turn=turn.id,
+                    messages=prompt,
+                    sampling=sampling,
+                    session=session.id,
+                    resume=resume,
+                    template=session.template,
+                )
             )
         except QuantchatError as error:
             self._streams.end(turn, "error", turn.statistics(), error.report)
@@ -252,15 +289,17 @@ class Conversation:
         return resolve_sampling(session.sampling, self._sampling, recommended)
 
     def _run_card(self, sampling: SamplingSettings) -> RunCard:
-        model, report = self._library.model, self._library.loaded
+        model, report, ready = self._library.model, self._library.loaded, self._library.ready
         return RunCard(
             model=model.name if model else "",
             path=model.path if model else "",
+            revision=(model.revision or "") if model else "",
             quantization=model.quant.label() if model else "",
             kernel=report.kernel if report else "",
             device=report.device if report else "",
             decoding=report.decoding if report else "",
             sampling=sampling,
+            versions={"quantchat": __version__, **ready.versions} if ready else {},
         )
 
     def _tell_engine(self, command: protocol.Command) -> None:

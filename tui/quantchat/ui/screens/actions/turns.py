@@ -44,8 +44,12 @@ class TurnActions(ScreenPart):
         if not self.desk.conversation.stop_all():
             self._screen.app.notify("No session is being answered")
 
-    def action_regenerate(self) -> None:
-        self._try_turn(self.desk.conversation.regenerate)
+    def action_regenerate(self, focused: bool = False) -> None:
+        """Answer the last question again, or that of the message that is focused."""
+        if focused:
+            self._screen.answer_again()
+        else:
+            self._try_turn(self.desk.conversation.regenerate)
 
     def action_continue(self) -> None:
         self._try_turn(self.desk.conversation.resume)

@@ -1,0 +1,499 @@
+"""Versions, branches, deletions, forks and run cards, by their keys and by their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quantchat.domain.attachments import Attachment
+from quantchat.domain.chat import Message, utc_now
+from quantchat.services.archive import Archive
+from quantchat.store.schema import decode_session
+from quantchat.ui.screens.card import CardScreen
+from quantchat.ui.screens.dialogs import ConfirmScreen
+from quantchat.ui.screens.edit import EditArea, EditScreen
+from ui.reading_rig import chatting, screen, sizes
+from ui.rig import SLOW, Rig, running
+from ui.test_transcript import view
+
+Patch = pytest.MonkeyPatch
+LONG = "\n\n".join(f"line {number}" for number in range(60))
+
+
+def shown(rig: Rig) -> list[str]:
+    return [message.text for message in rig.chat.session.branch()]
+
+
+def find(rig: Rig, text: str) -> Message:
+    return next(message for message in rig.chat.session.messages.values() if message.text == text)
+
+
+def notices(rig: Rig) -> str:
+    return "\n".join(str(notice.message) for notice in rig.app._notifications)
+
+
+def add(rig: Rig, text: str, *, parent: str, role: str = "assistant") -> Message:
+    """Put a version into the session that is shown, and show it."""
+    message = rig.chat.session.append(role, text, parent=parent)  # type: ignore[arg-type]
+    message.finish = "stop" if role == "assistant" else None
+    rig.chat.sync_transcript()
+    return message
+
+
+async def focus(rig: Rig, text: str) -> None:
+    """Give the transcript the keyboard and a message the focus."""
+    rig.chat.action_transcript()
+    rig.chat.transcript.bring(find(rig, text).id)
+    await rig.pilot.pause()
+
+
+async def editing(rig: Rig) -> EditArea:
+    await rig.until(lambda: isinstance(rig.app.screen, EditScreen) and rig.app.screen.query(EditArea), "the dialog")
+    await rig.until(lambda: isinstance(rig.app.focused, EditArea), "its text")
+    return rig.app.screen.query_one(EditArea)
+
+
+async def closed(rig: Rig) -> None:
+    await rig.until(lambda: rig.app.screen is rig.chat, "the dialog to close")
+
+
+# Versions
+
+
+@sizes
+async def test_versions_are_walked_at_the_message(tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]) -> None:
+    async with chatting(tmp_path, monkeypatch, size, "q", "a", "r", "b") as rig:
+        add(rig, "other", parent=find(rig, "q").id)
+        assert "· 2/2" in screen(rig)
+        await focus(rig, "other")
+        await rig.pilot.press("less_than_sign")
+        assert shown(rig) == ["q", "a", "r", "b"]
+        assert rig.chat.transcript.focused_message == find(rig, "a").id
+        assert "· 1/2" in screen(rig)
+        await rig.pilot.press("less_than_sign")
+        assert shown(rig) == ["q", "a", "r", "b"]
+        await rig.pilot.press("greater_than_sign")
+        assert shown(rig) == ["q", "other"]
+        await rig.pilot.press("left")
+        assert rig.chat.transcript.focused_message == find(rig, "a").id
+        await rig.pilot.press("j", "greater_than_sign")
+        await rig.until(lambda: "one version" in notices(rig))
+
+
+@sizes
+async def test_the_place_stays_while_versions_are_walked(
+    tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]
+) -> None:
+    async with chatting(tmp_path, monkeypatch, size, *["q", LONG] * 3, "last", "a", "on", LONG) as rig:
+        add(rig, "b", parent=find(rig, "last").id)
+        await focus(rig, "b")
+        row = next(number for number, line in enumerate(view(rig.pilot)) if line.strip().endswith("· 2/2"))
+        for key, text in (("left", "a"), ("right", "b"), ("left", "a")):
+            await rig.pilot.press(key)
+            assert rig.chat.transcript.focused_message == find(rig, text).id
+            lines = view(rig.pilot)
+            assert "/2" in lines[row]
+            assert lines[row + 1].split()[-1] == text
+        assert not rig.chat.transcript.unseen
+
+
+async def test_a_version_is_chosen_by_its_number(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a", "r", "b") as rig:
+        await rig.ask("/version")
+        await rig.until(lambda: "No message here has another version" in notices(rig))
+        for text in ("b2", "b3"):
+            add(rig, text, parent=find(rig, "r").id)
+        await rig.ask("/version 1")
+        await rig.until(lambda: shown(rig)[-1] == "b")
+        await rig.ask("/version")
+        await rig.until(lambda: shown(rig)[-1] == "b2")
+        await rig.ask("/version >")
+        await rig.until(lambda: shown(rig)[-1] == "b3")
+        await rig.ask("/version")
+        await rig.until(lambda: shown(rig)[-1] == "b")
+        await rig.ask("/version 4")
+        await rig.until(lambda: "versions 1 to 3" in notices(rig))
+
+
+# Changing and asking again
+
+
+@sizes
+async def test_a_prompt_is_changed_and_asked_again(tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]) -> None:
+    async with chatting(tmp_path, monkeypatch, size, "q", "a", "r", "b") as rig:
+        await rig.load()
+        await focus(rig, "q")
+        await rig.pilot.press("e")
+        area = await editing(rig)
+        assert area.text == "q"
+        assert "Change your prompt" in screen_of(rig)
+        assert "asks again" in screen_of(rig)
+        await rig.pilot.press(*"2", "ctrl+j", *"more", "enter")
+        await closed(rig)
+        await rig.answered()
+        assert shown(rig) == ["q2\nmore", "You said: q2\nmore"]
+        assert rig.chat.focused is rig.chat.prompt
+        assert "you · 2/2 · changed by you" in screen(rig)
+        await focus(rig, "q2\nmore")
+        await rig.pilot.press("left")
+        assert shown(rig) == ["q", "a", "r", "b"]
+
+
+def screen_of(rig: Rig) -> str:
+    """What the dialog in front shows."""
+    return "\n".join(strip.text for strip in rig.app.screen._compositor.render_strips())
+
+
+async def test_the_last_prompt_is_changed_from_the_prompt(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a", "r", "b") as rig:
+        await rig.load()
+        for start in ("alt+e", "/edit"):
+            if start.startswith("/"):
+                await rig.ask(start)
+            else:
+                await rig.pilot.press(start)
+            assert (await editing(rig)).text == "r"
+            await rig.pilot.press("enter")
+            await closed(rig)
+            await rig.until(lambda: "Nothing was changed" in notices(rig))
+        assert shown(rig) == ["q", "a", "r", "b"]
+
+
+async def test_attachments_of_a_changed_prompt_stay_whole(tmp_path: Path, monkeypatch: Patch) -> None:
+    file = Attachment(number=1, text="alpha\nbeta", name="x.txt")
+    text = f"look\n{file.block()}"
+    async with chatting(tmp_path, monkeypatch, (80, 24), text, "a") as rig:
+        await rig.load()
+        await rig.pilot.press("alt+e")
+        area = await editing(rig)
+        assert area.text == f"look\n{file.token}"
+        await rig.pilot.press("home", *"well ", "enter")
+        await closed(rig)
+        await rig.answered()
+        assert file.block() in shown(rig)[0]
+        assert "well" in shown(rig)[0]
+
+
+async def test_files_that_a_changed_prompt_mentions_are_attached(tmp_path: Path, monkeypatch: Patch) -> None:
+    (tmp_path / "notes.txt").write_text("hidden words")
+    monkeypatch.chdir(tmp_path)
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a") as rig:
+        await rig.load()
+        await rig.pilot.press("alt+e")
+        area = await editing(rig)
+        area.load("see @./missing.txt")
+        await rig.pilot.press("enter")
+        await rig.until(lambda: "no such file" in notices(rig))
+        assert isinstance(rig.app.screen, EditScreen)
+        area.load("see @notes.txt")
+        await rig.pilot.press("enter")
+        await closed(rig)
+        await rig.until(lambda: "hidden words" in shown(rig)[0])
+
+
+@sizes
+async def test_an_answer_is_changed_and_goes_on(tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]) -> None:
+    script: dict[str, object] = {"answers": [{"text": "One, two, three, four"}]}
+    async with chatting(tmp_path, monkeypatch, size, "count", "One, 2, 3", script=script) as rig:
+        await rig.load()
+        await focus(rig, "One, 2, 3")
+        await rig.pilot.press("e")
+        area = await editing(rig)
+        area.load_draft(area.draft_of("One, two,"))
+        await rig.pilot.press("enter")
+        await closed(rig)
+        assert shown(rig) == ["count", "One, two,"]
+        assert rig.chat.transcript.focused_message == find(rig, "One, two,").id
+        await rig.until(lambda: "· 2/2 · changed by you" in screen(rig))
+        assert "/continue goes on" in screen(rig)
+        assert "stopped" not in screen(rig)
+        await rig.ask("/continue")
+        await rig.until(lambda: shown(rig) == ["count", "One, two, three, four"])
+        assert find(rig, "One, 2, 3").finish == "stop"
+
+
+async def test_a_large_paste_into_an_answer_is_its_text(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a") as rig:
+        await rig.ask("/edit-answer")
+        (await editing(rig)).paste("\r\n".join(["pasted"] * 50))
+        await rig.pilot.press("enter")
+        await closed(rig)
+        assert shown(rig)[-1] == "a" + "\n".join(["pasted"] * 50)
+
+
+# What is not sent
+
+
+@sizes
+async def test_a_change_that_is_not_sent_is_kept(tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]) -> None:
+    async with chatting(tmp_path, monkeypatch, size, "q", "a") as rig:
+        session = rig.chat.session
+        await focus(rig, "q")
+        await rig.pilot.press("e")
+        await editing(rig)
+        await rig.pilot.press(*" half", "escape")
+        await closed(rig)
+        await focus(rig, "q")
+        await rig.pilot.press("e")
+        area = await editing(rig)
+        await rig.until(lambda: area.text == "q half")
+        await rig.pilot.press("ctrl+z")
+        assert area.text == "q"
+        await rig.pilot.press("ctrl+y")
+        assert area.text == "q half"
+        path = tmp_path / "home" / "data" / "sessions" / f"{session.id}.json"
+        await rig.until(lambda: path.exists() and decode_session(path.read_bytes()).edits, "the change on the disk")
+        await rig.pilot.press("ctrl+z", "escape")
+        await closed(rig)
+        await rig.until(lambda: not decode_session(path.read_bytes()).edits, "no change any more")
+
+
+async def test_a_change_is_written_when_the_program_ends(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a") as rig:
+        session = rig.chat.session
+        await rig.pilot.press("alt+e")
+        await editing(rig)
+        await rig.pilot.press(*" and more")
+        await rig.until(lambda: session.edits)
+        await rig.pilot.press("ctrl+q")
+        await rig.until(lambda: rig.app._exit)
+    stored = decode_session((tmp_path / "home" / "data" / "sessions" / f"{session.id}.json").read_bytes())
+    assert list(stored.edits.values()) == ["q and more"]
+
+
+async def test_a_prompt_that_cannot_be_asked_stays_in_its_dialog(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a") as rig:
+        await rig.pilot.press("alt+e")
+        area = await editing(rig)
+        await rig.pilot.press(*"2", "enter")
+        await rig.until(lambda: "No model is loaded" in notices(rig))
+        assert isinstance(rig.app.screen, EditScreen)
+        assert area.text == "q2"
+        assert shown(rig) == ["q", "a"]
+        await rig.load()
+        await rig.pilot.press("enter")
+        await closed(rig)
+        await rig.until(lambda: shown(rig) == ["q2", "You said: q2"])
+        assert not rig.chat.session.edits
+
+
+# The beginning of an answer
+
+
+@sizes
+async def test_the_user_begins_an_answer(tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]) -> None:
+    script: dict[str, object] = {"answers": [{"text": "Well, that depends"}]}
+    async with chatting(tmp_path, monkeypatch, size, "why [/b]", "a", script=script) as rig:
+        await rig.load()
+        await focus(rig, "a")
+        await rig.pilot.press("b")
+        area = await editing(rig)
+        assert area.text == ""
+        assert "“why [/b]” begins with" in screen_of(rig)
+        await rig.pilot.press(*"Well, ", "escape")
+        await closed(rig)
+        await focus(rig, "why [/b]")
+        await rig.pilot.press("b")
+        area = await editing(rig)
+        await rig.until(lambda: area.text == "Well, ")
+        await rig.pilot.press("enter")
+        await closed(rig)
+        await rig.until(lambda: shown(rig) == ["why [/b]", "Well, that depends"])
+        assert find(rig, "Well, that depends").given == "Well,"
+        assert not rig.chat.session.edits
+
+
+async def test_a_beginning_is_given_behind_the_command(tmp_path: Path, monkeypatch: Patch) -> None:
+    script: dict[str, object] = {"answers": [{"text": "No, because"}]}
+    async with chatting(tmp_path, monkeypatch, (80, 24), "why", "a", script=script) as rig:
+        await rig.load()
+        await rig.ask("/begin No,")
+        await rig.until(lambda: shown(rig) == ["why", "No, because"])
+
+
+async def test_an_earlier_answer_is_written_again(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a", "r", "b") as rig:
+        await rig.load()
+        await focus(rig, "a")
+        await rig.pilot.press("r")
+        await rig.until(lambda: shown(rig) == ["q", "You said: q"])
+        assert rig.chat.focused is rig.chat.transcript
+
+
+# Deleting
+
+
+@sizes
+async def test_a_message_is_deleted_and_comes_back(tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]) -> None:
+    async with chatting(tmp_path, monkeypatch, size, "q", "a", "r", "b") as rig:
+        await focus(rig, "r")
+        await rig.pilot.press("D")
+        assert shown(rig) == ["q", "a"]
+        assert "Deleted 2 messages" in notices(rig)
+        assert rig.chat.transcript.focused_message == find(rig, "a").id
+        await rig.pilot.press("D")
+        assert shown(rig) == ["q"]
+        assert "Not answered yet" in screen(rig)
+        await rig.pilot.press("u", "u")
+        assert shown(rig) == ["q", "a", "r", "b"]
+        assert rig.chat.transcript.focused_message == find(rig, "r").id
+        await rig.pilot.press("u")
+        await rig.until(lambda: "Nothing was deleted" in notices(rig))
+
+
+async def test_a_deleted_version_gives_its_place_to_the_one_beside_it(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a") as rig:
+        add(rig, "other", parent=find(rig, "q").id)
+        await rig.ask("/delete-message")
+        await rig.until(lambda: shown(rig) == ["q", "a"])
+        await rig.ask("/undo")
+        await rig.until(lambda: shown(rig) == ["q", "other"])
+
+
+async def test_all_messages_are_deleted_and_come_back_after_a_restart(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a") as rig:
+        session = rig.chat.session
+        await focus(rig, "q")
+        await rig.pilot.press("D")
+        assert shown(rig) == []
+        await rig.pilot.press("tab")
+        rig.chat.keep_draft()
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.until(lambda: rig.chat.summaries)
+        rig.chat.choose_session(session.id)
+        await rig.ask("/undo")
+        await rig.until(lambda: shown(rig) == ["q", "a"])
+
+
+async def test_what_was_deleted_is_forgotten_only_when_the_user_says_so(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a") as rig:
+        await rig.ask("/purge")
+        await rig.until(lambda: "Nothing was deleted" in notices(rig))
+        await rig.ask("/delete-message")
+        await rig.until(lambda: shown(rig) == ["q"])
+        for key, left in (("n", 1), ("y", 0)):
+            await rig.ask("/purge")
+            await rig.until(lambda: isinstance(rig.app.screen, ConfirmScreen))
+            await rig.pilot.press(key)
+            await closed(rig)
+            assert len(rig.chat.session.deleted) == left
+
+
+# Forks
+
+
+@sizes
+async def test_a_session_is_forked_at_a_message(tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]) -> None:
+    async with chatting(tmp_path, monkeypatch, size, "q", "a", "r", "b") as rig:
+        await rig.load()
+        first = rig.chat.session
+        await focus(rig, "a")
+        await rig.pilot.press("f")
+        await rig.until(lambda: rig.chat.session is not first)
+        assert shown(rig) == ["q", "a"]
+        assert "(fork)" in rig.line("header")
+        await rig.ask("s")
+        await rig.until(lambda: shown(rig) == ["q", "a", "s", "You said: s"])
+        assert [message.text for message in first.branch()] == ["q", "a", "r", "b"]
+
+
+# Run cards
+
+
+@sizes
+async def test_the_run_card_of_an_answer(tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]) -> None:
+    async with chatting(tmp_path, monkeypatch, size, "q", "a [/b]") as rig:
+        await rig.load()
+        await rig.ask("one")
+        await rig.answered(2)
+        await focus(rig, "You said: one")
+        await rig.pilot.press("i")
+        await rig.until(lambda: isinstance(rig.app.screen, CardScreen) and "gptq_torch_aten" in screen_of(rig))
+        words = screen_of(rig)
+        assert "You said: one" in words
+        assert "GPTQ 4b g128" in words
+        assert "0.0-scripted" in card_text(rig)
+        assert "Temperature" in card_text(rig)
+        await rig.pilot.press("escape")
+        await closed(rig)
+        await focus(rig, "a [/b]")
+        await rig.pilot.press("i")
+        await rig.until(lambda: isinstance(rig.app.screen, CardScreen) and "a [/b]" in screen_of(rig))
+        assert "Kernel" not in card_text(rig)
+
+
+def card_text(rig: Rig) -> str:
+    assert isinstance(rig.app.screen, CardScreen)
+    return "\n".join(f"{row.label} {row.value}" for part in rig.app.screen.sections for row in part.rows)
+
+
+# Refusals
+
+
+async def test_a_busy_session_refuses_and_others_do_not(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with running(tmp_path, monkeypatch, SLOW) as rig:
+        await rig.begin_slow()
+        await rig.pilot.press("alt+e")
+        await rig.until(lambda: "still answering" in notices(rig))
+        assert rig.app.screen is rig.chat
+        await rig.ask("/undo")
+        busy = rig.chat.session
+        await rig.pilot.press("ctrl+n")
+        session = rig.chat.session
+        for number, text in enumerate(("q", "a")):
+            session.append("assistant" if number else "user", text).finish = "stop"
+        session.updated = utc_now()
+        rig.chat.open_session(session)
+        await focus(rig, "a")
+        await rig.pilot.press("D")
+        assert shown(rig) == ["q"]
+        await rig.pilot.press("u")
+        assert shown(rig) == ["q", "a"]
+        assert busy.id in rig.chat.desk.conversation.streaming
+
+
+async def test_a_prompt_that_waits_is_no_message_yet(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with running(tmp_path, monkeypatch, SLOW) as rig:
+        await rig.begin_slow()
+        await rig.ask("and then")
+        await rig.until(lambda: rig.chat.session.queued)
+        rig.chat.action_transcript()
+        rig.chat.transcript.bring("queued:0")
+        await rig.pilot.press("e")
+        await rig.until(lambda: "still waits" in notices(rig))
+
+
+async def test_a_session_of_another_program_refuses_and_can_be_forked(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a") as rig:
+        session = rig.chat.session
+        rig.chat.keep_draft()
+        await rig.chat.desk.archive.flush()
+        other = Archive(lambda _fact: None)
+        mine = other.new()
+        for number, text in enumerate(("x", "y")):
+            mine.append("assistant" if number else "user", text)
+        other.save(mine)
+        await other.flush()
+        await rig.chat.refresh_sessions()
+        rig.chat.choose_session(mine.id)
+        assert "read only" in rig.line("header")
+        await focus(rig, "y")
+        await rig.pilot.press("D")
+        assert shown(rig) == ["x", "y"]
+        assert notices(rig)
+        await rig.pilot.press("f")
+        await rig.until(lambda: rig.chat.session not in (mine, session))
+        assert "read only" not in rig.line("header")
+        assert shown(rig) == ["x", "y"]
+        await other.close()
+
+
+@pytest.mark.parametrize(
+    "command", ["/edit", "/edit-answer", "/fork", "/begin", "/begin x", "/delete-message", "/undo", "/card", "/version"]
+)
+async def test_an_empty_session_says_why_not(tmp_path: Path, monkeypatch: Patch, command: str) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.ask(command)
+        await rig.until(lambda: notices(rig))
+        assert rig.app.screen is rig.chat
