@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from quantchat.domain.chat import Message, Session
+from quantchat.domain.thinking import Channel
 from quantchat.errors import SessionLocked, StorageError
 from quantchat.services.archive import Archive
 from quantchat.services.background import in_background
@@ -140,7 +141,11 @@ class Follower:
             self._listen(SessionChanged(session=session.id))
 
     def _tell_growth(self, session_id: str, message: Message, text: str, thinking: str) -> None:
-        for channel, old, new in (("thinking", thinking, message.thinking), ("answer", text, message.text)):
+        said: tuple[tuple[Channel, str, str], ...] = (
+            ("thinking", thinking, message.thinking),
+            ("answer", text, message.text),
+        )
+        for channel, old, new in said:
             if len(new) > len(old) and new.startswith(old):
                 fact = TextArrived(session=session_id, message=message.id, text=new[len(old) :], channel=channel)
                 self._listen(fact)

@@ -132,7 +132,8 @@ def decode_readable(data: bytes) -> Session:
         from quantchat.store.newer import salvage_session
 
         try:
-            return salvage_session(_decode(_objects, data))
+            content: dict[str, Any] = _decode(_objects, data)
+            return salvage_session(content)
         except msgspec.ValidationError as error:
             raise newer from error
 
