@@ -52,7 +52,7 @@ def test_answers(scripted: ScriptedHome, inside: Inside, columns: int, lines: in
     terminal.press("esc")
     terminal.wait_for(lambda text: "stopped" in text and "Answering" not in text)
     terminal.press("ctrl+r")
-    terminal.wait_for("version 2 of 2")
+    terminal.wait_for("· 2/2")
     terminal.wait_for("Answering")
     terminal.press("ctrl+c")
     terminal.wait_for(lambda text: "Answering" not in text)

@@ -8,7 +8,6 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from quantchat.domain.attachments import Draft
-from quantchat.domain.chat import UNTITLED
 from quantchat.errors import QuantchatError
 from quantchat.ui.commands import QUIT_WORDS, find_slash, is_mistyped
 from quantchat.ui.screens.actions.part import ScreenPart
@@ -109,8 +108,7 @@ class DraftActions(ScreenPart):
 
     def _save_draft(self) -> None:
         session = self.session
-        written = session.draft or session.messages or session.queued or session.system_prompt
-        if not written and session.title == UNTITLED:
+        if self.desk.archive.is_bare(session):
             self.desk.archive.drop_empty(session)
             return
         try:

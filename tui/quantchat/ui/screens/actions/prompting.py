@@ -31,13 +31,23 @@ class PromptActions(ScreenPart):
 
     def prepare_completion(self) -> None:
         """Let the prompt complete; after the first frame, which does not need it."""
-        from quantchat.domain.presets import describe_preset
         from quantchat.ui.completion.completer import Completer
         from quantchat.ui.widgets.completion import CompletionList
 
         screen = self._screen
-        presets = {name: describe_preset(values) for name, values in self.desk.presets.items()}
-        screen.prompt.completer = Completer(screen.prompt, screen.query_one(CompletionList), presets)
+        screen.prompt.completer = Completer(screen.prompt, screen.query_one(CompletionList), self._known_words)
+
+    def _known_words(self, kind: str) -> dict[str, str]:
+        """What can stand behind a command, by its kind, each with its meaning."""
+        from quantchat.domain.presets import describe_preset
+        from quantchat.domain.sampling import MEANINGS
+        from quantchat.services.promptbook import PromptBook
+
+        if kind == "preset":
+            return {name: describe_preset(values) for name, values in self.desk.presets.items()}
+        if kind == "prompt":
+            return {template.name: template.summary for template in PromptBook().look()[0]}
+        return {name.replace("_", "-"): meaning for name, meaning in MEANINGS.items()}
 
     def begin_recall(self) -> Walk:
         """Begin to walk through earlier prompts: all, or without a history those of the session."""
@@ -45,9 +55,9 @@ class PromptActions(ScreenPart):
         from quantchat.store.history import Entry
 
         entries = self._screen.recall.entries()
-        if not entries:
+        if not entries or self.desk.archive.is_temporary(self.session.id):
             asked = [message.text for message in self.session.branch() if message.role == "user"]
-            entries = [Entry.of(Draft.folded(text)) for text in reversed(asked)]
+            entries = [*(Entry.of(Draft.folded(text)) for text in reversed(asked)), *entries]
         return Walk(entries)
 
     # What Enter does
@@ -111,16 +121,20 @@ class PromptActions(ScreenPart):
             self._screen.prompt.load("")
 
     async def _send_with_files(self, session: Session, draft: Draft) -> None:
-        from quantchat.services.attachments import with_mentioned_files
-
         async with self.drafts.in_order:
-            whole = await self._read_files(with_mentioned_files, draft)
+            whole = await self.with_files(draft)
             if self._app.leaving:
                 return
             self.drafts.sending.remove((session.id, draft))
             sent = whole is not None and self._ask(session, draft, whole, self._screen.unsent(session))
         if not sent:
             self._screen.give_back(session, draft)
+
+    async def with_files(self, draft: Draft) -> Draft | None:
+        """Attach the files that a prompt mentions; None if that failed, which was said then."""
+        from quantchat.services.attachments import mentions, with_mentioned_files
+
+        return await self._read_files(with_mentioned_files, draft) if mentions(draft.text) else draft
 
     async def _read_files(self, read: Callable[[P], T], what: P) -> T | None:
         """Read on another thread, within bounds; None if that failed, which was said then."""
@@ -149,7 +163,8 @@ class PromptActions(ScreenPart):
                 self.drafts.mirrored = session.draft
             self._warn(str(error))
             return False
-        screen.recall.add(written)
+        if not self.desk.archive.is_temporary(session.id):
+            screen.recall.add(written)
         if session is self.session:
             screen.drop_elsewhere()
             self.desk.remember(last_session=session.id)
