@@ -48,6 +48,21 @@ def config_file() -> Path:
     return _base("config") / "config.toml"
 
 
+def presets_dir() -> Path:
+    """The user's own presets, a TOML file each, beside those of `config_file`."""
+    return _base("config") / "presets"
+
+
+def prompts_dir() -> Path:
+    """The user's prompt templates, a text file each."""
+    return _base("config") / "prompts"
+
+
+def trash_dir() -> Path:
+    """What was deleted or replaced."""
+    return data_dir() / "trash"
+
+
 def user_themes_dir() -> Path:
     """Themes of the user, which win over shipped ones of the same name."""
     return _base("config") / "themes"

@@ -43,6 +43,26 @@ def find_preset(presets: Mapping[str, SamplingOverrides], wanted: str) -> str:
     raise UsageError(f"There is no preset {wanted}", remedy=remedy, code="preset-unknown")
 
 
+def label_of(preset: str, sampling: SamplingOverrides, presets: Mapping[str, SamplingOverrides]) -> str:
+    """Name a session's sampling: by its preset, with a `*` where single values differ from it; empty for the default.
+
+    A preset that is gone, or was changed since, counts as what the session was given.
+    """
+    if not preset:
+        return "own*" if sampling != SHIPPED[DEFAULT] else ""
+    known = presets.get(preset)
+    return preset if known is None or sampling == known else f"{preset}*"
+
+
+def own_values(preset: str, sampling: SamplingOverrides, presets: Mapping[str, SamplingOverrides]) -> SamplingOverrides:
+    """Return the values of a session that its preset does not have."""
+    given = presets.get(preset, SamplingOverrides()) if preset else SamplingOverrides()
+    differing = {
+        name: value for name, value in msgspec.structs.asdict(sampling).items() if value != getattr(given, name)
+    }
+    return SamplingOverrides(**differing)
+
+
 def describe_preset(values: SamplingOverrides) -> str:
     """Say what a preset sets, in a few words."""
     parts = [

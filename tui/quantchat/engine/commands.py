@@ -63,6 +63,7 @@ class Generate(Word, frozen=True, kw_only=True, tag="generate"):
     Attributes:
         session: Whose KV cache is reused and kept; empty keeps none. One turn at a time runs for a session.
         resume: The answer's beginning, when a cut or stopped one goes on; its text is not sent again.
+        template: A Jinja chat template in place of the model's own; empty for that.
     """
 
     turn: str
@@ -70,6 +71,7 @@ class Generate(Word, frozen=True, kw_only=True, tag="generate"):
     sampling: SamplingSettings
     session: str = ""
     resume: Partial | None = None
+    template: str = ""
 
 
 class Forget(Word, frozen=True, kw_only=True, tag="forget"):
@@ -90,19 +92,22 @@ class CountTokens(Word, frozen=True, kw_only=True, tag="count-tokens"):
     Attributes:
         session: Whose prompt it is, as in `Generate`.
         reserve: Tokens wanted for the reply (`max_new_tokens`).
+        template: As in `Generate`.
     """
 
     request: str
     messages: list[ChatMessage]
     session: str = ""
     reserve: int = 0
+    template: str = ""
 
 
 class RenderPrompt(Word, frozen=True, kw_only=True, tag="render-prompt"):
-    """Ask for the exact text that a conversation becomes."""
+    """Ask for the exact text that a conversation becomes; `template` as in `Generate`."""
 
     request: str
     messages: list[ChatMessage]
+    template: str = ""
 
 
 class Dequantize(Word, frozen=True, kw_only=True, tag="dequantize"):

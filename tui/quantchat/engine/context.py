@@ -46,6 +46,7 @@ def fit(
     first: int = 0,
     *,
     session: str = "",
+    template: str = "",
 ) -> Fitted:
     """Render a conversation so that it fits; the oldest whole turns leave, never a system prompt or the last question.
 
@@ -62,7 +63,7 @@ def fit(
     """
 
     def rendered(dropped: int) -> Prompt:
-        return render(tokenizer, without(messages, dropped), spoken, resume, session=session)
+        return render(tokenizer, without(messages, dropped), spoken, resume, session=session, template=template)
 
     if not window:
         return Fitted(rendered(0), 0, reserve)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from quantchat.domain.chat import ChatMessage
+from quantchat.domain.template import CHATML as CHATML
 from quantchat.domain.thinking import Tag
 from quantchat.engine.protocol import Partial
 from quantchat.engine.spoken import Spoken as Spoken
@@ -17,10 +18,6 @@ from quantchat.errors import GenerationError
 
 OWN = "model"
 FALLBACK = "chatml"
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 CHATML_END = "<|im_end|>"
 
 
@@ -50,26 +47,32 @@ def render(
     resume: Partial | None = None,
     *,
     session: str = "",
+    template: str = "",
 ) -> Prompt:
     """Render a conversation up to where the answer starts, or to where its beginning breaks off.
 
-    A template that refuses a role gets the same words in a form that it accepts. The ids depend on the conversation
-    and on what was sampled in the session, on nothing else.
+    A template that refuses a role gets the same words in a form that it accepts. The ids depend on the conversation,
+    on the template and on what was sampled in the session, on nothing else.
+
+    Args:
+        template: A Jinja template in place of the tokenizer's own; empty for that.
 
     Raises:
         GenerationError: if the template takes none of the forms.
     """
-    text, rows = _rendered(tokenizer, messages)
+    text, rows = _rendered(tokenizer, messages, template)
     opened = opened_by(text, messages)
     if spoken is not None and session and getattr(tokenizer, "is_fast", False):
         ids = splice(tokenizer, text, rows, lambda answer: spoken.answer(session, answer))
     else:
         ids = _tokenize(tokenizer, text)
+    if not ids:
+        raise _refused("it makes no text of it", template)
     if resume is None:
         return Prompt(text, ids, opened)
-    words = beginning(tokenizer, opened, resume)
+    words = beginning(tokenizer, opened, resume, template)
     # By itself, as the first token of an answer reads otherwise than one that goes on.
-    begun = (spoken.partial(session, resume) if spoken is not None else []) or _tokenize(tokenizer, words)
+    begun = (spoken.partial(session, resume, template) if spoken is not None else []) or _tokenize(tokenizer, words)
     return Prompt(text + words, ids + begun, opened, len(begun))
 
 
@@ -79,12 +82,12 @@ def _tokenize(tokenizer: Any, text: str) -> list[int]:
     return [int(token) for token in ids]
 
 
-def render_text(tokenizer: Any, messages: Sequence[ChatMessage]) -> str:
+def render_text(tokenizer: Any, messages: Sequence[ChatMessage], template: str = "") -> str:
     """Render to text, trying the forms of `FORMS` in their order."""
-    return _rendered(tokenizer, messages)[0]
+    return _rendered(tokenizer, messages, template)[0]
 
 
-def _rendered(tokenizer: Any, messages: Sequence[ChatMessage]) -> tuple[str, list[ChatMessage]]:
+def _rendered(tokenizer: Any, messages: Sequence[ChatMessage], template: str) -> tuple[str, list[ChatMessage]]:
     """Render to text; return it with the messages in the form that the template took."""
     from jinja2 import TemplateError
 
@@ -92,19 +95,23 @@ def _rendered(tokenizer: Any, messages: Sequence[ChatMessage]) -> tuple[str, lis
     for form in FORMS:
         rows = form(messages)
         try:
-            return _apply(tokenizer, rows), rows
+            return _apply(tokenizer, rows, template), rows
         except (TemplateError, ValueError, TypeError, KeyError) as error:
             refusal = refusal or error
-    raise GenerationError(
+    raise _refused(str(refusal), template) from refusal
+
+
+def _refused(reason: str, template: str) -> GenerationError:
+    return GenerationError(
         "The chat template refused this conversation",
-        str(refusal),
-        "Try another model or report its template.",
+        reason,
+        "/template own puts the model's own back." if template else "Try another model or report its template.",
         code="template",
-    ) from refusal
+    )
 
 
-def _apply(tokenizer: Any, messages: Iterable[ChatMessage]) -> str:
-    own = None if template_name(tokenizer) == OWN else CHATML
+def _apply(tokenizer: Any, messages: Iterable[ChatMessage], template: str) -> str:
+    own = template or (None if template_name(tokenizer) == OWN else CHATML)
     rows = [{"role": message.role, "content": message.content} for message in messages]
     return str(tokenizer.apply_chat_template(rows, chat_template=own, tokenize=False, add_generation_prompt=True))
 

@@ -36,7 +36,12 @@ class SessionStates:
         self.warm = WarmSessions(budget, host_budget)
 
     def fit(
-        self, session: str, messages: Sequence[ChatMessage], reserve: int, resume: Partial | None = None
+        self,
+        session: str,
+        messages: Sequence[ChatMessage],
+        reserve: int,
+        resume: Partial | None = None,
+        template: str = "",
     ) -> context.Fitted:
         """Render a prompt that fits the context window, with the ids that were sampled.
 
@@ -52,6 +57,7 @@ class SessionStates:
             resume=resume,
             first=self._dropped.get(session, 0),
             session=session,
+            template=template,
         )
 
     def dropped(self, session: str, count: int) -> None:
@@ -75,7 +81,7 @@ class SessionStates:
         if not said.thinking:
             self._spoken.remember(session, said.text, ids)
         if not stream.stopped_itself:
-            self._spoken.remember_partial(session, said, ids)
+            self._spoken.remember_partial(session, said, ids, command.template)
         self.warm.put(session, cache)
 
     def forget(self, session: str) -> None:

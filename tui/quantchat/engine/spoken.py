@@ -20,7 +20,9 @@ SURPLUS = 16
 """Most tokens at the end of an answer that its text does not show: an end token, a stop string, trimmed space."""
 
 Ids = Sequence[int]
-_Answers = dict[str | Partial, "array[int]"]
+Begun = tuple[Partial, str]
+"""The beginning of an answer, and the template that it was asked with: that may have written a tag of its thinking."""
+_Answers = dict[str | Begun, "array[int]"]
 
 
 class Spoken:
@@ -35,11 +37,11 @@ class Spoken:
         """Note an answer that was not preceded by thinking, from its first token on."""
         self._note(session, text, ids)
 
-    def remember_partial(self, session: str, partial: Partial, ids: Ids) -> None:
+    def remember_partial(self, session: str, partial: Partial, ids: Ids, template: str = "") -> None:
         """Note the beginning of an answer that may go on, its thinking and their tags included."""
-        self._note(session, partial, ids)
+        self._note(session, (partial, template), ids)
 
-    def _note(self, session: str, key: str | Partial, ids: Ids) -> None:
+    def _note(self, session: str, key: str | Begun, ids: Ids) -> None:
         if not session or not ids:
             return
         self._drop(session, key)
@@ -52,7 +54,7 @@ class Spoken:
     def _of(self, session: str) -> _Answers:
         return self._sessions.get(session, {})
 
-    def _drop(self, session: str, key: str | Partial) -> None:
+    def _drop(self, session: str, key: str | Begun) -> None:
         self._held -= len(self._of(session).pop(key, ()))
 
     def _shrink(self) -> None:
@@ -67,9 +69,9 @@ class Spoken:
         """Return the ids of an answer, with what its text may not show at their end; empty if they are not known."""
         return list(self._of(session).get(text, ()))
 
-    def partial(self, session: str, partial: Partial) -> list[int]:
+    def partial(self, session: str, partial: Partial, template: str = "") -> list[int]:
         """Return the ids of an answer's beginning; empty if they are not known."""
-        return list(self._of(session).get(partial, ()))
+        return list(self._of(session).get((partial, template), ()))
 
     def forget(self, session: str) -> None:
         """Drop a session; unknown ones are ignored."""

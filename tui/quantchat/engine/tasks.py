@@ -126,7 +126,7 @@ class Tasks:
 
     def count(self, command: p.CountTokens) -> p.Event:
         """Count the tokens of a prompt as it would be sent."""
-        fitted = self._sessions().fit(command.session, command.messages, command.reserve)
+        fitted = self._sessions().fit(command.session, command.messages, command.reserve, template=command.template)
         return p.TokenCount(
             request=command.request,
             tokens=len(fitted.prompt.ids),
@@ -137,7 +137,7 @@ class Tasks:
 
     def render(self, command: p.RenderPrompt) -> p.Event:
         """Show the exact prompt."""
-        rendered = self._sessions().fit("", command.messages, 0).prompt
+        rendered = self._sessions().fit("", command.messages, 0, template=command.template).prompt
         return p.RenderedPrompt(request=command.request, text=rendered.text, tokens=len(rendered.ids))
 
     def _sessions(self) -> SessionStates:

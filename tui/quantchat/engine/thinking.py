@@ -49,13 +49,14 @@ def opened_by(prompt: str, messages: Sequence[ChatMessage]) -> Tag | None:
     return tag if end.count(tag.text) > sum(message.content.count(tag.text) for message in messages) else None
 
 
-def beginning(tokenizer: Any, opened: Tag | None, partial: Partial) -> str:
+def beginning(tokenizer: Any, opened: Tag | None, partial: Partial, template: str = "") -> str:
     """Write the beginning of an answer as the model would have: what it thought in its own tags, then its words.
 
     Args:
         opened: The tag at the end of the prompt, as by `opened_by`.
+        template: The chat template, where it is not the tokenizer's own.
     """
-    tag = opened or _own_tag(tokenizer)
+    tag = opened or _own_tag(tokenizer, template)
     manner = _manner(tag)
     if opened is None and not partial.thinking:
         return manner.answer + partial.text
@@ -80,9 +81,9 @@ def _manner(tag: Tag) -> _Manner:
     return _Manner(tag.text, tag.closer)
 
 
-def _own_tag(tokenizer: Any) -> Tag:
-    """The tag that the model's chat template or vocabulary names; the most common one without any."""
-    template = str(getattr(tokenizer, "chat_template", None) or "")
+def _own_tag(tokenizer: Any, template: str) -> Tag:
+    """The tag that the chat template or the vocabulary names; the most common one without any."""
+    template = template or str(getattr(tokenizer, "chat_template", None) or "")
     tags = [tag for tag in TAGS if tag.channel == "thinking"]
     named = (tag for tag in tags if tag.text in template and tag.closer in template)
     known = (tag for tag in tags if _special_id(tokenizer, tag.text) is not None)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from quantchat.domain.generation import SamplingSettings, TurnStatistics
+from quantchat.engine.endings import asked_with
 from quantchat.engine.forward import Forward, TurnStopped
 from quantchat.engine.lookup import PromptLookup
 from quantchat.engine.protocol import Finished, Generate, Prefill
@@ -77,8 +78,11 @@ class Turn(ABC):
         """
 
     def _begin(self) -> None:
-        loaded, command, sampling = self._loaded, self.command, self.command.sampling
-        fitted = self._states.fit(command.session, command.messages, sampling.max_new_tokens, command.resume)
+        command, sampling = self.command, self.command.sampling
+        loaded = self._loaded = asked_with(self._loaded, command.template)
+        fitted = self._states.fit(
+            command.session, command.messages, sampling.max_new_tokens, command.resume, command.template
+        )
         self.ids = list(fitted.prompt.ids)
         self._dropped = fitted.dropped
         self._states.dropped(command.session, fitted.dropped)
