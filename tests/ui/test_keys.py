@@ -221,7 +221,7 @@ async def test_moved_keys_work_in_every_part_of_the_screen(tmp_path: Path, monke
     settings_with(
         tmp_path,
         '[keys]\nhelp = "f3"\nsessions = "f1"\nredraw = ""\nquit = "ctrl+x"\n[keys.list]\ndown = "d"\n'
-        '[keys.read]\nfold = "f"\n',
+        '[keys.read]\nfold = "x"\n',
     )
     async with running(tmp_path, monkeypatch) as rig:
         assert len(rig.app.screen_stack) == 1
@@ -240,7 +240,7 @@ async def test_moved_keys_work_in_every_part_of_the_screen(tmp_path: Path, monke
         await rig.until(lambda: rig.chat.query_one("#sessions").has_focus)
         rig.chat.set_focus(rig.chat.transcript)
         reading = {binding.id: key for key, (_, binding, *_) in rig.chat.active_bindings.items()}
-        assert reading["read.fold"] == "f"
+        assert reading["read.fold"] == "x"
         await rig.pilot.press("ctrl+q")
         assert not rig.app._exit
         await rig.pilot.press("ctrl+x")
