@@ -13,8 +13,10 @@ import click
 from quantchat import __version__
 from quantchat.cli.common import FOLDER, explained, find_models
 from quantchat.cli.doctor import doctor
+from quantchat.cli.libraries import presets, prompts
 from quantchat.cli.models import models_command
 from quantchat.cli.pull import pull
+from quantchat.cli.sessions import sessions_command
 
 if TYPE_CHECKING:
     from quantchat.engine.protocol import Decoding
@@ -44,6 +46,7 @@ def known_kernels(context: click.Context, option: click.Parameter, names: tuple[
 @click.option("--model", metavar="NAME", help="Load this model at the start: a name, part of one, or a folder.")
 @click.option("--session", metavar="ID", help="Open this session.")
 @click.option("--continue", "resume", is_flag=True, help="Open the session that was shown last.")
+@click.option("--temporary", is_flag=True, help="Begin with a session that is never written.")
 @click.option("--models-dir", "models_dirs", type=FOLDER, multiple=True, help="Scan this folder too; may be repeated.")
 @click.option("--theme", metavar="NAME", help="Use this theme.")
 @click.option("--kernel", metavar="NAME", callback=known_kernel, help="Load with this kernel, such as marlin.")
@@ -55,6 +58,7 @@ def main(
     model: str | None,
     session: str | None,
     resume: bool,
+    temporary: bool,
     models_dirs: tuple[Path, ...],
     theme: str | None,
     kernel: str | None,
@@ -62,11 +66,14 @@ def main(
     slow_link: bool,
 ) -> None:
     """Chat with GPTQ and AWQ models in the terminal."""
+    if temporary and (session or resume):
+        raise click.UsageError("--temporary begins a session; it cannot open one.")
     if context.invoked_subcommand is None:
         open_screen(
             model=model,
             session=session,
             resume=resume,
+            temporary=temporary,
             models_dirs=models_dirs,
             theme=theme,
             kernel=kernel,
@@ -80,6 +87,7 @@ def open_screen(
     model: str | None = None,
     session: str | None = None,
     resume: bool = False,
+    temporary: bool = False,
     models_dirs: Sequence[Path] = (),
     theme: str | None = None,
     kernel: str | None = None,
@@ -100,6 +108,7 @@ def open_screen(
             model=model,
             session=session,
             resume=resume,
+            temporary=temporary,
             theme=theme,
             kernel=kernel,
             device=device,
@@ -170,4 +179,7 @@ def bench(
 
 main.add_command(doctor)
 main.add_command(models_command)
+main.add_command(presets)
+main.add_command(prompts)
 main.add_command(pull)
+main.add_command(sessions_command)

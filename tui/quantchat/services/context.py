@@ -48,6 +48,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     messages: list[ChatMessage]
     reserve: int
     report: LoadReport
+    template: str = ""
 
 
 class ContextMeter:
@@ -118,7 +119,11 @@ class ContextMeter:
         try:
             self._library.send(
                 protocol.CountTokens(
-                    request=request.id, messages=request.messages, session=request.session, reserve=request.reserve
+                    request=request.id,
+                    messages=request.messages,
+                    session=request.session,
+                    reserve=request.reserve,
+                    template=request.template,
                 )
             )
         except QuantchatError:
@@ -137,7 +142,15 @@ class ContextMeter:
             return None
         reserve = self._conversation.sampling_of(session).max_new_tokens
         asked = [message.id for message in session.asked()]
-        return _Request(id=new_id(), session=session.id, asked=asked, messages=messages, reserve=reserve, report=report)
+        return _Request(
+            id=new_id(),
+            session=session.id,
+            asked=asked,
+            messages=messages,
+            reserve=reserve,
+            report=report,
+            template=session.template,
+        )
 
     def _is_known(self, request: _Request) -> bool:
         known, _ = self._answered.get(request.session, (None, None))
@@ -160,8 +173,8 @@ class ContextMeter:
             self._measure()
 
 
-def _question(request: _Request) -> tuple[int, int, list[str], list[ChatMessage]]:
-    return id(request.report), request.reserve, request.asked, request.messages
+def _question(request: _Request) -> tuple[int, int, str, list[str], list[ChatMessage]]:
+    return id(request.report), request.reserve, request.template, request.asked, request.messages
 
 
 def _last(asked: list[str], dropped: int) -> str | None:

@@ -269,6 +269,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("session.pin", "Pin", "Keep it on top, or no longer", "pin_rows", "P", scope="session"),
     Command("session.tag", "Tags", "Change its tags", "tag_rows", "T", scope="session"),
     Command("session.archive", "Archive", "Archive it, or take it back", "archive_rows", "A", scope="session"),
+    Command("session.export", "Export", "Write it to a file", "export_rows", "E", scope="session"),
     Command("session.archived", "Archive", "Show the archive, or leave it", "show_archived", "V", scope="session"),
 )
 QUIT_WORDS = frozenset({"exit", "quit", "bye"})

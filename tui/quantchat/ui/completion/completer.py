@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from textual.worker import Worker
@@ -15,7 +15,7 @@ from quantchat.ui.completion.queries import (
     command_candidates,
     find_query,
     path_candidates,
-    preset_candidates,
+    word_candidates,
 )
 from quantchat.ui.widgets.completion import CompletionList
 from quantchat.ui.widgets.prompt import Prompt
@@ -24,12 +24,16 @@ MOST = 50
 
 
 class Completer:
-    """Watches a prompt and drives the list above it."""
+    """Watches a prompt and drives the list above it.
 
-    def __init__(self, prompt: Prompt, shown: CompletionList, presets: Mapping[str, str]) -> None:
+    Args:
+        known: Gives the words that can stand behind a command, by their kind, each with its meaning.
+    """
+
+    def __init__(self, prompt: Prompt, shown: CompletionList, known: Callable[[str], Mapping[str, str]]) -> None:
         self._prompt = prompt
         self._shown = shown
-        self._presets = presets
+        self._known = known
         self._query: Query | None = None
         self._candidates: list[Candidate] = []
         self._place = 0
@@ -111,8 +115,8 @@ class Completer:
     def _offer(self, query: Query) -> None:
         if query.kind == "command":
             self._show(command_candidates(query))
-        elif query.kind == "preset":
-            self._show(preset_candidates(query, self._presets))
+        elif query.kind != "path":
+            self._show(word_candidates(query, self._known(query.kind)))
         elif self._listing is not None and self._listing.serves(query.folder, query.prefix):
             self._show(path_candidates(query, matching(self._listing, query.prefix, MOST)))
         elif self._wanted != (query.folder, query.prefix):

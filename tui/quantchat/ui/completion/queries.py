@@ -12,6 +12,13 @@ from quantchat.ui.commands import COMMANDS, Command, find_slash
 
 _NAME = re.compile(r"/([a-z-]*)", re.IGNORECASE)
 _ARGUMENT = re.compile(r"(/[a-z-]+) +", re.IGNORECASE)
+_LISTED: Mapping[str, Literal["preset", "prompt", "value"]] = {
+    "[preset]": "preset",
+    "[prompt]": "prompt",
+    "[value]": "value",
+}
+_PATHS = ("file", "[file]", "[template]")
+"""Arguments of commands that are names from a list, and those that are paths."""
 _MENTION = re.compile(r'(?<!\S)@(?:"([^"]*)|([^\s"]*))$')
 
 
@@ -22,11 +29,11 @@ class Query:
     Attributes:
         start: Column at which the word begins.
         folder: What stands before the last part of a path, with its slash.
-        prefix: What is to be completed: the name of a command or preset, or the last part of a path.
+        prefix: What is to be completed: the name of a command, a preset and so on, or the last part of a path.
         lead: What stands before the path in the word: `@`, `@"`, or nothing.
     """
 
-    kind: Literal["command", "path", "preset"]
+    kind: Literal["command", "path", "preset", "prompt", "value"]
     start: int
     prefix: str
     folder: str = ""
@@ -65,10 +72,10 @@ def find_query(row: int, before: str, behind: str) -> Query | None:
     if row == 0 and (found := _ARGUMENT.match(before)):
         command = find_slash(found[1])
         begun = before[found.end() :]
-        if command is not None and command.argument == "file":
+        if command is not None and command.argument in _PATHS:
             return _path(found.end(), begun, "")
-        if command is not None and command.argument == "[preset]":
-            return None if behind else Query("preset", found.end(), begun)
+        if command is not None and (kind := _LISTED.get(command.argument)):
+            return None if behind else Query(kind, found.end(), begun)
     mention = _MENTION.search(before)
     if mention is None:
         return None
@@ -92,12 +99,14 @@ def command_candidates(query: Query) -> list[Candidate]:
     return sorted(found, key=lambda candidate: candidate.insert.strip() != f"/{query.prefix}")
 
 
-def preset_candidates(query: Query, presets: Mapping[str, str]) -> list[Candidate]:
-    """The presets whose names begin so, with what they set."""
-    begun = query.prefix.casefold()
+def word_candidates(query: Query, known: Mapping[str, str]) -> list[Candidate]:
+    """The names that begin so, with what they mean; behind a value's name stands the value."""
+    begun, more = query.prefix.casefold(), query.kind == "value"
     return [
-        Candidate(clean(name, newlines=False), name, meaning, ends=True)
-        for name, meaning in presets.items()
+        Candidate(
+            clean(name, newlines=False), f"{name} " if more else name, clean(meaning, newlines=False), ends=not more
+        )
+        for name, meaning in known.items()
         if name.casefold().startswith(begun)
     ]
 
