@@ -80,12 +80,12 @@ class History:
         if not isinstance(value, dict):
             raise NotAMessage(f"message {self.seen} is no object with role and content")
         role = value.get("role")
+        if not isinstance(role, str) or role not in ROLES.keys() | LEFT_OUT:
+            raise NotAMessage(f"message {self.seen} has the role {str(role)[:40]!r}")
         if role in LEFT_OUT:
             self._left_out["messages of tools"] += 1
-            return
-        if not isinstance(role, str) or role not in ROLES:
-            raise NotAMessage(f"message {self.seen} has the role {str(role)[:40]!r}")
-        self._keep(ROLES[role], value)
+        else:
+            self._keep(ROLES[role], value)
 
     def _keep(self, role: Role, value: Mapping[str, Any]) -> None:
         text = "".join(self._texts(value.get("content")))

@@ -60,9 +60,16 @@ class JsonValues:
                 group += 1
                 yield from self._array(group)
                 continue
-            yield self._one(0)
-            if self._is_lost():
-                self._lost = not self._find_next_line()
+            yield self._one_line()
+
+    def _one_line(self) -> Value | Broken:
+        begun = self._line
+        item = self._one(0)
+        if self._is_lost():
+            self._lost = not self._find_next_line()
+            if not self._is_lost() and item.line > begun:
+                return Broken(begun, "the line ends in the middle of a value")
+        return item
 
     def _array(self, group: int) -> Iterator[Value | Broken]:
         self._advance(self._place + 1)
@@ -164,8 +171,9 @@ class JsonValues:
             new = self._bytes.decode(data, final=self._ended)
         except UnicodeDecodeError as error:
             raise _Unreadable(f"the file is not UTF-8 text ({error.reason})") from error
-        self._text, self._place = self._text[self._place :] + new, 0
-        return bool(new) or not self._ended
+        if new:
+            self._text, self._place = self._text[self._place :] + new, 0
+        return not self._ended
 
 
 def _first_repeated(keys: Iterable[str]) -> str:
