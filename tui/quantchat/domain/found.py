@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import msgspec
@@ -87,16 +87,21 @@ def _place(message: Message) -> Place:
     return places[message.role]
 
 
-def hits(summary: SessionSummary, searched: list[Part], needle: str) -> list[Hit]:
-    """Return the parts that hold a folded text, in their order."""
-    return [hit for part in searched if (hit := _hit(summary, part, needle)) is not None]
+def holds(searched: Iterable[Part], needle: str) -> bool:
+    """Whether any part holds a folded text."""
+    return any(needle in fold(part.text) for part in searched)
 
 
-def _hit(summary: SessionSummary, part: Part, needle: str) -> Hit | None:
-    folded = fold(part.text)
-    place = folded.find(needle)
-    if place < 0:
-        return None
+def hits(summary: SessionSummary, searched: Iterable[Part], needle: str) -> Iterator[Hit]:
+    """Yield the parts that hold a folded text, in their order."""
+    for part in searched:
+        folded = fold(part.text)
+        place = folded.find(needle)
+        if place >= 0:
+            yield _hit(summary, part, folded, place, needle)
+
+
+def _hit(summary: SessionSummary, part: Part, folded: str, place: int, needle: str) -> Hit:
     start, last = (_unfold(part.text, folded, at) for at in (place, place + len(needle) - 1))
     before, match, after = _excerpt(part.text, start, last + 1)
     return Hit(
@@ -112,10 +117,13 @@ def _hit(summary: SessionSummary, part: Part, needle: str) -> Hit | None:
 
 def _unfold(text: str, folded: str, place: int) -> int:
     """Return where the character of a text stands that a character of the folded text came from."""
-    if text.isascii() and len(folded) == len(text):
-        return place
-    # What comes before it folds to as many characters or fewer, and the longer it is the more.
-    return bisect_right(range(len(text) + 1), place, key=lambda end: len(fold(text[:end]))) - 1
+    number = folded.count(" ", 0, place)
+    *_, rest = text.split(None, number)
+    start = folded.rfind(" ", 0, place) + 1
+    word = rest.split(None, 1)[0]
+    # A letter may fold to several; what comes before it is longer the more letters it has.
+    letters = bisect_right(range(len(word)), place - start, key=lambda end: len(word[:end].casefold())) - 1
+    return len(text) - len(rest) + letters
 
 
 def _excerpt(text: str, start: int, end: int) -> tuple[str, str, str]:

@@ -31,6 +31,10 @@ class SessionsChanged(Fact, frozen=True, kw_only=True):
     """A session was made, renamed, deleted, or changed its place in the list."""
 
 
+class IndexChanged(Fact, frozen=True, kw_only=True):
+    """The index of sessions, without which a search is slower, is being made, got further, or is there."""
+
+
 class SessionChanged(Fact, frozen=True, kw_only=True):
     """Messages of one session came, went or changed, other than by streamed text; `answered` when an answer ended."""
 

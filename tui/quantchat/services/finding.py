@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from quantchat.domain.chat import Session, SessionSummary
-from quantchat.domain.found import Found, Hit, Part, fold, hits, parts
+from quantchat.domain.found import Found, Hit, Part, fold, hits, holds, parts
 from quantchat.services.background import in_background
+from quantchat.services.facts import IndexChanged, Listener
+from quantchat.store.index import Stop
+from quantchat.store.indexing import Indexer
 from quantchat.store.sessions import SessionStore
 
 if TYPE_CHECKING:
@@ -22,10 +28,19 @@ MOST_OF_ONE = 20
 
 
 class Finder:
-    """Searches the sessions of an archive, off the event loop."""
+    """Searches the sessions of an archive, off the event loop, and keeps the index that makes it fast.
 
-    def __init__(self, archive: Archive) -> None:
+    Attributes:
+        indexing: How many sessions were put into the index and how many there are to put, while that goes on.
+    """
+
+    def __init__(self, archive: Archive, listener: Listener = lambda fact: None) -> None:
+        self.indexing: tuple[int, int] | None = None
         self._archive = archive
+        self._listen = listener
+        self._indexer = Indexer(archive.store)
+        self._at_work = False
+        self._closed = threading.Event()
 
     async def search(self, text: str, *, session: str | None = None, most: int = MOST_HITS) -> Found:
         """Return where a text stands, in any case and however its words are spaced; cancel it to break it off.
@@ -46,6 +61,35 @@ class Finder:
         finally:
             stop.set()
 
+    async def keep_index(self) -> None:
+        """Put into the index what is missing there, if it is much; at the start, and before somebody searches."""
+        if self._at_work:
+            return
+        loop = asyncio.get_running_loop()
+
+        def tell(done: int, total: int) -> None:
+            # The loop is closed when the program has ended meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._show, (done, total))
+
+        self._at_work = True
+        try:
+            # What it writes can be lost at any moment, so quitting does not wait for it.
+            await in_background(self._indexer.complete, self._closed.is_set, tell)
+        finally:
+            self._at_work = False
+            self._show(None)
+
+    def close(self) -> None:
+        """Break the indexing off; what is written counts."""
+        self._closed.set()
+
+    def _show(self, progress: tuple[int, int] | None) -> None:
+        progress = progress if self._at_work else None
+        if progress != self.indexing:
+            self.indexing = progress
+            self._listen(IndexChanged())
+
 
 def texts_of(session: Session) -> Texts:
     """Return the row of a session and its texts as they are now, to be searched on another thread."""
@@ -59,7 +103,7 @@ def find(
     opened: Iterable[Texts] = (),
     only: str | None = None,
     most: int = MOST_HITS,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Stop = lambda: False,
 ) -> Found:
     """Search now, on this thread; see `Finder.search`.
 
@@ -67,28 +111,44 @@ def find(
         opened: Sessions whose latest state may not be on the disk; they are not looked for there.
         stop: Asked now and then; what was found by then is returned.
     """
-    needle = fold(text)
+    needle = fold(text.replace("\0", ""))
     if not needle:
         return Found(text=text)
     held = {summary.id: (summary, texts) for summary, texts in opened}
-    found: list[Hit] = []
-    count, complete = 0, True
-    rows = [summary for summary in store.list() if summary.id not in held] + [summary for summary, _ in held.values()]
-    for summary in sorted(rows, key=lambda row: (row.updated, row.id), reverse=True):
+    rows = [summary for summary in store.list() if summary.id not in held]
+    sure, unsure = (set[str](), {only}) if only else store.index.matching(needle, stop)
+    candidates = [row for row in rows if row.id in sure or row.id in unsure] + [row for row, _ in held.values()]
+    search = _Search(store, needle, held, most, most if only else MOST_OF_ONE)
+    for row in sorted(candidates, key=lambda row: (row.updated, row.id), reverse=True):
         if stop():
             break
-        if only not in (None, summary.id):
-            continue
-        own = _hits_of(store, summary, held.get(summary.id), needle)
-        count += bool(own)
-        kept = own[: most if only else MOST_OF_ONE][: most - len(found)]
-        complete = complete and len(kept) == len(own)
-        found += kept
-    return Found(text=text, hits=tuple(found), sessions=count, complete=complete)
+        if only in (None, row.id):
+            search.take(row, known=row.id in sure)
+    return Found(text=text, hits=tuple(search.found), sessions=search.sessions, complete=search.complete)
 
 
-def _hits_of(store: SessionStore, summary: SessionSummary, texts: Texts | None, needle: str) -> list[Hit]:
-    if texts is not None:
-        return hits(summary, texts[1], needle)
-    session = store.peek(summary.id)
-    return hits(SessionSummary.of(session), list(parts(session)), needle) if session is not None else []
+class _Search:
+    """Gathers hits until there are enough."""
+
+    def __init__(self, store: SessionStore, needle: str, held: dict[str, Texts], most: int, most_of_one: int) -> None:
+        self.found: list[Hit] = []
+        self.sessions = 0
+        self.complete = True
+        self._store, self._needle, self._held = store, needle, held
+        self._most, self._most_of_one = most, most_of_one
+
+    def take(self, row: SessionSummary, *, known: bool) -> None:
+        """Look through a session; one that is known to hold the text is only counted when there are hits enough."""
+        room = min(self._most - len(self.found), self._most_of_one)
+        texts = () if known and not room else self._texts(row)
+        own = list(islice(hits(row, texts, self._needle), room + 1)) if room else []
+        held = bool(own) if room else known or holds(texts, self._needle)
+        self.found += own[:room]
+        self.sessions += held
+        self.complete = self.complete and len(own) <= room and (bool(room) or not held)
+
+    def _texts(self, row: SessionSummary) -> Iterable[Part]:
+        if row.id in self._held:
+            return self._held[row.id][1]
+        read = self._store.read_for_index(row.id)
+        return parts(read[0]) if read is not None else ()
