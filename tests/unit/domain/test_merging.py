@@ -90,3 +90,11 @@ def test_drafts_of_both_stay() -> None:
     assert merge(ours, theirs).draft == merge(theirs, ours).draft == "mine"
     ours.queued, theirs.queued = ["a"], ["a", "b"]
     assert merge(ours, theirs).queued == ["a", "b"]
+
+
+def test_what_was_sent_or_taken_out_of_the_prompt_does_not_come_back() -> None:
+    ours, theirs = two()
+    theirs.draft, theirs.queued = "was there", ["waited"]
+    base = traits(theirs)
+    assert (merge(ours, theirs, base).draft, merge(ours, theirs, base).queued) == ("", [])
+    assert (merge(theirs, ours, base).draft, merge(theirs, ours, base).queued) == ("", [])

@@ -22,13 +22,15 @@ TRAITS = (
     "archived",
 )
 """Of these there can be one value only."""
+JOINED = ("draft", "draft_words", "queued", "edits")
+"""Of these both are kept, where both changed."""
 
 Traits = Mapping[str, object]
 
 
 def traits(session: Session) -> Traits:
     """Return what a session is like beside its messages, to tell later what was changed."""
-    return {name: copy(getattr(session, name)) for name in TRAITS}
+    return {name: copy(getattr(session, name)) for name in (*TRAITS, *JOINED)}
 
 
 def merge(ours: Session, theirs: Session, base: Traits | None = None) -> Session:
@@ -41,12 +43,10 @@ def merge(ours: Session, theirs: Session, base: Traits | None = None) -> Session
     return msgspec.structs.replace(
         ours,
         **_traits(ours, theirs, base),
+        **_joined(ours, theirs, base or {}),
         messages=messages,
         head=_head(messages, ours, theirs),
-        queued=[*theirs.queued, *(prompt for prompt in ours.queued if prompt not in theirs.queued)],
-        **_draft(ours, theirs),
         deleted=_deleted(messages, ours, theirs),
-        edits=theirs.edits | ours.edits,
         origin=ours.origin or theirs.origin,
         created=min(ours.created, theirs.created),
         updated=max(ours.updated, theirs.updated),
@@ -54,10 +54,26 @@ def merge(ours: Session, theirs: Session, base: Traits | None = None) -> Session
 
 
 def _traits(ours: Session, theirs: Session, base: Traits | None) -> Traits:
+    mine, other = traits(ours), traits(theirs)
     if base is None:
-        return traits(ours if ours.updated >= theirs.updated else theirs)
-    mine = traits(ours)
-    return {name: theirs_now if mine[name] == base[name] else mine[name] for name, theirs_now in traits(theirs).items()}
+        later = mine if ours.updated >= theirs.updated else other
+        return {name: later[name] for name in TRAITS}
+    return {name: other[name] if mine[name] == base[name] else mine[name] for name in TRAITS}
+
+
+def _joined(ours: Session, theirs: Session, base: Traits) -> Traits:
+    """Of what is written but not sent, what changed on one side only is that side's."""
+    both = _draft(ours, theirs) | {
+        "queued": [*theirs.queued, *(prompt for prompt in ours.queued if prompt not in theirs.queued)],
+        "edits": theirs.edits | ours.edits,
+    }
+    mine, other = traits(ours), traits(theirs)
+    for name in both:
+        if name in base and other[name] == base[name]:
+            both[name] = mine[name]
+        elif name in base and mine[name] == base[name]:
+            both[name] = other[name]
+    return both
 
 
 def _messages(ours: Session, theirs: Session) -> dict[str, Message]:
@@ -88,7 +104,7 @@ def _head(messages: dict[str, Message], ours: Session, theirs: Session) -> str |
     return ours.head
 
 
-def _draft(ours: Session, theirs: Session) -> dict[str, str]:
+def _draft(ours: Session, theirs: Session) -> dict[str, object]:
     if not ours.draft or ours.draft in theirs.draft:
         return {"draft": theirs.draft, "draft_words": theirs.draft_words}
     if theirs.draft in ours.draft:

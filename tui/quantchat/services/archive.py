@@ -280,10 +280,14 @@ class Archive:
         if found is None:
             return
         theirs, stamp = found
-        _replace(session, self._saver.merged(session, theirs))
+        merged = self._saver.merged(session, theirs)
         self._saver.known(theirs, stamp)
-        merged = ErrorReport(code="merged", title="Changes that another program made to this session were merged")
-        self._tell(Notice(report=merged, severity="information"))
+        if merged == session:
+            # Our own words: the disk took them, and failed after that.
+            return
+        _replace(session, merged)
+        told = ErrorReport(code="merged", title="Changes that another program made to this session were merged")
+        self._tell(Notice(report=told, severity="information"))
         self._tell(SessionsChanged(), SessionChanged(session=session.id))
 
     @property

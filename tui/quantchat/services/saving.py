@@ -59,6 +59,7 @@ class Saver:
         # Of the files that the sessions in memory were read from, or written to: what they are, and what they say.
         self._stamps: dict[str, Stamp] = {}
         self._bases: dict[str, Traits] = {}
+        self._tried: dict[str, bytes] = {}
         self._failed: dict[str, StorageError] = {}
         self._retrying: set[str] = set()
         self._kept: dict[str, list[Ended]] = {}
@@ -138,9 +139,21 @@ class Saver:
 
     def _put(self, session_id: str, data: bytes) -> None:
         self._holder.check_lock(session_id)
-        anything = self._conflicts[session_id] >= MOST_CONFLICTS
+        anything = self._conflicts[session_id] >= MOST_CONFLICTS or self._is_own(session_id)
         onto = None if anything else self._stamps.get(session_id, ())
-        self._stamps[session_id] = self._store.write(session_id, data, onto=onto)
+        try:
+            self._stamps[session_id] = self._store.write(session_id, data, onto=onto)
+        except SessionConflict:
+            raise
+        except StorageError:
+            self._tried[session_id] = data
+            raise
+        self._tried.pop(session_id, None)
+
+    def _is_own(self, session_id: str) -> bool:
+        """Whether the disk took what it said that it did not take."""
+        tried = self._tried.get(session_id)
+        return tried is not None and self._store.holds(session_id, tried)
 
     def submit(
         self, session_id: str, work: Callable[[], None], then: Callable[[Future[None]], None] = lambda _: None
@@ -217,7 +230,7 @@ class Saver:
 
     def forget(self, session_id: str) -> None:
         """Try a session no more."""
-        for known in (self._failed, self._kept, self._stamps, self._bases):
+        for known in (self._failed, self._kept, self._stamps, self._bases, self._tried):
             known.pop(session_id, None)
 
     def forgive(self, session_id: str) -> None:

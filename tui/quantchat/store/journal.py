@@ -138,6 +138,9 @@ class Journal:
             descriptor = self._opened()
             _write_at(descriptor, self._unwritten, self._end)
             os.fsync(descriptor)
+            self._end += len(self._unwritten)
+            self._unwritten = b""
+            self._sync_name()
         except StorageError as error:
             self.error = error
         except OSError as error:
@@ -146,8 +149,6 @@ class Journal:
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._descriptor, self._end)
         else:
-            self._end += len(self._unwritten)
-            self._unwritten = b""
             self.error = None
 
     def _opened(self) -> int:
@@ -158,10 +159,13 @@ class Journal:
             self._start = self._end = os.fstat(self._descriptor).st_size
             if self._start:
                 self._unwritten = b"\n" + self._unwritten
+        return self._descriptor
+
+    def _sync_name(self) -> None:
+        """Bring the file's name to the disk, behind its first lines: they are worth more than a name that is sure."""
         if not self._named:
             sync_folder(self.path.parent)
             self._named = True
-        return self._descriptor
 
 
 class Replayed(NamedTuple):

@@ -154,6 +154,13 @@ class SessionStore:
                 code="session-invalid",
             ) from error
 
+    def holds(self, session_id: str, data: bytes) -> bool:
+        """Whether the file of a session is just this."""
+        try:
+            return self.path(session_id).read_bytes() == data
+        except OSError:
+            return False
+
     def write(self, session_id: str, data: bytes, *, onto: Stamp | None = None) -> Stamp:
         """Second half of `save`: put what `encode` made on the disk; return the stamp of the new file.
 
