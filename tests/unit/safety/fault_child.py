@@ -20,6 +20,7 @@ from quantchat.engine import protocol as p
 from quantchat.errors import QuantchatError
 from quantchat.services import saving
 from quantchat.services.facts import Notice
+from quantchat.services.following import Follower
 from unit.services.turn_bench import Bench
 
 saving.RETRY_SECONDS = 0.05
@@ -31,6 +32,8 @@ class Child:
     def __init__(self) -> None:
         self.bench = Bench(parallel_turns=4)
         self.archive = self.bench.archive
+        self.follower = Follower(self.archive, self.bench.facts.append)
+        self.follower.on_free = self.archive.open
         self.turns: dict[str, tuple[Session, p.Generate]] = {}
 
     async def begin(self) -> int:
@@ -75,10 +78,24 @@ class Child:
     async def show(self, session: str) -> None:
         self.archive.show(session)
 
+    async def follow(self, session: str) -> dict[str, Any]:
+        """Show a session as the screen does: read along while another program writes it, and take it over then."""
+        held = await self.open(session)
+        self.follower.show(session)
+        return held
+
+    async def look(self, session: str) -> dict[str, Any]:
+        """Return what a session holds here; nothing is read for it."""
+        opened = self.archive.open_here(session)
+        assert opened is not None
+        return self.told_of(opened)
+
     async def open(self, session: str) -> dict[str, Any]:
         """Open a session; return what it holds here."""
-        opened = self.archive.open(session)
-        why = self.archive.why_read_only(session)
+        return self.told_of(self.archive.open(session))
+
+    def told_of(self, opened: Session) -> dict[str, Any]:
+        why = self.archive.why_read_only(opened.id)
         return {
             "title": opened.title,
             "draft": opened.draft,
@@ -98,6 +115,7 @@ class Child:
         return notices
 
     async def close(self) -> list[str]:
+        self.follower.close()
         self.bench.conversation.finish_now()
         return [error.report.code for error in await self.archive.close()]
 

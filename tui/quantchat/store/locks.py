@@ -91,7 +91,7 @@ class SessionLock:
         self._held = False
         # Removed while still held: whoever waited for it then finds the name gone or new, and starts over.
         with contextlib.suppress(OSError):
-            if self._descriptor is not None or read_holder(self.path) == self.holder:
+            if self.is_held():
                 self.path.unlink()
         if self._descriptor is not None:
             os.close(self._descriptor)
