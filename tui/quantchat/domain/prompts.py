@@ -42,18 +42,20 @@ class _Filling:
     """Gives the attachments of several drafts numbers that tell them apart."""
 
     def __init__(self, text: str, values: Mapping[str, Draft]) -> None:
-        texts = "\n".join([text, *(draft.text for draft in values.values())])
-        self._number = next_number(texts)
+        self._number = next_number("\n".join([text, *(draft.text for draft in values.values())]))
+        self._before = text
         self.attachments: list[Attachment] = []
         self._texts = {name: self._renumbered(draft) for name, draft in values.items()}
 
     def _renumbered(self, draft: Draft) -> str:
         text = draft.text
         for attachment in draft.attachments:
-            numbered = msgspec.structs.replace(attachment, number=self._number)
-            text = text.replace(attachment.token, numbered.token)
-            self.attachments.append(numbered)
-            self._number += 1
+            if attachment.token in self._before:
+                numbered = msgspec.structs.replace(attachment, number=self._number)
+                text, attachment = text.replace(attachment.token, numbered.token), numbered
+                self._number += 1
+            self.attachments.append(attachment)
+        self._before += f"\n{text}"
         return text
 
     def put(self, found: re.Match[str]) -> str:

@@ -36,7 +36,7 @@ class TemplateScreen(ModalScreen[Wanted | None]):
 
     def __init__(self, overridden: bool, render: Callable[[], Awaitable[Sample]]) -> None:
         super().__init__()
-        self._overridden, self._render = overridden, render
+        self._overridden, self._try = overridden, render
 
     def compose(self) -> ComposeResult:
         own = "  o the model's own" if self._overridden else ""
@@ -50,7 +50,7 @@ class TemplateScreen(ModalScreen[Wanted | None]):
         _: Worker[None] = self.run_worker(self._show())
 
     async def _show(self) -> None:
-        sample = await self._render()
+        sample = await self._try()
         words = self.query_one("#sample", Static)
         if sample.problem:
             words.update(Content.styled(clean(sample.problem), "$error"))
