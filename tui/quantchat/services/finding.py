@@ -40,6 +40,7 @@ class Finder:
         self._listen = listener
         self._indexer = Indexer(archive.store)
         self._at_work = False
+        self._indexing: asyncio.Task[None] | None = None
         self._closed = threading.Event()
 
     async def search(self, text: str, *, session: str | None = None, most: int = MOST_HITS) -> Found:
@@ -55,14 +56,17 @@ class Finder:
         stop = threading.Event()
         opened = [texts_of(one) for one in self._archive.opened()]
         try:
-            return await in_background(
+            found = await in_background(
                 find, self._archive.store, text, opened=opened, only=session, most=most, stop=stop.is_set
             )
         finally:
             stop.set()
+        if self._indexing is None and self._indexer.due:
+            self._indexing = asyncio.create_task(self.keep_index())
+        return found
 
     async def keep_index(self) -> None:
-        """Put into the index what is missing there, if it is much; at the start, and before somebody searches."""
+        """Put into the index what is missing there, if it is much; at the start, and when somebody searches."""
         if self._at_work:
             return
         loop = asyncio.get_running_loop()
@@ -77,7 +81,7 @@ class Finder:
             # What it writes can be lost at any moment, so quitting does not wait for it.
             await in_background(self._indexer.complete, self._closed.is_set, tell)
         finally:
-            self._at_work = False
+            self._at_work, self._indexing = False, None
             self._show(None)
 
     def close(self) -> None:
@@ -86,7 +90,7 @@ class Finder:
 
     def _show(self, progress: tuple[int, int] | None) -> None:
         progress = progress if self._at_work else None
-        if progress != self.indexing:
+        if progress != self.indexing and not self._closed.is_set():
             self.indexing = progress
             self._listen(IndexChanged())
 
@@ -138,14 +142,18 @@ class _Search:
         self._most, self._most_of_one = most, most_of_one
 
     def take(self, row: SessionSummary, *, known: bool) -> None:
-        """Look through a session; one that is known to hold the text is only counted when there are hits enough."""
+        """Look through a session; when there are hits enough it is counted, unread if it is known to hold the text."""
         room = min(self._most - len(self.found), self._most_of_one)
-        texts = () if known and not room else self._texts(row)
-        own = list(islice(hits(row, texts, self._needle), room + 1)) if room else []
-        held = bool(own) if room else known or holds(texts, self._needle)
-        self.found += own[:room]
-        self.sessions += held
-        self.complete = self.complete and len(own) <= room and (bool(room) or not held)
+        if not room:
+            held = known or holds(self._texts(row), self._needle)
+            self.sessions += held
+            self.complete = self.complete and not held
+            return
+        own = hits(row, self._texts(row), self._needle)
+        kept = list(islice(own, room))
+        self.found += kept
+        self.sessions += bool(kept)
+        self.complete = self.complete and next(own, None) is None
 
     def _texts(self, row: SessionSummary) -> Iterable[Part]:
         if row.id in self._held:

@@ -32,12 +32,14 @@ class SessionIndex:
 
     Attributes:
         total: Sessions that the last look found; less are known while the rest is being read.
+        writing: Held by who puts texts into it.
     """
 
     def __init__(self, root: Path, folder: Path | None) -> None:
         self.root = root
         self.folder = folder
         self.total = 0
+        self.writing = threading.Lock()
         self._manifest = Manifest(folder / "manifest", root) if folder is not None else None
         self._entries: Entries = {}
         self._loaded = False

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import itertools
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,7 +41,6 @@ class Indexer:
     def __init__(self, store: SessionStore) -> None:
         self._store = store
         self._rest_until = 0.0
-        self._working = threading.Lock()
 
     @property
     def _index(self) -> SessionIndex:
@@ -63,7 +61,7 @@ class Indexer:
             stop: Asked between two sessions; what is written by then counts.
             tell: Called between two segments with the number of sessions done, and of all.
         """
-        if not self._working.acquire(blocking=False):
+        if not self._index.writing.acquire(blocking=False):
             return
         try:
             # As they are now: what changed since the last look could not be told from what it was.
@@ -75,7 +73,7 @@ class Indexer:
         except OSError:
             self._rest_until = time.monotonic() + REST_SECONDS
         finally:
-            self._working.release()
+            self._index.writing.release()
 
     def _write(self, stop: Stop, tell: Tell) -> None:
         folder, missing, poor = self._index.folder, self._settled(), self._poor()

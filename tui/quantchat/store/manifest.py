@@ -79,7 +79,8 @@ class Manifest:
         if head != self._head or digest != _digest(body):
             return {}
         try:
-            return _BODY.decode(body)
+            # One by one, so that other threads come in between.
+            return {name: _ENTRY.decode(raw) for name, raw in _BODY.decode(body).items()}
         except (msgspec.MsgspecError, ValueError):
             return {}
 
@@ -120,4 +121,5 @@ def _origin(root: Path) -> bytes:
     return found.digest()
 
 
-_BODY = msgspec.msgpack.Decoder(Entries)
+_BODY = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
+_ENTRY = msgspec.msgpack.Decoder(Entry)

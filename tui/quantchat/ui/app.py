@@ -132,6 +132,7 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         await self.desk.library.scan()
         await engine
         self._load_wanted_model()
+        self.desk.run(self.desk.finder.keep_index())
 
     async def _start_engine(self) -> None:
         try:
