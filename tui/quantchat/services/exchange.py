@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from quantchat.domain.chat import Session
-from quantchat.services.archive import Archive
 from quantchat.services.background import in_background
 from quantchat.store.exchange.exporting import Exporter, Load, stored
 from quantchat.store.exchange.formats import Format
@@ -15,13 +17,25 @@ from quantchat.store.exchange.importing import Import
 from quantchat.store.exchange.progress import Progress
 from quantchat.store.schema import decode_session, encode_session
 
+if TYPE_CHECKING:
+    from quantchat.services.desk import Desk
 
-def loader(archive: Archive, session_ids: Sequence[str], shown: Session) -> Load:
+
+def loader(desk: Desk, session_ids: Sequence[str], shown: Session) -> Load:
     """Return what reads sessions on another thread: those that are open here as they are now, others from the disk."""
-    held = {session.id: session for session in (*archive.opened(), shown)}
-    now = {name: encode_session(held[name]) for name in session_ids if name in held}
-    on_disk = stored(archive.store)
+    held = {session.id: session for session in (*desk.archive.opened(), shown)}
+    now = {name: encode_session(_as_it_is(desk, held[name])) for name in session_ids if name in held}
+    on_disk = stored(desk.archive.store)
     return lambda session_id: decode_session(now[session_id]) if session_id in now else on_disk(session_id)
+
+
+def _as_it_is(desk: Desk, session: Session) -> Session:
+    """Return a session with what its running answer has said so far."""
+    turn = desk.conversation.turn_of(session.id)
+    if turn is None or turn.message.id not in session.messages:
+        return session
+    running = msgspec.structs.replace(turn.message, text=turn.text, thinking=turn.thinking)
+    return msgspec.structs.replace(session, messages=session.messages | {running.id: running})
 
 
 async def export(

@@ -37,9 +37,9 @@ class ExportScreen(ModalScreen[Choice | None]):
     CSS_PATH = ["dialogs.tcss", "exchange.tcss"]  # noqa: RUF012 - Textual declares it so
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,ctrl+c", "cancel", "Cancel", priority=True)]
 
-    def __init__(self, what: str, suggest: Callable[[Format], str], lost: Callable[[Format], tuple[str, ...]]) -> None:
+    def __init__(self, what: str, suggest: Callable[[Format], str], warn: Callable[[Format], str]) -> None:
         super().__init__()
-        self._what, self._suggest, self._lost = clean(what, newlines=False), suggest, lost
+        self._what, self._suggest, self._warn_of = clean(what, newlines=False), suggest, warn
         self._kind = FORMATS[0]
         self._suggested = ""
 
@@ -58,9 +58,7 @@ class ExportScreen(ModalScreen[Choice | None]):
     @on(RowList.OptionHighlighted)
     def _on_highlighted(self, event: RowList.OptionHighlighted) -> None:
         self._kind = find_format(event.option_id or FORMATS[0].name)
-        lost = ", ".join(self._lost(self._kind))
-        words = Content.styled(f"Leaves out {lost}", "$warning") if lost else Content("Leaves out nothing of it")
-        self.query_one("#meaning", Line).show(words)
+        self.query_one("#meaning", Line).show(Content(self._warn_of(self._kind)))
         field = self.query_one(Field)
         if field.value in ("", self._suggested):
             self._suggested = self._suggest(self._kind)

@@ -38,23 +38,24 @@ class ExchangeActions(ScreenPart):
 
     def export_sessions(self, session_ids: Sequence[str]) -> None:
         """Ask for a format and a place, and export sessions."""
-        from quantchat.store.exchange.parts import lacking, losses
         from quantchat.ui.screens.exchange import ExportScreen, default_path
 
         one = self.session if list(session_ids) == [self.session.id] else None
 
         def suggest(kind: Format) -> str:
-            return default_path(Path.cwd(), self._name(session_ids, kind))
+            return default_path(Path.cwd(), self._file_name(session_ids, kind))
 
-        def lost(kind: Format) -> tuple[str, ...]:
-            return losses(one, kind.holds) if one is not None else lacking(kind.holds)
+        def warn(kind: Format) -> str:
+            if one is None:
+                return f"Cannot hold {', '.join(kind.lacks())}"
+            return f"Leaves out {', '.join(kind.losses(one)) or 'nothing of it'}"
 
         def export(choice: Choice | None) -> None:
             if choice is not None:
                 self._begin_export(session_ids, Path(choice.path).expanduser(), choice.kind)
 
         what = f"“{one.title}”" if one is not None else f"{len(session_ids):,} sessions"
-        self._app.push_screen(ExportScreen(what, suggest, lost), export)
+        self._app.push_screen(ExportScreen(what, suggest, warn), export)
 
     def _export_typed(self, where: str) -> None:
         from quantchat.store.exchange.formats import FORMATS, format_of
@@ -69,12 +70,10 @@ class ExchangeActions(ScreenPart):
             names = ", ".join(known.name for known in FORMATS)
             self._app.notify(clean(f"{error} It is one of {names}"), severity="warning", markup=False)
             return
-        path = (
-            Path(place).expanduser() if place else Path(default_path(Path.cwd(), self._name([self.session.id], kind)))
-        )
-        self._begin_export([self.session.id], path, kind)
+        place = place or default_path(Path.cwd(), self._file_name([self.session.id], kind))
+        self._begin_export([self.session.id], Path(place).expanduser(), kind)
 
-    def _name(self, session_ids: Sequence[str], kind: Format) -> str:
+    def _file_name(self, session_ids: Sequence[str], kind: Format) -> str:
         from quantchat.store.exchange.writing import file_name
 
         if len(session_ids) == 1:
@@ -85,7 +84,7 @@ class ExchangeActions(ScreenPart):
     def _begin_export(self, session_ids: Sequence[str], path: Path, kind: Format) -> None:
         from quantchat.services.exchange import loader
 
-        self.desk.run(self._export(session_ids, path, kind, loader(self.desk.archive, session_ids, self.session)))
+        self.desk.run(self._export(session_ids, path, kind, loader(self.desk, session_ids, self.session)))
 
     async def _export(
         self, session_ids: Sequence[str], path: Path, kind: Format, load: Load, *, replace: bool = False
