@@ -139,9 +139,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("rescan", "Scan for models", "Look for models again", "rescan", "f5", "rescan"),
     Command("new", "New session", "Start an empty session", "new_session", "ctrl+n", "new"),
     Command("sessions", "Sessions", "Choose a session", "sessions", "f3", "sessions"),
-    Command(
-        "takeover", "Take over session", "Write here what another quantchat has left", "takeover", "", "takeover"
-    ),
+    Command("takeover", "Take over session", "Write here what another quantchat has left", "takeover", "", "takeover"),
     Command("rename", "Rename session", "Give this session another title", "rename", "f2", "rename", "[title]"),
     Command("delete", "Delete session", "Move this session to the trash folder", "delete", "f10", "delete"),
     Command("export", "Export session", "Write this session to a file", "export", "", "export", "[file]"),
@@ -152,7 +150,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("title", "Ask for a title", "Let the model give this session a title", "title", "", "title"),
     Command("pin", "Pin session", "Keep this session on top of the list, or no longer", "pin", "", "pin"),
     Command("tag", "Tag session", "Give this session tags; -word takes one away", "tag", "", "tag", "[tags]"),
-    Command("archive", "Archive session", "Put this session into the archive, or take it back", "archive", "", "archive"),
+    Command(
+        "archive", "Archive session", "Put this session into the archive, or take it back", "archive", "", "archive"
+    ),
     Command("archived", "Archive", "Show the archived sessions, or the others again", "archived", "", "archived"),
     Command(
         "sort-sessions",
@@ -172,7 +172,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("set", "Sampling values", "Look at single values and change them", "sampling_values", "", "set", "[value]"),
     Command("seed", "Seed", "Answer with a seed, or the last one's; alone: none", "seed", "", "seed", "[seed]"),
     Command("save-preset", "Save preset", "Keep this session's values", "save_preset", "", "save-preset", "[name]"),
-    Command("template", "Chat template", "Ask with another template", "template", "", "template", "[template]"),
+    Command("template", "Chat template", "Ask with another template", "template", "", "template", "[file]"),
     # Reading
     Command(
         "reading",
@@ -262,7 +262,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("list.filter", "Filter", "Show only rows that hold what is typed", "filter_rows", "slash", scope="list"),
     Command("list.sort", "Sort", "Sort the list the next way", "sort_rows", "S", scope="list"),
     Command("list.info", "Model info", "Everything about the model under the cursor", "info_row", "I", scope="list"),
-    Command("list.delete", "Delete", "Delete what is under the cursor, or marked", "delete_row", "delete", scope="list"),
+    Command(
+        "list.delete", "Delete", "Delete what is under the cursor, or marked", "delete_row", "delete", scope="list"
+    ),
     # In the list of sessions
     Command("session.mark", "Mark", "Mark the session for what comes next", "mark_row", "X", scope="session"),
     Command("session.mark-all", "Mark all", "Mark all that are shown, or none", "mark_all", "M", scope="session"),

@@ -17,7 +17,7 @@ _LISTED: Mapping[str, Literal["preset", "prompt", "value"]] = {
     "[prompt]": "prompt",
     "[value]": "value",
 }
-_PATHS = ("file", "[file]", "[template]")
+_PATHS = ("file", "[file]")
 """Arguments of commands that are names from a list, and those that are paths."""
 _MENTION = re.compile(r'(?<!\S)@(?:"([^"]*)|([^\s"]*))$')
 

@@ -55,7 +55,7 @@ def sections(keys: Mapping[str, str]) -> Iterator[tuple[str, Rows]]:
         [
             ("✓ ~ ✗ !", "a model fits, is tight, is too big, is broken"),
             ("● * +", "loaded, streaming, answered unseen"),
-            ("◆ x", "a session is pinned, is marked for what comes next"),
+            ("◆ ~ x", "a session is pinned, is temporary, is marked for what comes next"),
             WARM,
         ],
     )
@@ -66,6 +66,7 @@ def sections(keys: Mapping[str, str]) -> Iterator[tuple[str, Rows]]:
             ("sessions", str(paths.sessions_dir())),
             ("settings", str(paths.config_file())),
             ("themes", str(paths.user_themes_dir())),
+            ("presets, prompts", f"{paths.presets_dir()}, {paths.prompts_dir()}"),
             ("logs", str(paths.logs_dir())),
         ],
     )

@@ -102,7 +102,7 @@ class AskingActions(ScreenPart):
         if chosen != "edit":
             return
         try:
-            edited = edit_text(self._app, text)
+            edited = edit_text(self._screen.app, text)
         except QuantchatError as error:
             self._app.notify(clean(str(error)), severity="warning", markup=False)
             return
