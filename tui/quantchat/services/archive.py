@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from quantchat.domain import tree
 from quantchat.domain.chat import Message, Session, SessionSummary
 from quantchat.domain.generation import SamplingOverrides
 from quantchat.errors import ErrorReport, SessionConflict, SessionNewer, StorageError
@@ -44,6 +45,7 @@ class Archive:
         self._temporary: set[str] = set()
         self._shown: str | None = None
         self._stale: set[str] = set()
+        self._turned: set[str] = set()
         self._opener = Opener(self._store, self._owned)
         self._saver = Saver(self._store, listener, self)
 
@@ -146,6 +148,7 @@ class Archive:
                 self._open.pop(session_id, None)
             raise
         self._stale.discard(session_id)
+        self._turned.discard(session_id)
         if self.unsaved(session_id) is not None:
             return self._saver.merged(self._open[session_id], session)
         self._saver.known(session, stamp)
@@ -300,12 +303,26 @@ class Archive:
         return self._open.get(session_id)
 
     def receive(self, session: Session) -> None:
-        """Take a fresh state of a session that another program writes; the draft stays the one that stands here."""
+        """Take a fresh state of a session that another program writes; draft and branch stay as they are read here."""
         held = self._open.get(session.id)
         if held is None or not self.why_read_only(session.id):
             return
+        if held.id in self._turned and held.head in session.messages:
+            session.head = held.head
         session.draft, session.draft_words = held.draft, held.draft_words
         _replace(held, session)
+
+    def turn(self, session_id: str, message_id: str) -> None:
+        """Show a branch through a message; of a session that another program writes, here alone."""
+        session = self.open_here(session_id)
+        if session is None or message_id not in session.messages:
+            return
+        head = session.head
+        tree.show(session, message_id)
+        if self.why_read_only(session_id) is not None:
+            self._turned.add(session_id)
+        elif session.head != head:
+            self.save(session)
 
     def give_sign(self) -> None:
         """Tell other machines now and then that this program lives, where the file system has no locks."""

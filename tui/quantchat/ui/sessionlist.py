@@ -54,20 +54,15 @@ class SessionStates:
     warm: Mapping[str, WarmSession] = field(default_factory=dict)
 
 
-def arranged(sessions: Iterable[SessionSummary], wanted: Wanted) -> list[SessionSummary]:
-    """The sessions that are wanted, in the order that is wanted."""
-    words = wanted.words.casefold().split()
-    found = [row for row in sessions if row.archived == wanted.archived and matches(row, words)]
-    found.sort(key=_KEYS[wanted.order], reverse=wanted.order != "title")
+def arranged(sessions: Iterable[SessionSummary], order: SessionsOrder = "changed") -> list[SessionSummary]:
+    """Sort sessions, the pinned ones on top."""
+    found = sorted(sessions, key=_KEYS[order], reverse=order != "title")
     return [row for row in found if row.pinned] + [row for row in found if not row.pinned]
 
 
-def matches(session: SessionSummary, words: Sequence[str]) -> bool:
-    """Whether all words occur in a session's title and tags, in any case."""
-    if not words:
-        return True
-    known = " ".join((session.title, tag_words(session.tags))).casefold()
-    return all(word in known for word in words)
+def words_of(session: SessionSummary) -> str:
+    """What a filter looks for in a session: its title and tags, in any case."""
+    return f"{session.title} {tag_words(session.tags)}".casefold()
 
 
 def tag_words(tags: Iterable[str]) -> str:
@@ -80,21 +75,37 @@ def next_order(order: SessionsOrder) -> SessionsOrder:
 
 
 class Arrangement:
-    """Keeps what was arranged until the sessions or the wishes change; it is asked for at each change of a row."""
+    """The rows that are wanted; it is asked for at each letter of a filter and each change of a row.
+
+    Attributes:
+        total, archived: How many sessions are not in the archive, and how many are.
+    """
 
     def __init__(self) -> None:
-        self._of: tuple[Sequence[SessionSummary], Wanted] | None = None
+        self._sessions: Sequence[SessionSummary] = ()
+        self._wanted: Wanted | None = None
+        self._sorted: list[tuple[SessionSummary, str]] = []
         self.rows: list[SessionSummary] = []
         self.ids: tuple[str, ...] = ()
         self.known: frozenset[str] = frozenset()
         self.total = self.archived = 0
 
     def take(self, sessions: Sequence[SessionSummary], wanted: Wanted) -> None:
-        if self._of is not None and self._of[0] is sessions and self._of[1] == wanted:
+        """Arrange sessions; what did not change since the last time is not done again."""
+        before, self._wanted = self._wanted, wanted
+        if before is None or sessions is not self._sessions or before.order != wanted.order:
+            self._sort(sessions, wanted.order)
+        elif before == wanted:
             return
-        self._of = sessions, wanted
-        self.rows = arranged(sessions, wanted)
+        words = wanted.words.casefold().split()
+        self.rows = [
+            row for row, text in self._sorted if row.archived == wanted.archived and all(word in text for word in words)
+        ]
         self.ids = tuple(row.id for row in self.rows)
+
+    def _sort(self, sessions: Sequence[SessionSummary], order: SessionsOrder) -> None:
+        self._sessions = sessions
+        self._sorted = [(row, words_of(row)) for row in arranged(sessions, order)]
         self.known = frozenset(row.id for row in sessions)
         self.archived = sum(row.archived for row in sessions)
         self.total = len(sessions) - self.archived

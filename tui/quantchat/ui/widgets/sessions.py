@@ -123,6 +123,9 @@ class SessionList(Filtering, LazyRows, can_focus=True):
     def action_archive_rows(self) -> None:
         self._ask("archive")
 
+    def action_export_rows(self) -> None:
+        self._ask("export")
+
     def action_mark_row(self) -> None:
         """Mark the row under the cursor, or take its mark away, and go on to the next."""
         if self.highlighted_id is not None:

@@ -84,6 +84,7 @@ class ListingActions(ScreenPart):
             "tag": self._ask_tags,
             "archive": self._archive,
             "delete": self._ask_delete,
+            "export": self._screen.export_sessions,
         }
         runs[event.what](event.ids)
 

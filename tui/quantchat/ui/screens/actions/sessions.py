@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantchat.domain import tree
 from quantchat.errors import QuantchatError
 from quantchat.services.amending import retitle
 from quantchat.store.state import ReadingPlace
@@ -131,19 +130,10 @@ class SessionActions(ScreenPart):
             return
         if hit.message is None or hit.message not in self.session.messages:
             return
-        self._turn_to(hit.message)
+        self.desk.archive.turn(self.session.id, hit.message)
+        screen.sync_transcript()
         transcript = screen.transcript
         transcript.go_to_message(hit.message)
         transcript.find_from(hit.message, text.lower())
         await screen.action_find(text.lower())
         screen.set_focus(transcript)
-
-    def _turn_to(self, message_id: str) -> None:
-        """Show a branch through a message."""
-        head = self.session.head
-        tree.show(self.session, message_id)
-        if self.session.head == head:
-            return
-        self._screen.sync_transcript()
-        if self.desk.archive.why_read_only(self.session.id) is None:
-            self.desk.archive.save(self.session)
