@@ -297,7 +297,11 @@ def open_store() -> SessionStore:
     from quantchat.store.sessions import SessionStore
 
     store = SessionStore()
-    finish_imports(store.root)
+    try:
+        finish_imports(store.root)
+    except StorageError as error:
+        # The sessions that are there can be read all the same.
+        store.problems.append(error.report)
     return store
 
 

@@ -170,7 +170,7 @@ def finish_imports(root: Path) -> None:
 
 
 def _move_in(folder: Path, root: Path) -> None:
-    """Move sessions to where they belong; an error takes back what was moved, but for what others may have seen."""
+    """Move sessions to where they belong; an error, or Ctrl+C, takes back what was moved."""
     moved: list[Path] = []
     try:
         for path in sorted(folder.glob("*.json")):
@@ -179,7 +179,7 @@ def _move_in(folder: Path, root: Path) -> None:
                 _link(path, root / path.name)
                 moved.append(root / path.name)
         sync_folder(root)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             (folder / READY).unlink()
         for path in moved:
