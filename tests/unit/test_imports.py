@@ -59,6 +59,7 @@ def test_the_first_frame_waits_for_nothing_that_is_needed_later() -> None:
     late = {"engine.client", "engine.frames", "store.history", "store.journal", "store.recovery", "catalog.scan"}
     late |= {"ui.completion.completer", "ui.editor", "ui.screens.help", "ui.screens.palette", "ui.screens.themes"}
     late |= {"catalog.template", "services.fit", "services.info", "ui.screens.info"}
+    late |= {"services.finding", "store.index", "ui.screens.search"}
     assert "quantchat.ui.screens.chat" in own
     assert not own & {f"quantchat.{name}" for name in late}
 

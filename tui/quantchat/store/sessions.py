@@ -247,11 +247,17 @@ class SessionStore:
 
     def _stamps(self) -> dict[str, Stamp]:
         found = {}
-        with os.scandir(self.root) as files:
-            for file in files:
-                if file.name.endswith(".json") and _ID.fullmatch(file.name, 0, len(file.name) - 5):
-                    with contextlib.suppress(FileNotFoundError):
-                        found[file.name[:-5]] = _stamp(file.stat())
+        # By descriptor: a path would be walked for each of the files.
+        folder = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with os.scandir(folder) as files:
+                for file in files:
+                    name = file.name
+                    if name.endswith(".json") and _ID.fullmatch(name, 0, len(name) - 5):
+                        with contextlib.suppress(FileNotFoundError):
+                            found[name[:-5]] = _stamp(file.stat())
+        finally:
+            os.close(folder)
         return found
 
     def _row(self, session_id: str) -> tuple[SessionSummary, Stamp] | None:
