@@ -136,9 +136,11 @@ class Child:
         await asyncio.to_thread(save_state, UiState(last_session=session.id))
 
     async def work(self) -> None:
-        things = [self.stream] * 4 + [self.rename, self.save, self.bring_in, self.upgrade, self.delete, self.show]
+        things = [self.stream, self.save, self.rename, self.bring_in, self.upgrade, self.delete, self.show]
+        # Each round does one thing more than others, so that the kill comes in the middle of it.
+        often = things[SEED % 5]
         while True:
-            await self.random.choice(things)()
+            await self.random.choice([*things, *[often] * 8])()
 
     async def run(self) -> None:
         log("begins")
