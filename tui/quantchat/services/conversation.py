@@ -69,6 +69,7 @@ class Conversation:
             StorageError: if the session cannot be written; nothing is queued then.
         """
         session = self._archive.open(session_id)
+        self._archive.require_writable(session_id)
         self.require_model()
         session.queued.append(text)
         try:
