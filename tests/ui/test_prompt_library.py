@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from quantchat import paths
 from quantchat.ui.screens.dialogs import ConfirmScreen
@@ -39,9 +39,15 @@ async def opened(rig: Rig) -> RowList:
     return rows
 
 
-async def fields(rig: Rig) -> list[Words]:
+async def fields(rig: Rig) -> Words:
     await rig.until(lambda: isinstance(rig.app.screen, FieldsScreen) and rig.app.screen.query(Words), "the fields")
-    return list(rig.app.screen.query(Words))
+    return rig.app.screen.query_one(Words)
+
+
+def labels(rig: Rig) -> tuple[str, str]:
+    """What is written already, and the field that is asked for."""
+    written, field = (rig.app.screen.query_one(f"#{name}", Static) for name in ("written", "field"))
+    return str(written.content), str(field.content)
 
 
 @pytest.mark.parametrize("size", [*SIZES, (40, 15)])
@@ -56,8 +62,14 @@ async def test_a_prompt_is_chosen_and_its_fields_filled(
         assert rig.app.size.region.contains_region(frame.region)
         await rig.pilot.press(*"code", "enter")
         await fields(rig)
-        await rig.pilot.press(*"Rust", "enter")
-        await rig.pilot.press(*"fn a()", "ctrl+j", *"fn b()", "enter")
+        assert labels(rig) == ("", "language  1 of 2")
+        await rig.pilot.press(*"Ruby", "enter")
+        assert labels(rig) == ("language: Ruby", "code  2 of 2")
+        await rig.pilot.press(*"fn", "shift+tab")
+        words = await fields(rig)
+        assert words.text == "Ruby"
+        words.load("Rust")
+        await rig.pilot.press("enter", *" a()", "ctrl+j", *"fn b()", "enter")
         await rig.until(lambda: rig.app.screen is rig.chat)
         assert rig.chat.prompt.text == "Look at this Rust code:\nfn a()\nfn b()"
         assert rig.chat.prompt.has_focus
@@ -81,11 +93,12 @@ async def test_what_stands_in_the_prompt_fills_the_first_field(tmp_path: Path, m
         await rig.pilot.press(*"C++", "alt+p")
         await opened(rig)
         await rig.pilot.press("enter")
-        first, second = await fields(rig)
-        assert first.text == "C++"
+        words = await fields(rig)
+        assert words.text == "C++"
+        await rig.pilot.press("enter")
         paste = "\n".join(f"line {number}" for number in range(30))
-        second.paste(paste)
-        await rig.pilot.press("enter", "enter")
+        words.paste(paste)
+        await rig.pilot.press("enter")
         await rig.until(lambda: rig.app.screen is rig.chat)
         assert rig.chat.prompt.text == "Look at this C++ code:\n[paste 1: 30 lines]"
         assert paste in rig.chat.prompt.draft.expanded()
