@@ -167,6 +167,9 @@ def finish_imports(root: Path) -> None:
         except OSError as error:
             raise translate_os_error(error, left) from error
         _take_away(left)
+    # Killed before it had made its own folder in there.
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _move_in(folder: Path, root: Path) -> None:
