@@ -264,8 +264,14 @@ async def test_a_session_of_another_program_stays_as_it_is(bench: Bench, change:
     await other.load()
     seen = other.archive.open(session.id)
     before = unchanged(seen)
-    with pytest.raises(SessionLocked):
+    if change is CHANGES["show"]:
         change(branches(other), seen)
+        assert shown(seen) == ["one", "hidden"]
+        assert "hidden" not in shown(stored(session))
+        branches(other).show(session.id, find(seen, "to one").id)
+    else:
+        with pytest.raises(SessionLocked):
+            change(branches(other), seen)
     assert unchanged(seen) == before
     new = branches(other).fork(session.id, find(seen, "to one").id)
     await other.archive.close()

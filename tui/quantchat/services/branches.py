@@ -73,12 +73,14 @@ class Branches:
     # Looking
 
     def show(self, session_id: str, message_id: str) -> None:
-        """Show the newest branch with a message; of one that is shown already, also in a busy or read-only session."""
+        """Show the newest branch with a message, if none with it is shown; also in a session that is only read here."""
         session = self._archive.open(session_id)
+        if message_id not in session.messages:
+            raise _gone()
         if all(message.id != message_id for message in session.branch()):
-            session, _ = self.changeable(session_id, message_id)
-            tree.show(session, message_id)
-            self._changed(session)
+            self._conversation.require_idle(session_id)
+            self._archive.turn(session_id, message_id)
+            self._listen(SessionChanged(session=session_id))
 
     # Taking away
 
