@@ -190,3 +190,32 @@ def test_move_aside_never_overwrites(tmp_path: Path) -> None:
         (tmp_path / "file.json").write_text(content)
         places.add(move_aside(tmp_path / "file.json", tmp_path / "kept"))
     assert sorted(place.read_text() for place in places) == ["one", "three", "two"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_two_programs_that_move_files_of_one_name_keep_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_, **__: (_ for _ in ()).throw(PermissionError(1, "no links here")))
+    kept = set()
+    for content in ("one", "two", "three"):
+        path = tmp_path / "session.json"
+        path.write_text(content)
+        kept.add(move_aside(path, tmp_path / "trash"))
+        assert not path.exists()
+    assert {path.read_text() for path in kept} == {"one", "two", "three"}
+    assert len(list((tmp_path / "trash").iterdir())) == 3
+    with pytest.raises(FileNotFoundError):
+        move_aside(tmp_path / "session.json", tmp_path / "trash")
+
+
+def test_a_link_is_moved_and_not_what_it_leads_to(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.json"
+    elsewhere.write_text("kept")
+    link = tmp_path / "session.json"
+    link.symlink_to(elsewhere)
+    moved = move_aside(link, tmp_path / "trash")
+    assert moved.is_symlink()
+    assert elsewhere.read_text() == "kept"
+    assert not link.is_symlink()

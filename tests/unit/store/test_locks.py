@@ -156,3 +156,71 @@ class TestWithoutFlock:
         assert locks.is_locked(session_id)
         with pytest.raises(SessionLocked, match="gpu-box-7"):
             locks.acquire(session_id)
+
+    def test_a_machine_that_gave_no_sign_for_long_is_gone(self, locks: SessionLocks) -> None:
+        session_id = new_id()
+        locks.root.mkdir(parents=True)
+        path = locks.path(session_id)
+        path.write_bytes(msgspec.json.encode(Holder(host="gpu-box-7", pid=1, since=utc_now())))
+        # By the clock of the disk, not by ours.
+        long_ago = path.stat().st_mtime - module.QUIET_SECONDS - 1
+        os.utime(path, (long_ago, long_ago))
+        assert not locks.is_locked(session_id)
+        with locks.acquire(session_id) as lock:
+            assert read_holder(lock.path) == lock.holder
+            assert os.listdir(locks.root) == [path.name], "the probe is gone"
+
+    def test_signs_of_life_keep_a_lock(self, locks: SessionLocks) -> None:
+        lock = locks.acquire(new_id())
+        os.utime(lock.path, (0, 0))
+        lock.give_sign()
+        assert lock.path.stat().st_mtime > 0
+        lock.release()
+        lock.give_sign()
+        assert not lock.path.exists()
+
+    def test_a_lock_that_was_taken_away_is_noticed_and_left_to_its_new_holder(self, locks: SessionLocks) -> None:
+        session_id = new_id()
+        lock = locks.acquire(session_id)
+        assert lock.is_held()
+        other = msgspec.json.encode(Holder(host="gpu-box-7", pid=1, since=utc_now()))
+        lock.path.write_bytes(other)
+        assert not lock.is_held()
+        lock.release()
+        assert locks.path(session_id).read_bytes() == other
+
+    def test_the_user_breaks_the_lock_of_another_machine(self, locks: SessionLocks) -> None:
+        session_id = new_id()
+        assert locks.sign_age(session_id) is None
+        locks.root.mkdir(parents=True)
+        path = locks.path(session_id)
+        path.write_bytes(msgspec.json.encode(Holder(host="gpu-box-7", pid=1, since=utc_now())))
+        os.utime(path, (path.stat().st_mtime - 100, path.stat().st_mtime - 100))
+        age = locks.sign_age(session_id)
+        assert age is not None
+        assert 100 <= age < 130
+        locks.break_lock(session_id)
+        locks.break_lock(session_id)
+        locks.acquire(session_id).release()
+
+
+def test_a_lock_that_the_kernel_holds_cannot_be_broken(locks: SessionLocks) -> None:
+    session_id = new_id()
+    with another_process(locks.root, session_id) as child:
+        assert locks.sign_age(session_id) is None, "a process of this machine needs no sign"
+        with pytest.raises(SessionLocked, match=str(child.pid)):
+            locks.break_lock(session_id)
+        assert locks.is_locked(session_id)
+
+
+def test_a_deleted_lock_file_is_noticed_and_its_successor_left_alone(locks: SessionLocks) -> None:
+    session_id = new_id()
+    first = locks.acquire(session_id)
+    assert first.is_held()
+    first.path.unlink()
+    assert not first.is_held()
+    second = locks.acquire(session_id)
+    first.release()
+    assert second.is_held()
+    second.release()
+    assert os.listdir(locks.root) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from quantchat.domain.chat import Message, Session, new_id, utc_now
+from quantchat.domain.chat import Deletion, Message, Session, new_id, utc_now
 from quantchat.domain.generation import TurnStatistics
 from quantchat.errors import StorageError
 from quantchat.store.atomic import temporary_name
@@ -265,3 +265,64 @@ def test_longer_text_of_the_journal_wins_over_an_earlier_interruption() -> None:
     assert fold(session, longer)
     assert (known.text, known.finish) == ("Hello you", "interrupted")
     assert not fold(session, longer)
+
+
+def unsaved(store: SessionStore) -> tuple[Session, Message, Message]:
+    """A session whose last question never got to the disk; only the journal of its answer did."""
+    session, first = asked(store)
+    first.text, first.finish = "Because.", "stop"
+    session.queued = ["And on AWQ?"]
+    store.save(session)
+    session.queued.clear()
+    question = session.append("user", "And on AWQ?")
+    return session, question, session.append("assistant", "")
+
+
+def test_a_question_that_the_disk_had_no_room_for_comes_back_with_its_answer(
+    store: SessionStore, locks: SessionLocks
+) -> None:
+    session, question, message = unsaved(store)
+    journal = Journal(store.journal_path(session.id), message, question=question)
+    journal.append("Too")
+    journal.close()
+    content = store.journal_path(session.id).read_bytes()
+    assert [one.message_id for one in recover(store, locks)] == [message.id]
+    back = store.load(session.id)
+    assert [m.text for m in back.branch()] == ["Why is it slow?", "Because.", "And on AWQ?", "Too"]
+    assert back.queued == []
+    store.journal_path(session.id).write_bytes(content)
+    assert recover(store, locks) == []
+    assert store.load(session.id) == back
+
+
+def test_a_question_comes_back_before_its_answer_has_a_word(store: SessionStore, locks: SessionLocks) -> None:
+    session, question, message = unsaved(store)
+    Journal(store.journal_path(session.id), message, question=question).close()
+    assert recover(store, locks) == [], "no answer came back"
+    back = store.load(session.id)
+    assert [m.text for m in back.branch()][-1] == "And on AWQ?"
+    assert not store.journal_path(session.id).exists()
+
+
+def test_what_was_deleted_meanwhile_does_not_come_back_from_a_journal(store: SessionStore, locks: SessionLocks) -> None:
+    session, message = asked(store)
+    message.text, message.finish = "Because", "stop"
+    session.messages.pop(message.id)
+    session.head = message.parent
+    session.deleted = [Deletion(when=session.updated, messages={message.id: message}, head=message.id)]
+    store.save(session)
+    died(store, session, message, "Because")
+    assert recover(store, locks) == []
+    assert [m.text for m in store.load(session.id).branch()] == ["Why is it slow?"]
+
+
+def test_temporary_files_of_killed_programs_go_from_all_folders(
+    store: SessionStore, locks: SessionLocks, home: Path
+) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    for folder in ("state", "config", "cache"):
+        (home / folder).mkdir(parents=True)
+        name = temporary_name("x.json").replace(f".{os.getpid()}.", f".{int(dead.stdout)}.")
+        (home / folder / name).touch()
+    recover(store, locks)
+    assert list(home.rglob("*.tmp")) == []
