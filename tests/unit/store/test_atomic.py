@@ -10,6 +10,7 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -219,3 +220,18 @@ def test_a_link_is_moved_and_not_what_it_leads_to(tmp_path: Path) -> None:
     assert moved.is_symlink()
     assert elsewhere.read_text() == "kept"
     assert not link.is_symlink()
+
+
+def test_a_parent_that_another_process_takes_away_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, taken = Path.mkdir, []
+
+    def mkdir(path: Path, **how: Any) -> None:
+        if path.name == "own" and not taken:
+            taken.append(path.parent.rmdir())
+        real(path, **how)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert private_dir(tmp_path / "incoming" / "own").is_dir()
+    assert taken

@@ -15,6 +15,7 @@ from quantchat.errors import StorageError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+MOST_ATTEMPTS = 5
 ABANDONED_SECONDS = 24 * 3600
 """A temporary file older than this has no writer any more, whoever its process id belongs to now."""
 
@@ -49,9 +50,7 @@ def private_dir(path: Path) -> Path:
         StorageError: if it cannot be made.
     """
     try:
-        for folder in reversed([path, *path.parents]):
-            if not folder.exists():
-                folder.mkdir(mode=0o700, exist_ok=True)
+        _make_folders(path)
         mode = path.stat().st_mode
         # A sticky folder, such as /tmp, is everybody's.
         if mode & 0o077 and not mode & stat.S_ISVTX:
@@ -61,6 +60,20 @@ def private_dir(path: Path) -> Path:
     except OSError as error:
         raise translate_os_error(error, path) from error
     return path
+
+
+def _make_folders(path: Path) -> None:
+    """Make a folder and its parents; one that another process takes away as empty meanwhile is made again."""
+    for attempt in range(MOST_ATTEMPTS):
+        try:
+            for folder in reversed([path, *path.parents]):
+                if not folder.exists():
+                    folder.mkdir(mode=0o700, exist_ok=True)
+        except FileNotFoundError:
+            if attempt == MOST_ATTEMPTS - 1:
+                raise
+        else:
+            return
 
 
 def write_atomic(path: Path, data: bytes) -> None:
