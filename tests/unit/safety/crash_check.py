@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.domain.chat import Session
-from quantchat.store.locks import SessionLocks
-from quantchat.store.recovery import recover
 from quantchat.store.schema import decode_session
 from quantchat.store.sessions import SessionStore
+from unit.safety.program import put_in_order
 
 LAST_SECOND = 1.0
 Event = dict[str, Any]
@@ -45,8 +44,8 @@ class Aftermath:
         self.figures["journals left"] += len(list(self.store.root.glob("*.journal")))
         self.figures["temporary files left"] += len(list(home.rglob("*.tmp")))
         self.figures["locks left"] += len(list(self.store.root.glob("*.lock")))
-        recovered = recover(self.store, SessionLocks(self.store.root))
-        self.figures["answers recovered"] += len(recovered)
+        self.store, recovered = put_in_order(home)
+        self.figures["answers recovered"] += recovered
         self.problems = self.store.take_problems()
         self.sessions = self._read()
 
@@ -93,8 +92,9 @@ class Aftermath:
     def _check_leftovers(self) -> None:
         names = {path.name for path in self.store.root.iterdir()}
         assert {name for name in names if not name.endswith(".json")} == set()
-        assert [str(path) for path in self.home.rglob("*.tmp")] == []
-        assert not (self.home / "data" / "incoming").exists()
+        temporary = [str(path) for path in self.home.rglob("*.tmp")]
+        assert temporary == [], temporary
+        assert not (self.home / "data" / "incoming").exists(), "an import was neither finished nor forgotten"
 
     def _check_words(self, gone: set[str]) -> None:
         """Each answer is an unbroken run from its first word, and has all that is older than a second."""

@@ -16,6 +16,10 @@ from typing import Any
 
 import pytest
 
+from quantchat.store.locks import SessionLocks
+from quantchat.store.recovery import recover
+from quantchat.store.sessions import SessionStore
+
 HERE = Path(__file__).parent
 TESTS = HERE.parents[1]
 PR_CAPBSET_DROP = 24
@@ -40,6 +44,14 @@ def compiled_shim(folder: Path) -> Path:
         [compiler, "-shared", "-fPIC", "-O1", "-w", "-o", str(shim), str(HERE / "fault_shim.c"), "-ldl"], check=True
     )
     return shim
+
+
+def put_in_order(home: Path) -> tuple[SessionStore, int]:
+    """Do what the next start does first; return the store, and how many answers came back."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("QUANTCHAT_HOME", str(home))
+        store = SessionStore(home / "data" / "sessions")
+        return store, len(recover(store, SessionLocks(store.root)))
 
 
 class Program:

@@ -18,11 +18,9 @@ from typing import Any
 import pytest
 
 from quantchat.domain.chat import Session
-from quantchat.store.locks import SessionLocks
-from quantchat.store.recovery import recover
 from quantchat.store.schema import decode_session
 from quantchat.store.sessions import SessionStore
-from unit.safety.program import Program, compiled_shim
+from unit.safety.program import Program, compiled_shim, put_in_order
 
 ROUNDS = int(os.environ.get("QUANTCHAT_TEST_FAULTS", "6"))
 SEED = int(os.environ.get("QUANTCHAT_TEST_SEED", "20261121"))
@@ -166,7 +164,7 @@ def test_a_kill_while_the_session_cannot_be_written_loses_no_word(home: Path, fa
         if fault == "the disk turned read-only":
             assert not journal.exists()
     faults.end()
-    recover(store_of(home), SessionLocks(store_of(home).root))
+    put_in_order(home)
     found = texts(on_disk(home)[session])
     if fault == "the disk turned read-only":
         assert found[:2] == ["before", "some words "]
@@ -186,7 +184,7 @@ def test_a_journal_that_cannot_be_written(home: Path, faults: Faults, fault: str
         talk(program, "again", "and more", session)
         faults.end()
         go_on(program, session, ["before", "some words ", "during", "many more words ", "again", "and more "], home)
-    recover(store_of(home), SessionLocks(store_of(home).root))
+    put_in_order(home)
     assert len(on_disk(home)[session].messages) == 8, "a journal that stayed is folded in without effect"
     check_tidy(home)
 
@@ -346,7 +344,7 @@ class Storm:
 
     def check(self) -> None:
         """Compare the disk with what the user did."""
-        recover(store_of(self.home), SessionLocks(store_of(self.home).root))
+        put_in_order(self.home)
         there = on_disk(self.home)
         for session_id, known in self.expected.items():
             session = there[session_id]

@@ -66,8 +66,8 @@ def _finish_imports(store: SessionStore) -> None:
 
 def _written_folders(store: SessionStore) -> list[Path]:
     """The folders in which files are replaced, and a killed program leaves temporary ones."""
-    state, config = paths.state_file().parent, paths.config_file().parent
-    return [folder for folder in (store.root, state, config, paths.cache_dir()) if os.path.isdir(folder)]
+    state, config, cache = paths.state_file().parent, paths.config_file().parent, paths.cache_dir()
+    return [folder for folder in (store.root, state, config, cache, cache / "sessions") if os.path.isdir(folder)]
 
 
 def fold_journal(store: SessionStore, session_id: str) -> list[Recovered]:
