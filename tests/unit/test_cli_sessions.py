@@ -183,7 +183,7 @@ def test_odd_targets_are_refused(home: Path, kept: list[Session], tmp_path: Path
         assert done.returncode in (2, 3)
         assert words in done.stderr
     gone = quantchat(home, "export", "bread", "-o", str(tmp_path / "no" / "such.json"))
-    assert (gone.returncode, "No such file" in gone.stderr) == (3, True)
+    assert (gone.returncode, "there is no folder" in gone.stderr) == (3, True)
     assert Path("/dev/null").is_char_device()
 
 
@@ -254,9 +254,9 @@ def test_bad_parts_keep_everything_out_unless_they_are_skipped(home: Path, tmp_p
 
 def test_files_that_cannot_be_read_are_named(home: Path, tmp_path: Path) -> None:
     gone = quantchat(home, "import", str(tmp_path / "gone.json"))
-    assert (gone.returncode, "gone.json" in gone.stderr) == (3, True)
+    assert (gone.returncode, "gone.json: there is no such file" in gone.stderr) == (3, True)
     folder = quantchat(home, "import", str(tmp_path))
-    assert folder.returncode == 3
+    assert (folder.returncode, "it is a folder" in folder.stderr) == (3, True)
     other = quantchat(home, "import", str(SCRIPT))
     assert "of no kind that is known" in other.stderr
     assert "Traceback" not in gone.stderr + folder.stderr + other.stderr

@@ -180,7 +180,7 @@ def test_wrong_types_are_named(content: object, cause: str) -> None:
 
 
 def test_a_very_long_thread_is_no_problem() -> None:
-    length = 20_000
+    length = 8_000
     nodes = [node("0", None, "user", "first")]
     nodes += [node(str(n), str(n - 1), "assistant" if n % 2 else "user", f"turn {n}") for n in range(1, length)]
     assert len(one([conversation(*nodes, current=str(length - 1))]).branch()) == length

@@ -72,6 +72,10 @@ class Reader:
             with path.open("rb") as file:
                 self.progress.total, self.progress.done = path.stat().st_size, 0
                 yield from self.read(file, path.name)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise _refused(str(path), "there is no such file", "") from error
+        except IsADirectoryError as error:
+            raise _refused(str(path), "it is a folder", "Name the files in it") from error
         except OSError as error:
             raise translate_os_error(error, path, reading=True) from error
 

@@ -54,6 +54,8 @@ def replacing(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
                 temporary.unlink()
             raise
         sync_folder(target.parent)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StorageError("Nothing was exported", f"there is no folder {target.parent}", "Make it first") from error
     except OSError as error:
         raise translate_os_error(error, target) from error
 

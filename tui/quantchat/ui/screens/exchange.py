@@ -63,6 +63,7 @@ class ExportScreen(ModalScreen[Choice | None]):
         if field.value in ("", self._suggested):
             self._suggested = self._suggest(self._kind)
             field.value = self._suggested
+            field.cursor_position = len(self._suggested)
 
     @on(RowList.OptionSelected)
     @on(Input.Submitted)
