@@ -137,14 +137,20 @@ def test_the_template_reaches_the_prompt_and_what_is_counted(gptq: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    "template", ["{{ raise_exception('never') }}", "{% for %}", "{{ ''.__class__ }}", "{{ 1 / 0 }}"]
+    "template",
+    [
+        "{{ raise_exception('never') }}",
+        "{% for %}",
+        "{{ ''.__class__ }}",
+        "{{ 1 / 0 }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    ],
 )
 def test_a_template_that_fails_ends_one_turn_with_a_reason(gptq: Rig, template: str) -> None:
     _, end = gptq.answer(session="o", template=template)
     assert isinstance(end, p.Failed)
-    if "/" not in template:
-        assert end.error.code == "template"
-        assert "/template own" in end.error.remedy
+    assert end.error.code == "template"
+    assert "/template own" in end.error.remedy
     said, after = gptq.answer(session="o")
     assert isinstance(after, p.Finished)
     assert said == gptq.answer(session="fresh")[0]
@@ -204,6 +210,7 @@ def test_the_models_own_ends_still_count() -> None:
 
 def test_a_template_is_rendered_in_the_sandbox() -> None:
     tokenizer = tiny.make_tokenizer()
-    for template in ("{{ messages.__class__.__mro__ }}", "{{ messages.append(1) }}"):
+    hidden = "{% set n = namespace(__class__=1) %}{{ messages }}"
+    for template in ("{{ messages.__class__.__mro__ }}", "{{ messages.append(1) }}", hidden):
         with pytest.raises(GenerationError):
             render(tokenizer, [USER], template=template)

@@ -30,7 +30,7 @@ from quantchat.catalog.sample import (
     forms,
     split,
 )
-from quantchat.catalog.sandbox import environment
+from quantchat.domain.sandbox import environment
 from quantchat.catalog.templates import (
     DEFAULT,
     PROCESSOR_FILE,

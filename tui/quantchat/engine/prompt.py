@@ -10,6 +10,7 @@ import msgspec
 from quantchat.domain.chat import ChatMessage
 from quantchat.domain.template import CHATML as CHATML
 from quantchat.domain.thinking import Tag
+from quantchat.engine.override import render_override
 from quantchat.engine.protocol import Partial
 from quantchat.engine.spoken import Spoken as Spoken
 from quantchat.engine.spoken import splice
@@ -111,8 +112,10 @@ def _refused(reason: str, template: str) -> GenerationError:
 
 
 def _apply(tokenizer: Any, messages: Iterable[ChatMessage], template: str) -> str:
-    own = template or (None if template_name(tokenizer) == OWN else CHATML)
+    own = None if template_name(tokenizer) == OWN else CHATML
     rows = [{"role": message.role, "content": message.content} for message in messages]
+    if template:
+        return render_override(template, rows, tokenizer.special_tokens_map)
     return str(tokenizer.apply_chat_template(rows, chat_template=own, tokenize=False, add_generation_prompt=True))
 
 

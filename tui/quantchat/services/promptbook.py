@@ -10,13 +10,21 @@ from quantchat.store.library import NamedFiles, prompt_files
 
 
 class PromptBook:
-    """Reads the library anew each time: it is small, and others may change it."""
+    """Reads the library anew when it has changed."""
 
     def __init__(self, files: NamedFiles | None = None) -> None:
         self.files = files or prompt_files()
+        self._stamp: object = None
+        self._read: tuple[list[PromptTemplate], list[ErrorReport]] = ([], [])
 
     def look(self) -> tuple[list[PromptTemplate], list[ErrorReport]]:
         """Return all templates by name, and what is wrong with the files of others."""
+        stamp = self.files.stamp()
+        if stamp != self._stamp:
+            self._read, self._stamp = self._read_all(), stamp
+        return self._read
+
+    def _read_all(self) -> tuple[list[PromptTemplate], list[ErrorReport]]:
         templates, problems = [], []
         for name in self.files.names():
             try:

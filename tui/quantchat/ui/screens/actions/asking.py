@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from quantchat.domain.attachments import Draft
@@ -14,6 +15,7 @@ from quantchat.ui.screens.actions.part import ScreenPart
 if TYPE_CHECKING:
     from quantchat.domain.chat import Session
     from quantchat.domain.prompts import PromptTemplate
+    from quantchat.services.promptbook import PromptBook
     from quantchat.ui.screens.template import Wanted
 
 OWN_WORDS = frozenset({"own", "default", "model", "none"})
@@ -112,6 +114,13 @@ class AskingActions(ScreenPart):
 
     # The library
 
+    @cached_property
+    def prompt_book(self) -> PromptBook:
+        """The user's prompt templates."""
+        from quantchat.services.promptbook import PromptBook
+
+        return PromptBook()
+
     async def action_prompts(self, name: str = "") -> None:
         """Put a prompt of the library into the prompt, with its fields filled in."""
         await self._screen.typed()
@@ -121,19 +130,17 @@ class AskingActions(ScreenPart):
         self._choose_prompt("", Draft(), take)
 
     def _choose_prompt(self, name: str, first: Draft, take: Callable[[Draft], None]) -> None:
-        from quantchat.services.promptbook import PromptBook
         from quantchat.ui.screens.prompts import PromptsScreen
 
         def ask(template: PromptTemplate | None) -> None:
             if template is not None:
                 self._ask_fields(template, first, take)
 
-        book = PromptBook()
         if not name:
-            self._app.push_screen(PromptsScreen(book), ask)
+            self._app.push_screen(PromptsScreen(self.prompt_book), ask)
             return
         try:
-            ask(book.find(name))
+            ask(self.prompt_book.find(name))
         except QuantchatError as error:
             self._app.notify(clean(str(error)), severity="warning", markup=False)
 

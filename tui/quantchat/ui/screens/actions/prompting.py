@@ -41,12 +41,11 @@ class PromptActions(ScreenPart):
         """What can stand behind a command, by its kind, each with its meaning."""
         from quantchat.domain.presets import describe_preset
         from quantchat.domain.sampling import MEANINGS
-        from quantchat.services.promptbook import PromptBook
 
         if kind == "preset":
             return {name: describe_preset(values) for name, values in self.desk.presets.items()}
         if kind == "prompt":
-            return {template.name: template.summary for template in PromptBook().look()[0]}
+            return {template.name: template.summary for template in self._screen.prompt_book.look()[0]}
         return {name.replace("_", "-"): meaning for name, meaning in MEANINGS.items()}
 
     def begin_recall(self) -> Walk:
