@@ -119,7 +119,6 @@ def test_many_hits_are_counted_and_not_all_returned(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(index, "MANY", 0)
         monkeypatch.setattr(indexing, "MANY", 0)
         monkeypatch.setattr(index, "settled", lambda found: found)
-        monkeypatch.setattr(indexing, "settled", lambda found: found)
         store.list()
         indexing.Indexer(store).complete(lambda: False, lambda done, total: None)
         assert not store.index.missing()
@@ -168,9 +167,9 @@ async def test_a_search_that_is_broken_off_ends_its_thread(finder: Finder, monke
 async def test_the_index_is_made_when_somebody_searches_and_says_how_far_it_is(
     finder: Finder, archive: Archive, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(index, "settled", lambda found: found)
     for module in (index, indexing):
         monkeypatch.setattr(module, "MANY", 0)
-        monkeypatch.setattr(module, "settled", lambda found: found)
     monkeypatch.setattr(indexing, "SEGMENT_BYTES", 1)
     made = [stored(f"word {number}") for number in range(3)]
     seen: list[tuple[int, int] | None] = []
@@ -187,9 +186,9 @@ async def test_the_index_is_made_when_somebody_searches_and_says_how_far_it_is(
 async def test_closing_breaks_the_indexing_off_and_says_nothing_more(
     finder: Finder, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(index, "settled", lambda found: found)
     for module in (index, indexing):
         monkeypatch.setattr(module, "MANY", 0)
-        monkeypatch.setattr(module, "settled", lambda found: found)
     for number in range(3):
         stored(f"word {number}")
     before = SessionStore.read_for_index

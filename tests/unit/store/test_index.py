@@ -159,9 +159,10 @@ def test_damaged_texts_are_noticed_and_written_anew(
 def test_a_damaged_list_of_entries_is_passed_over(
     store: SessionStore, folder: Path, ids: list[str], damage: Callable[[Path], None]
 ) -> None:
+    rows, other = store.list(), SessionStore()
     damage(folder / "manifest")
-    other = SessionStore()
-    assert [row.id for row in other.list()] == [row.id for row in store.list()]
+    assert other.list() == rows
+    assert store.list() == rows
     assert searched(other, "common") == set(ids)
     if (folder / "manifest").is_dir():
         (folder / "manifest").rmdir()
@@ -268,6 +269,39 @@ def test_one_program_takes_over_what_another_indexed(
     assert sure(other, "common") == {*ids, new}
 
 
+def test_what_another_program_stored_of_an_earlier_state_is_not_taken_over(store: SessionStore, ids: list[str]) -> None:
+    other = SessionStore()
+    other.list()
+    write(store, "fresh words", ids[0])
+    assert searched(store, "fresh") == {ids[0]}
+    other.index.store()
+    store.index.store()
+    assert "fresh words" in [row.title for row in store.known()]
+    assert searched(SessionStore(), "fresh") == {ids[0]}
+
+
+def test_a_damaged_text_that_another_program_still_names_is_checked_again(
+    store: SessionStore, folder: Path, ids: list[str]
+) -> None:
+    other = SessionStore()
+    other.list()
+    (path,) = segment_files(folder)
+    every_byte(path, lambda data: data.replace(b"number 3 of the common", b"number 3 of the cammon"))
+    assert searched(store, "common") == set(ids)
+    other.index.store()
+    assert searched(store, "common") == set(ids)
+    assert searched(store, "cammon") == set()
+
+
+def test_a_text_that_was_read_before_a_change_is_not_put_in(store: SessionStore, ids: list[str]) -> None:
+    before = store.index.entries()[ids[0]]
+    write(store, "fresh words", ids[0])
+    store.list()
+    store.index.put_text(ids[0], before)
+    assert store.index.entries()[ids[0]].summary.title == "fresh words"
+    assert searched(store, "fresh") == {ids[0]}
+
+
 def test_texts_that_another_program_swept_away_are_found_all_the_same(
     store: SessionStore, folder: Path, ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +329,19 @@ def test_what_is_out_of_date_does_not_pile_up(
         assert len(segment_files(folder)) <= 4
     assert sure(SessionStore(), "common") == set(ids)
     assert sum(path.stat().st_size for path in segment_files(folder)) < 2000
+
+
+def test_a_segment_of_which_half_is_out_of_date_is_written_anew(
+    store: SessionStore, folder: Path, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "ORPHAN_SECONDS", -1)
+    before = segment_files(folder)
+    for number in range(3):
+        write(store, "few words", ids[number])
+    complete(store)
+    assert len(segment_files(folder)) == 1
+    assert segment_files(folder) != before
+    assert sure(SessionStore(), "words") == set(ids)
 
 
 def test_indexing_that_is_broken_off_keeps_what_it_wrote(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from quantchat.domain.chat import Session
 from quantchat.domain.found import fold, parts
 from quantchat.store.atomic import sweep_temporaries
 from quantchat.store.index import MANY, SessionIndex, Stop
-from quantchat.store.manifest import UNSETTLED, Entries, Entry, settled
+from quantchat.store.manifest import UNSETTLED, Entries, Entry
 from quantchat.store.segments import END, SUFFIX, SegmentReader, SegmentWriter, Spot
 from quantchat.store.sessions import SessionStore
 
@@ -105,9 +105,9 @@ class Indexer:
             if stop():
                 return
             read = self._store.read_for_index(name)
-            if read is not None and settled(read[1]) != UNSETTLED:
-                session, found = read
-                yield name, Entry(found, missing[name].summary), text_of(session)
+            # One that has changed since the look is left to the next.
+            if read is not None and read[1] == missing[name].stamp:
+                yield name, missing[name], text_of(read[0])
 
     def _kept(self, poor: dict[str, list[Spot]], stop: Stop) -> Iterator[Text]:
         entries = self._index.entries()
