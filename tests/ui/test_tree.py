@@ -116,6 +116,47 @@ async def test_a_version_is_chosen_by_its_number(tmp_path: Path, monkeypatch: Pa
         await rig.until(lambda: "versions 1 to 3" in notices(rig))
 
 
+@sizes
+async def test_a_long_branch_is_exchanged_as_if_it_had_been_opened(
+    tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]
+) -> None:
+    async with chatting(tmp_path, monkeypatch, size, "start", *[f"old {n}" for n in range(1, 30)]) as rig:
+        transcript = rig.chat.transcript
+        transcript.find("new")
+        for number in range(40):
+            where = {"parent": find(rig, "start").id} if number == 0 else {}
+            rig.chat.session.append("user" if number % 2 else "assistant", f"new {number}", **where).finish = "stop"
+        rig.chat.sync_transcript()
+        assert [entry.message for entry in transcript._document.entries] == rig.chat._views
+        assert transcript._search is not None
+        assert transcript._search.total == 40
+        await rig.pilot.pause()
+        exchanged = screen(rig)
+        assert "new 39" in exchanged
+        transcript.show(rig.chat._views)
+        await rig.pilot.pause()
+        assert screen(rig) == exchanged
+        await focus(rig, "new 0")
+        await rig.pilot.press("left")
+        assert [entry.message for entry in transcript._document.entries] == rig.chat._views
+        assert transcript.focused_message == find(rig, "old 1").id
+        assert transcript._search.total == 0
+
+
+async def test_the_keys_of_the_transcript_are_said_while_it_has_the_keyboard(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    config = '[keys.read]\nedit = "x"\n'
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a", config=config) as rig:
+        await rig.pilot.press("f6")
+        await rig.until(lambda: "x change" in rig.line("activity"))
+        assert "< > version" in rig.line("activity")
+        assert "i card" in rig.line("activity")
+        assert len(rig.line("activity")) < 80
+        await rig.pilot.press("tab")
+        await rig.until(lambda: not rig.line("activity").strip())
+
+
 # Changing and asking again
 
 

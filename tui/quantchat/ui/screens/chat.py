@@ -49,6 +49,8 @@ SETTLE_SECONDS = 0.05
 KEYS_SECONDS = 0.5
 NARROW, WIDE = "-narrow", "-wide"
 WIDE_COLUMNS = 100
+FEW = 8
+"""More messages than these are exchanged at once, as when another branch is shown: one by one, each is laid out."""
 PLACEHOLDER = "Ask something.  F1 help, Ctrl+L models, Enter sends"
 
 
@@ -223,6 +225,7 @@ class ChatScreen(ChatActions, Screen[None]):
                 status.turn_line(self.own_turn, waiting, self.others)
                 or status.refusal_line(self.desk.context.of(self.session))
                 or status.note_line(self.desk.library.note or self.desk.wait_line() or self.desk.pull_line())
+                or status.note_line(self.reading_hint())
             )
         self.query_one("#activity", Line).show(line)
 
@@ -249,12 +252,15 @@ class ChatScreen(ChatActions, Screen[None]):
         common = 0
         while common < min(len(old), len(views)) and old[common].id == views[common].id:
             common += 1
-        for gone in old[common:]:
+        many = max(len(old), len(views)) - common > FEW
+        for gone in () if many else old[common:]:
             self.transcript.discard(gone.id)
         for before, now in zip(old[:common], views[:common], strict=True):
             if now != before and not (now.streaming and before.streaming):
                 self.transcript.replace(now)
-        for new in views[common:]:
+        if many:
+            self.transcript.exchange(common, views[common:])
+        for new in () if many else views[common:]:
             self.transcript.append(new)
 
     # Sessions

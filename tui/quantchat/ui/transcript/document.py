@@ -75,6 +75,14 @@ class Document:
         self._held -= self._painted.pop(self.entries.pop(number), 0)
         self._renumber()
 
+    def cut(self, number: int) -> None:
+        """Remove a message and all below it."""
+        for entry in self.entries[number:]:
+            self._held -= self._painted.pop(entry, 0)
+        del self.entries[number:]
+        self._numbers = {name: place for name, place in self._numbers.items() if place < number}
+        self.touch(number)
+
     def find(self, message_id: str) -> int | None:
         return self._numbers.get(message_id)
 

@@ -115,6 +115,23 @@ class Transcript(ReadingView):
         self._lay_out()
         self.refresh()
 
+    def exchange(self, number: int, messages: Sequence[MessageView]) -> None:
+        """Put others in place of a message and all below it at once; to the reader as if each came and went alone."""
+        self._deselect_from(number)
+        self._document.cut(number)
+        for message in messages:
+            self._document.append(message)
+        last = max(0, len(self._document.entries) - 1)
+        self._place, self._origin = (
+            place if place.entry < number else Place(min(place.entry, last), 0) for place in (self._place, self._origin)
+        )
+        self._focused = last if self._following and not self.has_focus else min(self._focused, last)
+        if self._search is not None:
+            self._begin_search(self._search.text)
+            self._tell_search()
+        self._lay_out()
+        self.refresh()
+
     def mark_unseen(self, message_id: str | None) -> None:
         """Draw a line below the last message that the model no longer sees; without one, there is no line."""
         number = None if message_id is None else self._document.find(message_id)

@@ -15,17 +15,30 @@ from quantchat.domain.attachments import Draft
 from quantchat.domain.text import shortened
 from quantchat.domain.tree import BEGINNING
 from quantchat.errors import QuantchatError, UsageError
+from quantchat.ui.keys import show_keys
 from quantchat.ui.screens.actions.drafts import PAUSE_SECONDS
 from quantchat.ui.screens.actions.part import ScreenPart
 from quantchat.ui.screens.editing import Editing
 
 if TYPE_CHECKING:
+    from textual.events import DescendantBlur, DescendantFocus
     from textual.timer import Timer
 
     from quantchat.domain.chat import Message, Role, Session
 
 T = TypeVar("T")
 
+HINTS = (
+    ("read.edit", "change"),
+    ("read.again", "again"),
+    ("read.begin", "begin"),
+    ("read.previous-version", ""),
+    ("read.next-version", "version"),
+    ("read.fork", "fork"),
+    ("read.delete", "delete"),
+    ("read.undo", "undo"),
+    ("read.card", "card"),
+)
 _TITLE = 40
 
 
@@ -33,6 +46,24 @@ class TreeActions(ScreenPart):
     """What is done to the tree of the session that is shown."""
 
     _edits_timer: Timer | None = None
+
+    # What can be done
+
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        if event.widget is self._screen.transcript:
+            self._screen.later("activity")
+
+    def on_descendant_blur(self, event: DescendantBlur) -> None:
+        if event.widget is self._screen.transcript:
+            self._screen.later("activity")
+
+    def reading_hint(self) -> str:
+        """Say what the keys of the transcript do while it has the keyboard."""
+        screen, keys = self._screen, self._app.key_map
+        if screen.focused is not screen.transcript:
+            return ""
+        bound = ((show_keys(keys[name].partition(",")[0]), words) for name, words in HINTS)
+        return "".join(f"{key} {words}  " if words else f"{key} " for key, words in bound if key).rstrip()
 
     # Which message
 
