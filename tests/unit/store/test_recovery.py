@@ -326,3 +326,14 @@ def test_temporary_files_of_killed_programs_go_from_all_folders(
         (home / folder / name).touch()
     recover(store, locks)
     assert list(home.rglob("*.tmp")) == []
+
+
+def test_an_answer_that_was_cut_off_before_its_journal_began_is_marked(
+    store: SessionStore, locks: SessionLocks
+) -> None:
+    session, message = asked(store)
+    store.save(session)
+    locks.path(session.id).touch()
+    assert recover(store, locks) == []
+    assert store.load(session.id).messages[message.id].finish == "interrupted"
+    assert os.listdir(store.root) == [f"{session.id}.json"]

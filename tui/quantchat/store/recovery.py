@@ -48,6 +48,7 @@ def recover(store: SessionStore, locks: SessionLocks) -> list[Recovered]:
         try:
             with locks.acquire(session_id):
                 recovered += fold_journal(store, session_id)
+                _settle_file(store, session_id)
         except (SessionLocked, SessionNewer):
             continue
         except StorageError as error:
@@ -156,6 +157,14 @@ def settle(session: Session) -> bool:
     for message in unfinished:
         message.finish = "interrupted"
     return bool(unfinished)
+
+
+def _settle_file(store: SessionStore, session_id: str) -> None:
+    """Mark an answer that was cut off before its journal began."""
+    if os.path.exists(store.path(session_id)):
+        session = store.load(session_id)
+        if session.version <= SCHEMA and settle(session):
+            store.save(session)
 
 
 def _add(session: Session, answer: Message, question: Message | None) -> bool:
