@@ -10,6 +10,7 @@ from quantchat.domain.chat import Origin
 from quantchat.domain.generation import SamplingOverrides
 from quantchat.errors import SessionLocked
 from quantchat.services.archive import Archive
+from quantchat.services.branches import Branches
 from quantchat.store.journal import replay
 from quantchat.store.schema import decode_session
 from unit.services.turn_bench import Bench, asked
@@ -46,6 +47,30 @@ async def test_nothing_of_a_temporary_session_is_written(bench: Bench, tmp_path:
     await bench.archive.delete(session.id)
     await bench.archive.close()
     assert written(tmp_path / "home") == []
+
+
+async def test_its_tree_is_changed_and_forked_without_a_trace(bench: Bench, tmp_path: Path) -> None:
+    await bench.load()
+    branches = Branches(bench.archive, bench.conversation, bench.facts.append)
+    session, turn = bench.ask("a secret", bench.archive.new(temporary=True))
+    bench.speak(turn, "said")
+    bench.finish(turn.turn)
+    question, answer = session.branch()
+    branches.edit(session.id, question.id, "another")
+    bench.finish(bench.engine.turns()[-1].turn)
+    branches.delete(session.id, question.id)
+    branches.undo(session.id)
+    fork = branches.fork(session.id, answer.id)
+    await bench.archive.amend(fork.id, lambda changed: changed.tags.append("mine"))
+    bench.ask("in the fork", fork)
+    bench.finish(bench.engine.turns()[-1].turn)
+    await bench.archive.flush()
+    assert fork.tags == ["mine"]
+    assert len(fork.messages) == 4
+    assert bench.archive.is_temporary(fork.id)
+    bench.conversation.keep(fork.id)
+    await bench.archive.close()
+    assert {path.stem for path in (tmp_path / "home" / "data" / "sessions").glob("*.json")} == {fork.id}
 
 
 async def test_it_stands_in_the_list_as_what_it_is(bench: Bench) -> None:
