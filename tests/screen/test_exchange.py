@@ -10,7 +10,9 @@ from quantchat.domain.chat import Session
 from quantchat.store.sessions import SessionStore
 from scripted_run import INSIDE, SIZES, Inside, ScriptedHome
 
-pytestmark = [pytest.mark.parametrize("inside", INSIDE), pytest.mark.parametrize(("columns", "lines"), SIZES)]
+pytestmark = pytest.mark.parametrize(
+    ("inside", "columns", "lines"), [(inside, *size) for inside, size in zip(INSIDE, SIZES, strict=True)]
+)
 
 
 def make_session(home: ScriptedHome) -> Session:

@@ -66,12 +66,13 @@ async def test_a_format_is_chosen_and_what_it_loses_is_said(
         screen = rig.app.screen
         frame = screen.query_one(".dialog")
         assert rig.app.size.region.contains_region(frame.region)
-        assert all(frame.region.contains_region(part.region) for part in screen.query("RowList, Line, Field"))
+        losses = screen.query_one("#losses", Static)
+        assert all(frame.region.contains_region(part.region) for part in (losses, *screen.query("RowList, Field")))
         await rig.until(lambda: screen.query_one(Field).value.endswith("Why-do-tides-come.md"), "a name for the file")
-        assert "Leaves out run cards" in screen.query_one(Line).plain
+        assert str(losses.content) == "Leaves out run cards, settings"
         await rig.pilot.press("j")
         await rig.until(lambda: screen.query_one(Field).value.endswith("tides-come.json"), "another name")
-        assert screen.query_one(Line).plain == "Leaves out nothing of it"
+        assert str(losses.content) == "Leaves out nothing of it"
         await rig.pilot.press("enter")
         path = tmp_path / "here" / "Why-do-tides-come.json"
         await rig.until(lambda: told(rig, f"Written to {path}"), "the word")
@@ -138,6 +139,8 @@ async def test_several_sessions_are_exported_together(tmp_path: Path, monkeypatc
         await rig.until(
             lambda: isinstance(rig.app.screen, ExportScreen) and rig.app.screen.query(RowList), "the dialog"
         )
+        losses = rig.app.screen.query_one("#losses", Static)
+        await rig.until(lambda: "what was deleted" in str(losses.content), "what the format cannot hold")
         await rig.pilot.press("j", "enter")
         path = tmp_path / "here" / "sessions.json"
         await rig.until(path.exists, "the file")

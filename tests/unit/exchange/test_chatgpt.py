@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quantchat.domain.chat import Session
 from quantchat.errors import StorageError
@@ -177,6 +179,33 @@ def test_wrong_types_are_named(content: object, cause: str) -> None:
     good, bad, _ = read([content])
     assert not good
     assert cause in bad[0].cause
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> dict[str, tuple[str | None, str]]:
+    """Draw nodes by name: their parent, and their role, empty where nothing of them is shown."""
+    nodes: dict[str, tuple[str | None, str]] = {}
+    for number in range(draw(st.integers(1, 12))):
+        parent = draw(st.sampled_from([None, *nodes])) if nodes else None
+        nodes[f"n{number}"] = (parent, draw(st.sampled_from(["user", "assistant", "assistant", "tool", ""])))
+    return nodes
+
+
+@given(trees())
+def test_every_word_of_every_branch_comes_in_where_it_stood(drawn: dict[str, tuple[str | None, str]]) -> None:
+    shown = {name for name, (_, role) in drawn.items() if role in ("user", "assistant")}
+    nodes = (node(name, parent, role, f"said-{name}") for name, (parent, role) in drawn.items())
+    good, bad, _ = read([conversation(*nodes, current="n0")])
+    assert len(good) == bool(shown)
+    assert len(bad) == (not shown)
+    inner = {parent for parent, _ in drawn.values()}
+    for leaf in shown - inner:
+        way, here = [], leaf
+        while here is not None:
+            way += [f"said-{here}"] if here in shown else []
+            here = drawn[here][0]
+        end = next(message.id for message in good[0].messages.values() if f"said-{leaf}" in message.text.split())
+        assert " ".join(message.text for message in good[0].branch(end)).split() == way[::-1]
 
 
 def test_a_very_long_thread_is_no_problem() -> None:

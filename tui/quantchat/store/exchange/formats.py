@@ -47,8 +47,9 @@ class Format:
         yield end
 
 
-ASKED = frozenset({"system"})
-READ = frozenset({"thinking", "models", "times", "title", "system", "tags", "empty"})
+ALONE = frozenset({"system", "controls"})
+ASKED = ALONE | {"turns"}
+READ = frozenset({"thinking", "models", "times", "title", "system", "tags", "empty", "turns", "unanswered"})
 
 FORMATS = (
     Format("markdown", "Markdown: the branch that is shown, to read and to edit", ".md", READ, markdown.write_markdown),
@@ -63,7 +64,13 @@ FORMATS = (
         html.write_html,
         readable=False,
     ),
-    Format("messages", "Messages: roles and texts, as chat APIs take them", ".json", ASKED, messages.write_list),
+    Format(
+        "messages",
+        "Messages: roles and texts, as chat APIs take them",
+        ".json",
+        ASKED | {"unanswered"},
+        messages.write_list,
+    ),
     Format(
         "jsonl",
         "JSONL for fine-tuning: a line per session",
@@ -76,7 +83,7 @@ FORMATS = (
         "jsonl-exchanges",
         "JSONL for fine-tuning: a line per question and answer",
         ".jsonl",
-        ASKED,
+        ALONE,
         messages.write_exchanges,
         brackets=("", "", ""),
     ),

@@ -52,6 +52,10 @@ def _unanswered(session: Session) -> bool:
     return last is not None and last.role != "assistant"
 
 
+def _has_turns(session: Session) -> bool:
+    return sum(message.role == "user" for message in session.branch()) > 1
+
+
 PARTS = (
     Part("branches", "other branches", lambda session: len(session.branch()) < len(session.messages)),
     Part("thinking", "what models thought", _any(lambda message: message.thinking)),
@@ -66,6 +70,7 @@ PARTS = (
     Part("marks", "pin and archive", lambda session: session.pinned or session.archived),
     Part("empty", "messages without text", _any(lambda message: not message.text)),
     Part("controls", "control characters", _has_controls),
+    Part("turns", "what came before each question", _has_turns),
     Part("unanswered", "questions without an answer", _unanswered),
     Part("unsent", "what was not sent", lambda session: bool(session.draft or session.queued or session.edits)),
     Part("deleted", "what was deleted", lambda session: bool(session.deleted)),

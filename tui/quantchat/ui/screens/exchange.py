@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from quantchat.domain.text import clean
 from quantchat.store.exchange.formats import FORMATS, Format, find_format
@@ -48,7 +48,7 @@ class ExportScreen(ModalScreen[Choice | None]):
             frame.border_title = Content(f"Export {self._what}")
             frame.border_subtitle = "Enter exports  Tab to the file's name  Esc cancels"
             yield RowList(id="formats", empty="No formats")
-            yield Line(id="meaning")
+            yield Static(id="losses", markup=False)
             yield Field(placeholder="Where to", id="target")
 
     def on_mount(self) -> None:
@@ -58,7 +58,7 @@ class ExportScreen(ModalScreen[Choice | None]):
     @on(RowList.OptionHighlighted)
     def _on_highlighted(self, event: RowList.OptionHighlighted) -> None:
         self._kind = find_format(event.option_id or FORMATS[0].name)
-        self.query_one("#meaning", Line).show(Content(self._warn_of(self._kind)))
+        self.query_one("#losses", Static).update(self._warn_of(self._kind))
         field = self.query_one(Field)
         if field.value in ("", self._suggested):
             self._suggested = self._suggest(self._kind)
