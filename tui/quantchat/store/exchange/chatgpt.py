@@ -88,6 +88,7 @@ class _Planting:
         self._nodes, self._source = source.mapping, source
         self._session, self._left_out = session, left_out
         self._below = self._children()
+        self._shown: set[str] = set()
         self._place: dict[str, str | None] = {}
         """The message that each node became, or was left out below."""
 
@@ -97,6 +98,8 @@ class _Planting:
             above = self._place.get(node.parent) if node.parent is not None else None
             message = self._message(node_id, node.message) if node.message is not None else None
             self._place[node_id] = above if message is None else self._join(message, above, node)
+            if message is not None:
+                self._shown.add(node_id)
         current = self._source.current_node
         shown = self._place.get(current) if isinstance(current, str) else None
         self._session.head = shown or next(reversed(self._session.messages), None)
@@ -128,8 +131,8 @@ class _Planting:
         """Hang a message up; the steps of one answer, one below the other, become one."""
         messages = self._session.messages
         upper = messages.get(above) if above is not None else None
-        alone = node.parent is not None and len(self._below.get(node.parent, [])) == 1
-        if upper is not None and alone and upper.role == message.role == "assistant":
+        both = upper is not None and upper.role == message.role == "assistant"
+        if upper is not None and both and self._is_only_way(node.parent):
             upper.text = "\n\n".join(filter(None, (upper.text, message.text)))
             upper.thinking = "\n\n".join(filter(None, (upper.thinking, message.thinking)))
             upper.finish, upper.run = message.finish, message.run or upper.run
@@ -137,6 +140,14 @@ class _Planting:
         message.parent = above
         messages[message.id] = message
         return message.id
+
+    def _is_only_way(self, above: str | None) -> bool:
+        """Whether nothing branches off from a node up to the next one that is shown."""
+        while above is not None and len(self._below.get(above, [])) == 1:
+            if above in self._shown:
+                return True
+            above = self._nodes[above].parent
+        return False
 
     def _message(self, node_id: str, said: _Said) -> Message | None:
         role, metadata = said.author.role, said.metadata or {}
