@@ -61,9 +61,8 @@ async def closed(rig: Rig) -> None:
 # Versions
 
 
-@sizes
-async def test_versions_are_walked_at_the_message(tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]) -> None:
-    async with chatting(tmp_path, monkeypatch, size, "q", "a", "r", "b") as rig:
+async def test_versions_are_walked_at_the_message(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a", "r", "b") as rig:
         add(rig, "other", parent=find(rig, "q").id)
         assert "· 2/2" in screen(rig)
         await focus(rig, "other")
@@ -116,11 +115,8 @@ async def test_a_version_is_chosen_by_its_number(tmp_path: Path, monkeypatch: Pa
         await rig.until(lambda: "versions 1 to 3" in notices(rig))
 
 
-@sizes
-async def test_a_long_branch_is_exchanged_as_if_it_had_been_opened(
-    tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]
-) -> None:
-    async with chatting(tmp_path, monkeypatch, size, "start", *[f"old {n}" for n in range(1, 30)]) as rig:
+async def test_a_long_branch_is_exchanged_as_if_it_had_been_opened(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "start", *[f"old {n}" for n in range(1, 30)]) as rig:
         transcript = rig.chat.transcript
         transcript.find("new")
         for number in range(40):
@@ -233,10 +229,9 @@ async def test_files_that_a_changed_prompt_mentions_are_attached(tmp_path: Path,
         await rig.until(lambda: "hidden words" in shown(rig)[0])
 
 
-@sizes
-async def test_an_answer_is_changed_and_goes_on(tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]) -> None:
+async def test_an_answer_is_changed_and_goes_on(tmp_path: Path, monkeypatch: Patch) -> None:
     script: dict[str, object] = {"answers": [{"text": "One, two, three, four"}]}
-    async with chatting(tmp_path, monkeypatch, size, "count", "One, 2, 3", script=script) as rig:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "count", "One, 2, 3", script=script) as rig:
         await rig.load()
         await focus(rig, "One, 2, 3")
         await rig.pilot.press("e")
@@ -266,9 +261,8 @@ async def test_a_large_paste_into_an_answer_is_its_text(tmp_path: Path, monkeypa
 # What is not sent
 
 
-@sizes
-async def test_a_change_that_is_not_sent_is_kept(tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]) -> None:
-    async with chatting(tmp_path, monkeypatch, size, "q", "a") as rig:
+async def test_a_change_that_is_not_sent_is_kept(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a") as rig:
         session = rig.chat.session
         await focus(rig, "q")
         await rig.pilot.press("e")
@@ -424,9 +418,8 @@ async def test_what_was_deleted_is_forgotten_only_when_the_user_says_so(tmp_path
 # Forks
 
 
-@sizes
-async def test_a_session_is_forked_at_a_message(tmp_path: Path, monkeypatch: Patch, size: tuple[int, int]) -> None:
-    async with chatting(tmp_path, monkeypatch, size, "q", "a", "r", "b") as rig:
+async def test_a_session_is_forked_at_a_message(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a", "r", "b") as rig:
         await rig.load()
         first = rig.chat.session
         await focus(rig, "a")
@@ -530,11 +523,10 @@ async def test_a_session_of_another_program_refuses_and_can_be_forked(tmp_path: 
         await other.close()
 
 
-@pytest.mark.parametrize(
-    "command", ["/edit", "/edit-answer", "/fork", "/begin", "/begin x", "/delete-message", "/undo", "/card", "/version"]
-)
-async def test_an_empty_session_says_why_not(tmp_path: Path, monkeypatch: Patch, command: str) -> None:
+async def test_an_empty_session_says_why_not(tmp_path: Path, monkeypatch: Patch) -> None:
     async with running(tmp_path, monkeypatch) as rig:
-        await rig.ask(command)
-        await rig.until(lambda: notices(rig))
-        assert rig.app.screen is rig.chat
+        for command in ("edit", "edit-answer", "fork", "begin", "begin x", "delete-message", "undo", "card", "version"):
+            rig.app.clear_notifications()
+            await rig.ask(f"/{command}")
+            await rig.until(lambda: notices(rig), command)
+            assert rig.app.screen is rig.chat
