@@ -287,7 +287,7 @@ def figures(rounds: int) -> Iterator[Figure]:
         # The system is not to write all that while it is measured.
         os.sync()
         measure(home, "list", cold=True)
-        cold = [measure(home, "list", cold=True) for _ in range(max(2, rounds // 3))]
+        cold = [measure(home, "list", cold=True) for _ in range(max(1, rounds // 3))]
         unaided = measure(home, "unaided", cold=True)
         making = [measure(home, "index", cold=True) for _ in range(max(1, rounds // 3))]
         warm = [measure(home, "list") for _ in range(rounds)]

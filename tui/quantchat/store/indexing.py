@@ -12,6 +12,7 @@ from pathlib import Path
 
 from quantchat.domain.chat import Session
 from quantchat.domain.found import fold, parts
+from quantchat.errors import StorageError
 from quantchat.store.atomic import sweep_temporaries
 from quantchat.store.index import MANY, SessionIndex, Stop
 from quantchat.store.manifest import UNSETTLED, Entries, Entry
@@ -70,7 +71,7 @@ class Indexer:
                 self._write(stop, tell)
                 self._index.store()
                 self._sweep()
-        except OSError:
+        except (OSError, StorageError):
             self._rest_until = time.monotonic() + REST_SECONDS
         finally:
             self._index.writing.release()

@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from quantchat.domain.chat import SessionSummary
-from quantchat.store.atomic import temporary_name
+from quantchat.errors import StorageError
+from quantchat.store.atomic import private_dir, temporary_name
 from quantchat.store.segments import Place
 
 SETTLED_NS = 100_000_000
@@ -89,7 +90,7 @@ class Manifest:
         body = msgspec.msgpack.encode(entries)
         temporary = self._file.with_name(temporary_name(self._file.name))
         try:
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_dir(self._file.parent)
             try:
                 # Not synced: after a power cut the digest tells.
                 with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
@@ -101,7 +102,7 @@ class Manifest:
                 with contextlib.suppress(OSError):
                     temporary.unlink()
                 raise
-        except OSError:
+        except (OSError, StorageError):
             return False
         self._seen = seen
         return True

@@ -15,7 +15,7 @@ from types import TracebackType
 
 import msgspec
 
-from quantchat.store.atomic import temporary_name
+from quantchat.store.atomic import private_dir, temporary_name
 
 SUFFIX = ".text"
 CHUNK = 1024**2
@@ -41,11 +41,11 @@ class SegmentWriter:
     """Writes one segment, which has its name only once it is whole.
 
     Raises:
-        OSError: from all methods, if the disk refuses; nothing is left then.
+        OSError, StorageError: from all methods, if the disk refuses; nothing is left then.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_dir(folder)
         self.size = 0
         self._path = folder / f"{os.urandom(8).hex()}{SUFFIX}"
         self._temporary = folder / temporary_name(self._path.name)
