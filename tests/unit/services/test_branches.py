@@ -10,7 +10,7 @@ import pytest
 
 from quantchat.domain.chat import Message, Session
 from quantchat.engine import protocol as p
-from quantchat.errors import SessionLocked, UsageError
+from quantchat.errors import ErrorReport, SessionLocked, UsageError
 from quantchat.services.archive import Archive
 from quantchat.services.branches import Branches
 from quantchat.services.facts import SessionChanged
@@ -80,6 +80,21 @@ async def test_the_first_question_too_can_be_changed(bench: Bench) -> None:
     assert sent(bench) == ["1"]
     bench.finish(bench.engine.turns()[-1].turn)
     assert [message.text for message in session.siblings(find(session, "1").id)] == ["one", "1"]
+    await bench.archive.close()
+
+
+async def test_a_changed_question_stays_when_the_model_that_it_waits_for_does_not_come(bench: Bench) -> None:
+    session = talk(bench, "one")
+    await bench.library.load(msgspec.structs.replace(MODEL, path="/models/other"))
+    command = bench.engine.sent[-1]
+    assert isinstance(command, p.Load)
+    branches(bench).edit(session.id, find(session, "one").id, "1")
+    assert bench.conversation.waiting_for(session.id) == 1
+    bench.engine.say(p.LoadFailed(request=command.request, error=ErrorReport(code="x", title="no")))
+    assert not bench.conversation.is_busy(session.id)
+    assert shown(session) == ["1"]
+    await bench.archive.flush()
+    assert shown(stored(session)) == ["1"]
     await bench.archive.close()
 
 

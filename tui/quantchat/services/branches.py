@@ -103,10 +103,13 @@ class Branches:
     def forget_deleted(self, session_id: str) -> int:
         """Drop for good what was deleted, and say how many messages that was."""
         session = self._writable(session_id)
-        count = sum(len(deletion.messages) for deletion in session.deleted)
+        gone = [name for deletion in session.deleted for name in deletion.messages]
         session.deleted.clear()
+        for name in gone:
+            session.edits.pop(name, None)
+            session.edits.pop(tree.BEGINNING + name, None)
         self._changed(session)
-        return count
+        return len(gone)
 
     # Forks
 

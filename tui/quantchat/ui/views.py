@@ -90,6 +90,8 @@ def message_view(
         label += f" · {versions.index(message.id) + 1}/{len(versions)}"
     if message.edited_from is not None:
         label += " · changed by you"
+    elif message.given:
+        label += " · begun by you"
     tone: Tone = "normal"
     if message.finish == "error":
         tone = "error"

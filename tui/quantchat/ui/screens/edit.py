@@ -57,7 +57,6 @@ class EditScreen(ModalScreen[None]):
     def __init__(self, editing: Editing, take: Callable[[Draft], Awaitable[bool]], keep: Callable[[str], None]) -> None:
         super().__init__()
         self._editing, self._take, self._keep = editing, take, keep
-        self._taking = False
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -edit") as frame:
@@ -81,19 +80,21 @@ class EditScreen(ModalScreen[None]):
     @on(EditArea.Changed)
     def _on_changed(self, event: EditArea.Changed) -> None:
         event.stop()
-        self._keep(self.area.draft.expanded())
+        # One that was typed before Enter may be told after the text was taken.
+        if not self.area.read_only:
+            self._keep(self.area.draft.expanded())
 
     def _submit(self, draft: Draft) -> None:
-        if not self._taking:
-            self._taking = True
-            _: Worker[None] = self.run_worker(self._offer(Draft(draft.text.rstrip(), draft.attachments)))
+        # What would be written while files are read belonged to nothing.
+        self.area.read_only = True
+        _: Worker[None] = self.run_worker(self._offer(Draft(draft.text.rstrip(), draft.attachments)))
 
     async def _offer(self, draft: Draft) -> None:
-        try:
-            if await self._take(draft):
-                self.dismiss(None)
-        finally:
-            self._taking = False
+        if await self._take(draft):
+            self.dismiss(None)
+        else:
+            self.area.read_only = False
+            self._keep(self.area.draft.expanded())
 
     def action_close(self) -> None:
         self.dismiss(None)

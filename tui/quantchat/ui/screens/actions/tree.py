@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
 from quantchat.domain.attachments import Draft
@@ -46,6 +46,10 @@ class TreeActions(ScreenPart):
     """What is done to the tree of the session that is shown."""
 
     _edits_timer: Timer | None = None
+
+    @cached_property
+    def _unsaved_edits(self) -> dict[str, Session]:
+        return {}
 
     # What can be done
 
@@ -187,13 +191,16 @@ class TreeActions(ScreenPart):
             session.edits[key] = text
         else:
             session.edits.pop(key, None)
+        self._unsaved_edits[session.id] = session
         if self._edits_timer is None:
-            self._edits_timer = self._screen.set_timer(PAUSE_SECONDS, partial(self._save_edits, session))
+            self._edits_timer = self._screen.set_timer(PAUSE_SECONDS, self._save_edits)
 
-    def _save_edits(self, session: Session) -> None:
+    def _save_edits(self) -> None:
         self._edits_timer = None
-        with suppress(QuantchatError):
-            self.desk.archive.save(session)
+        while self._unsaved_edits:
+            _, session = self._unsaved_edits.popitem()
+            with suppress(QuantchatError):
+                self.desk.archive.save(session)
 
     def _ask_on(self) -> None:
         """Follow the answer that begins, and write on."""
