@@ -45,6 +45,7 @@ class Archive:
         self._temporary: set[str] = set()
         self._shown: str | None = None
         self._stale: set[str] = set()
+        self._gone: set[str] = set()
         self._turned: set[str] = set()
         self._opener = Opener(self._store, self._owned)
         self._saver = Saver(self._store, listener, self)
@@ -148,6 +149,7 @@ class Archive:
                 self._open.pop(session_id, None)
             raise
         self._stale.discard(session_id)
+        self._gone.discard(session_id)
         self._turned.discard(session_id)
         if self.unsaved(session_id) is not None:
             return self._saver.merged(self._open[session_id], session)
@@ -208,8 +210,9 @@ class Archive:
         Raises:
             SessionLocked: if another process writes it.
         """
-        self.require_writable(session.id)
-        self._write(session)
+        if session.id not in self._gone:
+            self.require_writable(session.id)
+            self._write(session)
 
     def drop_empty(self, session: Session) -> None:
         """Take a session that holds nothing any more from the disk, to the trash; it stays open here."""
@@ -226,12 +229,18 @@ class Archive:
 
     def finish(self, session: Session, answer: Message, journal: Journal | None) -> None:
         """Write a session with its complete answer, and only then drop the journal of that answer."""
-        if not self.is_temporary(session.id):
+        if not self._is_unwritten(session.id):
             self._saver.end(session, answer, journal)
+        elif journal is not None:
+            self._saver.submit(session.id, journal.remove)
 
     def _write(self, session: Session) -> None:
-        if not self.is_temporary(session.id):
+        if not self._is_unwritten(session.id):
             self._saver.write(session)
+
+    def _is_unwritten(self, session_id: str) -> bool:
+        """Whether nothing of a session goes to the disk; nor of one that was deleted while something was under way."""
+        return self.is_temporary(session_id) or session_id in self._gone
 
     # Two programs
 
@@ -407,6 +416,7 @@ class Archive:
         """
         self.require_writable(session_id)
         self._saver.forgive(session_id)
+        self._gone.add(session_id)
         try:
             # On the writer's thread: a write that waits there would bring the file back.
             if not self.is_temporary(session_id):
@@ -414,6 +424,7 @@ class Archive:
         except StorageError as error:
             # A session that was never written has no file to move.
             if error.report.code != "session-missing":
+                self._gone.discard(session_id)
                 raise
         self._open.pop(session_id, None)
         self._saver.forget(session_id)

@@ -1,0 +1,141 @@
+"""Sessions that are opened, saved and deleted by two parts of one program, or by two programs, at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quantchat.domain.chat import Session
+from quantchat.engine import protocol as p
+from quantchat.errors import SessionLocked, StorageError
+from quantchat.services.facts import Notice
+from quantchat.store.sessions import SessionStore
+from unit.services.turn_bench import Bench, asked
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setenv("QUANTCHAT_HOME", str(tmp_path))
+    return Bench()
+
+
+async def answered(bench: Bench, question: str = "why") -> Session:
+    session, turn = await asked(bench, question)
+    bench.speak(turn, "because")
+    bench.finish(turn.turn)
+    await bench.archive.flush()
+    return session
+
+
+def names(bench: Bench) -> set[str]:
+    return {path.name for path in bench.archive.store.root.iterdir()}
+
+
+async def test_what_is_saved_after_a_session_was_deleted_does_not_bring_it_back(bench: Bench) -> None:
+    session = await answered(bench)
+    deleting = bench.archive.delete(session.id)
+    await deleting
+    session.title = "A title that a model made meanwhile"
+    bench.archive.save(session)
+    await bench.archive.flush()
+    assert names(bench) == set()
+    with pytest.raises(StorageError):
+        bench.archive.open(session.id)
+    assert await bench.archive.close() == []
+
+
+async def test_a_session_that_came_back_from_the_trash_is_written_again(bench: Bench) -> None:
+    session = await answered(bench)
+    await bench.archive.delete(session.id)
+    (kept,) = bench.archive.store.trash.iterdir()
+    kept.rename(bench.archive.store.path(session.id))
+    back = bench.archive.open(session.id)
+    back.title = "Back"
+    bench.archive.save(back)
+    await bench.archive.close()
+    assert SessionStore().load(session.id).title == "Back"
+
+
+async def test_a_session_that_is_not_shown_any_more_is_free_for_others(bench: Bench) -> None:
+    session = await answered(bench)
+    other = Bench()
+    assert other.archive.open(session.id)
+    assert other.archive.why_read_only(session.id) is not None
+    bench.archive.show(session.id)
+    bench.archive.show("another")
+    assert other.archive.open(session.id).title == session.title
+    assert other.archive.why_read_only(session.id) is None
+    other.archive.rename(session.id, "By the other")
+    with pytest.raises(SessionLocked):
+        bench.archive.save(session)
+    await other.archive.close()
+    assert bench.archive.open(session.id) is session
+    assert session.title == "By the other"
+    await bench.archive.close()
+
+
+async def test_a_session_stays_here_while_it_is_answered(bench: Bench) -> None:
+    session, turn = await asked(bench)
+    bench.archive.show(session.id)
+    bench.archive.show("another")
+    assert bench.archive.locks.is_locked(session.id)
+    bench.finish(turn.turn)
+    await bench.archive.flush()
+    assert not bench.archive.locks.is_locked(session.id)
+    await bench.archive.close()
+
+
+async def test_a_file_that_an_editor_changed_is_merged_and_said(bench: Bench) -> None:
+    session = await answered(bench)
+    path = bench.archive.store.path(session.id)
+    path.write_text(path.read_text().replace('"because"', '"because of the kernel"'))
+    bench.archive.rename(session.id, "Renamed")
+    await bench.archive.flush()
+    back = SessionStore().load(session.id)
+    assert (back.title, back.branch()[-1].text) == ("Renamed", "because of the kernel")
+    assert session.branch()[-1].text == "because of the kernel"
+    assert [fact.report.code for fact in bench.facts if isinstance(fact, Notice)] == ["merged"]
+    await bench.archive.close()
+
+
+async def test_an_answer_goes_on_into_its_own_message_when_the_file_changes_under_it(bench: Bench) -> None:
+    session, turn = await asked(bench)
+    await bench.archive.flush()
+    path = bench.archive.store.path(session.id)
+    path.write_text(path.read_text().replace('"why"', '"why, exactly"'))
+    bench.archive.rename(session.id, "Renamed")
+    await bench.archive.flush()
+    bench.engine.say(p.Delta(turn=turn.turn, text="because", tokens=1))
+    bench.finish(turn.turn)
+    await bench.archive.close()
+    assert [message.text for message in SessionStore().load(session.id).branch()] == ["why, exactly", "because"]
+
+
+async def test_a_file_that_another_deletes_is_written_again_by_who_has_it_open(bench: Bench) -> None:
+    session = await answered(bench)
+    bench.archive.store.path(session.id).unlink()
+    bench.archive.rename(session.id, "Still here")
+    await bench.archive.close()
+    assert SessionStore().load(session.id).title == "Still here"
+
+
+async def test_a_file_that_another_breaks_is_set_aside_and_written_again(bench: Bench) -> None:
+    session = await answered(bench)
+    bench.archive.store.path(session.id).write_text("{")
+    bench.archive.rename(session.id, "Whole")
+    await bench.archive.close()
+    assert SessionStore().load(session.id).title == "Whole"
+    assert [path.read_text() for path in bench.archive.store.quarantine.iterdir()] == ["{"]
+
+
+async def test_a_file_that_a_newer_program_wrote_meanwhile_is_left_alone(bench: Bench) -> None:
+    session = await answered(bench)
+    path = bench.archive.store.path(session.id)
+    path.write_text(path.read_text().replace('"version": 3', '"version": 4'))
+    before = path.read_bytes()
+    bench.archive.rename(session.id, "Mine")
+    await bench.archive.flush()
+    unsaved = await bench.archive.close()
+    assert [error.report.code for error in unsaved] == ["session-newer"]
+    assert path.read_bytes() == before
