@@ -135,9 +135,10 @@ class SearchScreen(ModalScreen[Chosen | None]):
         self._search()
 
     @on(Input.Changed)
-    def _on_changed(self) -> None:
+    def _on_changed(self, event: Input.Changed) -> None:
         self._stop_timer()
-        self._timer = self.set_timer(TYPING_SECONDS, self._search)
+        if event.value != self._text:
+            self._timer = self.set_timer(TYPING_SECONDS, self._search)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -147,22 +148,26 @@ class SearchScreen(ModalScreen[Chosen | None]):
     def _search(self) -> None:
         """Search for what is typed now; a search under way is broken off."""
         self._stop_timer()
-        self.run_worker(self._find(self.query_one(Input).value), exclusive=True, group="search")
+        self._text = self.query_one(Input).value
+        self.run_worker(self._find(self._text), exclusive=True, group="search")
 
     async def _find(self, text: str) -> None:
         self._tell("Searching …" if text.strip() else "")
         try:
-            self._found = await self._finder.search(text)
+            found = await self._finder.search(text)
         except QuantchatError as error:
             self._tell(clean(str(error), newlines=False))
             return
-        hits = self.query_one(HitList)
-        hits.show(self._found.hits)
-        hits.action_first()
-        self._tell(_counted(self._found))
+        # Meanwhile the reader may have gone to a hit, or away.
+        for hits in self.query(HitList) if self.is_attached else ():
+            self._found = found
+            hits.show(found.hits)
+            hits.action_first()
+            self._tell(_counted(found))
 
     def _tell(self, words: str) -> None:
-        self.query_one("#count", Line).show(Content(words))
+        for line in self.query(Line):
+            line.show(Content(words))
 
     @on(Input.Submitted)
     def _on_submitted(self, event: Input.Submitted) -> None:

@@ -75,6 +75,7 @@ class LazyRows(ScrollView, can_focus=True, inherit_bindings=False):
         self._places: dict[str, int] = {}
         self._cursor: int | None = None
         self._drawn: dict[int, Hashable] = {}
+        self._rows = self._columns = 0
         self._told: str | None = None
 
     # What a subclass says
@@ -178,7 +179,7 @@ class LazyRows(ScrollView, can_focus=True, inherit_bindings=False):
 
     @property
     def _page(self) -> int:
-        return max(1, self.scrollable_content_region.height // self.ROW_LINES - 1)
+        return max(1, self._rows // self.ROW_LINES - 1)
 
     # The cursor and the place
 
@@ -197,7 +198,7 @@ class LazyRows(ScrollView, can_focus=True, inherit_bindings=False):
             self.post_message(self.CursorMoved(self, self._told or ""))
 
     def _show_cursor(self) -> None:
-        rows = self.scrollable_content_region.height
+        rows = self._rows
         if self._cursor is None or not rows:
             return
         top, y = self._cursor * self.ROW_LINES, self.scroll_offset.y
@@ -210,9 +211,11 @@ class LazyRows(ScrollView, can_focus=True, inherit_bindings=False):
         self.scroll_to(y=y, animate=False, immediate=True, force=True)
 
     def _lay_out(self) -> None:
-        self.virtual_size = Size(self.scrollable_content_region.width, len(self._ids) * self.ROW_LINES)
+        self.virtual_size = Size(self._columns, len(self._ids) * self.ROW_LINES)
 
-    def on_resize(self) -> None:
+    def on_resize(self, event: events.Resize) -> None:
+        # Kept, as a widget that asks for its size between a change of the layout and the layout hides it from Textual.
+        self._rows, self._columns = self.scrollable_content_region.height, event.size.width
         self._lay_out()
         self._show_cursor()
 
@@ -237,8 +240,8 @@ class LazyRows(ScrollView, can_focus=True, inherit_bindings=False):
     def _refresh_row(self, number: int) -> None:
         """Draw one row again."""
         y = number * self.ROW_LINES - self.scroll_offset.y
-        if -self.ROW_LINES < y < self.scrollable_content_region.height:
-            self.refresh(Region(0, max(0, y), self.size.width, self.ROW_LINES))
+        if -self.ROW_LINES < y < self._rows:
+            self.refresh(Region(0, max(0, y), self._columns, self.ROW_LINES))
 
     def _refresh_changed(self) -> None:
         """Draw again what is in view and looks another way."""
@@ -246,7 +249,7 @@ class LazyRows(ScrollView, can_focus=True, inherit_bindings=False):
             self.refresh()
             return
         first = self.scroll_offset.y // self.ROW_LINES
-        last = first + self.scrollable_content_region.height // self.ROW_LINES + 1
+        last = first + self._rows // self.ROW_LINES + 1
         self._drawn = {number: item for number, item in self._drawn.items() if first <= number <= last}
         for number, item in list(self._drawn.items()):
             if number < len(self._ids) and self.item(number) != item:

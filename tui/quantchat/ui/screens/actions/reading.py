@@ -91,8 +91,9 @@ class ReadingActions(ScreenPart):
         if line is None or not line.display:
             return False
         inside = screen.focused is line.field
-        line.close()
+        # First: who draws a widget again between a change of the layout and the layout hides that change from Textual.
         screen.transcript.end_search()
+        line.close()
         if inside:
             screen.set_focus(self._before_find or screen.prompt)
         return True
