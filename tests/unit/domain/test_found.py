@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 
 import pytest
@@ -8,9 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from quantchat.domain.chat import Deletion, Message, Session, SessionSummary
-from quantchat.domain.found import FOLD_TO_ASCII, Hit, Part, fold, hits, parts, rules_out
+from quantchat.domain.found import Hit, Part, fold, hits, parts
 from quantchat.domain.text import clean
-from quantchat.store.schema import encode_session
 
 MOST_OF_A_LETTER = max(len(chr(code).casefold()) for code in range(0x110000))
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -111,28 +109,3 @@ def test_what_was_deleted_is_not_found() -> None:
     gone = Message(id="m", role="user", text="regrettable", created=NOW)
     session.deleted = [Deletion(when=NOW, messages={"m": gone})]
     assert not found(session, "regrettable")
-
-
-def test_the_letters_that_fold_to_ascii_are_all_known() -> None:
-    letters = map(chr, range(0x80, 0x110000))
-    assert {one.encode() for one in letters if any(map(str.isascii, one.casefold()))} == set(FOLD_TO_ASCII)
-
-
-@given(
-    text=st.text(st.sampled_from('aAsS kK"\\/\n\tßſ\u212a é\u00a0')), needle=st.text(st.sampled_from('aAsSkK"\\/ é'))
-)
-def test_bytes_rule_out_only_what_is_not_there(text: str, needle: str) -> None:
-    session = Session.new()
-    session.title = text
-    folded = fold(needle)
-    for data in (encode_session(session), json.dumps(json.loads(encode_session(session))).encode()):
-        assert not (rules_out(data, folded) and folded in fold(text))
-
-
-@pytest.mark.parametrize("needle", ["marlin", "marlin kernel", "kernel quick"])
-def test_bytes_rule_out_what_is_not_there(needle: str) -> None:
-    session = Session.new()
-    session.title = "Kernel\nélan"
-    data = encode_session(session)
-    assert rules_out(data, needle)
-    assert not rules_out(data, "kernel")

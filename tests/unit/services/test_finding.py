@@ -148,7 +148,7 @@ async def test_a_search_that_is_broken_off_ends_its_thread(finder: Finder, monke
     reading, go_on = threading.Event(), threading.Event()
     read: list[str] = []
 
-    def slow(self: SessionStore, name: str, needle: str) -> None:
+    def slow(self: SessionStore, name: str) -> None:
         read.append(name)
         reading.set()
         go_on.wait(PATIENCE)
@@ -194,7 +194,7 @@ async def test_closing_breaks_the_indexing_off_and_says_nothing_more(
     before = SessionStore.read_for_index
     read: list[str] = []
 
-    def closing(self: SessionStore, name: str, needle: str = "") -> object:
+    def closing(self: SessionStore, name: str) -> object:
         read.append(name)
         finder.close()
         return before(self, name)

@@ -106,9 +106,7 @@ def test_a_search_reads_only_sessions_that_hold_the_text(
 ) -> None:
     read: list[str] = []
     before = SessionStore.read_for_index
-    monkeypatch.setattr(
-        SessionStore, "read_for_index", lambda self, name, needle: (read.append(name), before(self, name))[1]
-    )
+    monkeypatch.setattr(SessionStore, "read_for_index", lambda self, name: (read.append(name), before(self, name))[1])
     assert searched(SessionStore(), "number 3") == {ids[3]}
     assert searched(SessionStore(), "number 7") == set()
     assert read == [ids[3]]

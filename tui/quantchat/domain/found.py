@@ -17,9 +17,6 @@ BEFORE, AFTER = 40, 120
 
 Place = Literal["title", "tag", "system prompt", "question", "answer", "thinking", "draft"]
 
-FOLD_TO_ASCII = tuple(letter.encode() for letter in "ßİŉſǰẖẗẘẙẚẞ\u212aﬀﬁﬂﬃﬄﬅﬆ")
-"""Letters beyond ASCII that fold to letters in it."""
-_ESCAPED = frozenset('"\\/')
 _SPACE = re.compile(r"\s+")
 
 
@@ -93,16 +90,6 @@ def _place(message: Message) -> Place:
 def holds(searched: Iterable[Part], needle: str) -> bool:
     """Whether any part holds a folded text."""
     return any(needle in fold(part.text) for part in searched)
-
-
-def rules_out(data: bytes, needle: str) -> bool:
-    """Whether the JSON of a session cannot hold a folded text, which its bytes often tell before it is decoded."""
-    if not needle.isascii() or not _ESCAPED.isdisjoint(needle) or b"\\u" in data:
-        return False
-    if not data.isascii() and any(letter in data for letter in FOLD_TO_ASCII):
-        return False
-    lower = data.lower()
-    return any(word.encode() not in lower for word in needle.split())
 
 
 def hits(summary: SessionSummary, searched: Iterable[Part], needle: str) -> Iterator[Hit]:

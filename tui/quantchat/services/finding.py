@@ -158,5 +158,5 @@ class _Search:
     def _texts(self, row: SessionSummary) -> Iterable[Part]:
         if row.id in self._held:
             return self._held[row.id][1]
-        read = self._store.read_for_index(row.id, self._needle)
+        read = self._store.read_for_index(row.id)
         return parts(read[0]) if read is not None else ()

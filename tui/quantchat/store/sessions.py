@@ -12,7 +12,6 @@ import msgspec
 
 from quantchat import paths
 from quantchat.domain.chat import SCHEMA, UNTITLED, Session, SessionSummary
-from quantchat.domain.found import rules_out
 from quantchat.errors import ErrorReport, SessionConflict, SessionNewer, SessionUnreadable, StorageError
 from quantchat.store.atomic import move_aside, private_dir, translate_os_error, write_atomic
 from quantchat.store.schema import NewerSchema, decode_readable, decode_summary, encode_session
@@ -203,17 +202,11 @@ class SessionStore:
             self._made = SessionIndex(self.root, paths.cache_dir() / "sessions" if self._root is None else None)
         return self._made
 
-    def read_for_index(self, session_id: str, needle: str = "") -> tuple[Session, Stamp] | None:
-        """Read a session and the stamp of its file; None if it cannot be read, which `list` reports.
-
-        Args:
-            needle: A folded text; None is returned also for a session that cannot hold it.
-        """
+    def read_for_index(self, session_id: str) -> tuple[Session, Stamp] | None:
+        """Read a session and the stamp of its file; None if it cannot be read, which `list` reports."""
         path = self.path(session_id)
         try:
             data, found = _read_stamped(path)
-            if rules_out(data, needle):
-                return None
             session = decode_readable(data)
         except (OSError, NewerSchema, msgspec.DecodeError):
             return None
