@@ -55,12 +55,14 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         hits: Those of the session that changed last first; in a session the title, then its messages, newest first.
         sessions: How many sessions hold the text, with those whose hits are left out.
         complete: Whether no hits were left out.
+        counted: Whether `sessions` is all; with hits enough, those that are not in the index yet are not read.
     """
 
     text: str
     hits: tuple[Hit, ...] = ()
     sessions: int = 0
     complete: bool = True
+    counted: bool = True
 
 
 def fold(text: str) -> str:
@@ -85,11 +87,6 @@ def parts(session: Session) -> Iterator[Part]:
 def _place(message: Message) -> Place:
     places: dict[str, Place] = {"system": "system prompt", "user": "question", "assistant": "answer"}
     return places[message.role]
-
-
-def holds(searched: Iterable[Part], needle: str) -> bool:
-    """Whether any part holds a folded text."""
-    return any(needle in fold(part.text) for part in searched)
 
 
 def hits(summary: SessionSummary, searched: Iterable[Part], needle: str) -> Iterator[Hit]:

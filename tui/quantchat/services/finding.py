@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from quantchat.domain.chat import Session, SessionSummary
-from quantchat.domain.found import Found, Hit, Part, fold, hits, holds, parts
+from quantchat.domain.found import Found, Hit, Part, fold, hits, parts
 from quantchat.services.background import in_background
 from quantchat.services.facts import IndexChanged, Listener
 from quantchat.store.index import Stop
@@ -128,7 +128,13 @@ def find(
             break
         if only in (None, row.id):
             search.take(row, known=row.id in sure)
-    return Found(text=text, hits=tuple(search.found), sessions=search.sessions, complete=search.complete)
+    return Found(
+        text=text,
+        hits=tuple(search.found),
+        sessions=search.sessions,
+        complete=search.complete,
+        counted=search.counted,
+    )
 
 
 class _Search:
@@ -137,17 +143,16 @@ class _Search:
     def __init__(self, store: SessionStore, needle: str, held: dict[str, Texts], most: int, most_of_one: int) -> None:
         self.found: list[Hit] = []
         self.sessions = 0
-        self.complete = True
+        self.complete = self.counted = True
         self._store, self._needle, self._held = store, needle, held
         self._most, self._most_of_one = most, most_of_one
 
     def take(self, row: SessionSummary, *, known: bool) -> None:
-        """Look through a session; when there are hits enough it is counted, unread if it is known to hold the text."""
+        """Look through a session; when there are hits enough it is only counted, if it is known to hold the text."""
         room = min(self._most - len(self.found), self._most_of_one)
         if not room:
-            held = known or holds(self._texts(row), self._needle)
-            self.sessions += held
-            self.complete = self.complete and not held
+            self.sessions += known
+            self.complete, self.counted = False, self.counted and known
             return
         own = hits(row, self._texts(row), self._needle)
         kept = list(islice(own, room))

@@ -197,4 +197,5 @@ def _counted(found: Found) -> str:
         return "Nothing holds that"
     places = "1 place" if len(found.hits) == 1 else f"{len(found.hits):,} places"
     sessions = "1 session" if found.sessions == 1 else f"{found.sessions:,} sessions"
-    return f"{places} in {sessions}" if found.complete else f"The first {places} of those in {sessions}"
+    least = "" if found.counted else "at least "
+    return f"{places} in {sessions}" if found.complete else f"The first {places} of those in {least}{sessions}"
