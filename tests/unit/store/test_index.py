@@ -16,6 +16,7 @@ import pytest
 from quantchat.domain.chat import SCHEMA, Session
 from quantchat.services.finding import find
 from quantchat.store import index, indexing, manifest, segments, sessions
+from quantchat.store.atomic import host_label
 from quantchat.store.indexing import Indexer
 from quantchat.store.sessions import SessionStore
 
@@ -342,6 +343,20 @@ def test_a_segment_of_which_half_is_out_of_date_is_written_anew(
     assert len(segment_files(folder)) == 1
     assert segment_files(folder) != before
     assert sure(SessionStore(), "words") == set(ids)
+
+
+def test_what_a_killed_program_left_is_removed_by_the_next(store: SessionStore, folder: Path, ids: list[str]) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = folder / f".x{segments.SUFFIX}.{host_label()}.{ended.pid}.0a1b.tmp"
+    left.write_bytes(b"half")
+    orphan = folder / f"orphan{segments.SUFFIX}"
+    orphan.write_bytes(b"nobody's\0")
+    os.utime(orphan, (LONG_AGO, LONG_AGO))
+    before = segment_files(folder)
+    complete(store)
+    assert [path for path in folder.iterdir() if path.suffix == ".tmp"] == []
+    assert set(segment_files(folder)) == set(before) - {orphan}
 
 
 def test_indexing_that_is_broken_off_keeps_what_it_wrote(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:

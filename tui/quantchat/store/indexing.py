@@ -70,7 +70,7 @@ class Indexer:
             if self.due:
                 self._write(stop, tell)
                 self._index.store()
-                self._sweep()
+            self._sweep()
         except (OSError, StorageError):
             self._rest_until = time.monotonic() + REST_SECONDS
         finally:
@@ -122,6 +122,7 @@ class Indexer:
                         yield name, entries[name], text
 
     def _sweep(self) -> None:
+        """Remove what programs left that were killed, and segments that are out of use."""
         folder = self._index.folder
         if folder is None:
             return
