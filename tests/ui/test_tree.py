@@ -10,6 +10,7 @@ from quantchat.domain.attachments import Attachment
 from quantchat.domain.chat import Message, utc_now
 from quantchat.services.archive import Archive
 from quantchat.store.schema import decode_session
+from quantchat.store.sessions import SessionStore
 from quantchat.ui.screens.card import CardScreen
 from quantchat.ui.screens.dialogs import ConfirmScreen
 from quantchat.ui.screens.edit import EditArea, EditScreen
@@ -249,6 +250,13 @@ async def test_an_answer_is_changed_and_goes_on(tmp_path: Path, monkeypatch: Pat
         assert find(rig, "One, 2, 3").finish == "stop"
 
 
+async def test_the_answer_is_meant_wherever_the_focus_is(tmp_path: Path, monkeypatch: Patch) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a", "r", "b") as rig:
+        await focus(rig, "q")
+        await rig.chat.run_action("edit_answer")
+        assert (await editing(rig)).text == "b"
+
+
 async def test_a_large_paste_into_an_answer_is_its_text(tmp_path: Path, monkeypatch: Patch) -> None:
     async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a") as rig:
         await rig.ask("/edit-answer")
@@ -269,6 +277,7 @@ async def test_a_change_that_is_not_sent_is_kept(tmp_path: Path, monkeypatch: Pa
         await editing(rig)
         await rig.pilot.press(*" half", "escape")
         await closed(rig)
+        await rig.until(lambda: "you · unsent change" in screen(rig))
         await focus(rig, "q")
         await rig.pilot.press("e")
         area = await editing(rig)
@@ -282,6 +291,7 @@ async def test_a_change_that_is_not_sent_is_kept(tmp_path: Path, monkeypatch: Pa
         await rig.pilot.press("ctrl+z", "escape")
         await closed(rig)
         await rig.until(lambda: not decode_session(path.read_bytes()).edits, "no change any more")
+        assert "unsent" not in screen(rig)
 
 
 async def test_a_change_is_written_when_the_program_ends(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -505,8 +515,9 @@ async def test_a_session_of_another_program_refuses_and_can_be_forked(tmp_path: 
         await rig.chat.desk.archive.flush()
         other = Archive(lambda _fact: None)
         mine = other.new()
-        for number, text in enumerate(("x", "y")):
-            mine.append("assistant" if number else "user", text)
+        question = mine.append("user", "x").id
+        for text in ("first", "y"):
+            mine.append("assistant", text, parent=question).finish = "stop"
         other.save(mine)
         await other.flush()
         await rig.chat.refresh_sessions()
@@ -516,6 +527,10 @@ async def test_a_session_of_another_program_refuses_and_can_be_forked(tmp_path: 
         await rig.pilot.press("D")
         assert shown(rig) == ["x", "y"]
         assert notices(rig)
+        await rig.pilot.press("left")
+        assert shown(rig) == ["x", "first"]
+        assert [message.text for message in SessionStore().load(mine.id).branch()] == ["x", "y"]
+        await rig.pilot.press("right")
         await rig.pilot.press("f")
         await rig.until(lambda: rig.chat.session not in (mine, session))
         assert "read only" not in rig.line("header")

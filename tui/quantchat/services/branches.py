@@ -74,7 +74,9 @@ class Branches:
 
     def show(self, session_id: str, message_id: str) -> None:
         """Show the newest branch with a message, if none with it is shown; also in a session that is only read here."""
-        session = self._archive.open(session_id)
+        read_only = self._archive.why_read_only(session_id) is not None
+        # Reading it anew would show the branch that the other program shows.
+        session = (self._archive.open_here(session_id) if read_only else None) or self._archive.open(session_id)
         if message_id not in session.messages:
             raise _gone()
         if all(message.id != message_id for message in session.branch()):

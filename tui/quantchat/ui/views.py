@@ -11,6 +11,7 @@ from quantchat.domain.memory import Fit, format_bytes
 from quantchat.domain.models import ModelInfo
 from quantchat.domain.runcard import ENDINGS
 from quantchat.domain.text import clean
+from quantchat.domain.tree import BEGINNING
 from quantchat.engine.protocol import LoadReport
 from quantchat.services.conversation import label_of
 from quantchat.services.turns import Turn
@@ -58,7 +59,10 @@ def message_views(session: Session, turn: Turn | None, busy: bool) -> list[Messa
     cut = None if busy else session.unfinished()
     for message in branch:
         streaming = turn if turn is not None and turn.message.id == message.id else None
-        views.append(message_view(message, versions[message.parent], streaming, can_go_on=message is cut))
+        unsent = not session.edits.keys().isdisjoint((message.id, BEGINNING + message.id))
+        views.append(
+            message_view(message, versions[message.parent], streaming, can_go_on=message is cut, unsent=unsent)
+        )
         if message.error is not None:
             views.append(
                 MessageView(
@@ -82,16 +86,9 @@ def _versions(session: Session) -> dict[str | None, list[str]]:
 
 
 def message_view(
-    message: Message, versions: Sequence[str], turn: Turn | None, *, can_go_on: bool = False
+    message: Message, versions: Sequence[str], turn: Turn | None, *, can_go_on: bool = False, unsent: bool = False
 ) -> MessageView:
     """One message, one of several `versions`; `turn` is what writes it just now."""
-    label = label_of(message)
-    if len(versions) > 1:
-        label += f" · {versions.index(message.id) + 1}/{len(versions)}"
-    if message.edited_from is not None:
-        label += " · changed by you"
-    elif message.given:
-        label += " · begun by you"
     tone: Tone = "normal"
     if message.finish == "error":
         tone = "error"
@@ -104,13 +101,25 @@ def message_view(
         id=message.id,
         role="user" if message.role == "user" else "assistant",
         text=text,
-        label=label,
+        label=_label(message, versions, unsent=unsent),
         footer="" if running else footer_of(message, can_go_on=can_go_on),
         figures=() if running else figures_of(message),
         tone=tone,
         streaming=running,
         thinking=thinking,
     )
+
+
+def _label(message: Message, versions: Sequence[str], *, unsent: bool) -> str:
+    """Who speaks, and what of it is not as it came; `unsent` of a change that waits to be gone on with."""
+    parts = [label_of(message)]
+    if len(versions) > 1:
+        parts.append(f"{versions.index(message.id) + 1}/{len(versions)}")
+    if message.edited_from is not None:
+        parts.append("changed by you")
+    elif message.given:
+        parts.append("begun by you")
+    return " · ".join([*parts, "unsent change"] if unsent else parts)
 
 
 def _said(message: Message) -> tuple[str, str]:

@@ -86,8 +86,11 @@ class TreeActions(ScreenPart):
         """The last message that is shown, or the last of a role."""
         return next((m for m in reversed(self.session.branch()) if role in (None, m.role)), None)
 
-    def _target(self, role: Role | None = None) -> Message:
-        message = self._focused_message() or self._last(role)
+    def _target(self, role: Role | None = None, *, strictly: bool = False) -> Message:
+        """The focused message, if it is of the role or any will do, else the last one of the role."""
+        message = self._focused_message()
+        if message is None or (strictly and message.role != role):
+            message = self._last(role)
         if message is None:
             raise UsageError("There is no such message yet", remedy="Type a prompt and press Enter")
         return message
@@ -98,6 +101,8 @@ class TreeActions(ScreenPart):
             return work()
         except QuantchatError as error:
             self._app.notify(str(error), severity="warning", markup=False)
+            # A session of another program was read anew to see whether it is free.
+            self._screen.sync_transcript()
             return None
 
     # Versions
@@ -143,9 +148,11 @@ class TreeActions(ScreenPart):
         self._attempt(lambda: self._edit(self._target("user")))
 
     def action_edit_answer(self) -> None:
-        self._attempt(lambda: self._edit(self._target("assistant")))
+        self._attempt(lambda: self._edit(self._target("assistant", strictly=True)))
 
     def _edit(self, message: Message) -> None:
+        if message.role == "system":
+            raise UsageError("Only prompts and answers can be changed here")
         own = message.role == "user"
         title, does = ("Change your prompt", "asks again") if own else ("Change the answer", "keeps both versions")
         self._write(message.id, Editing(title, does, message.text, folds=own), partial(self._take_edit, message))
@@ -161,7 +168,7 @@ class TreeActions(ScreenPart):
             self._keep_edit(session, key, text if text != editing.text else "")
 
         found = replace(editing, unsent=session.edits.get(key, ""))
-        self._app.push_screen(EditScreen(found, take, keep))
+        self._app.push_screen(EditScreen(found, take, keep), lambda _: self._screen.sync_transcript())
 
     async def _take_edit(self, message: Message, draft: Draft) -> bool:
         """Put a changed message beside the first one; say whether that was possible."""
