@@ -241,6 +241,17 @@ async def test_a_long_import_can_be_stopped(tmp_path: Path, monkeypatch: Patch, 
         assert not (tmp_path / "home" / "data" / "incoming").exists()
 
 
+async def test_a_file_that_never_answers_can_be_left(tmp_path: Path, monkeypatch: Patch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.ask(f"/import {tmp_path / 'pipe'}")
+        await rig.until(lambda: isinstance(rig.app.screen, TransferScreen), "the dialog")
+        await rig.pilot.press("escape")
+        await rig.until(lambda: told(rig, "nothing came in"), "the word")
+        await rig.until(lambda: not isinstance(rig.app.screen, TransferScreen), "the end of the dialog")
+    (tmp_path / "pipe").write_bytes(b"[]")
+
+
 async def test_what_was_broken_off_comes_in_at_the_next_start(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setenv("QUANTCHAT_HOME", str(tmp_path / "home"))
     from quantchat.store.sessions import SessionStore

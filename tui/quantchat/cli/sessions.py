@@ -220,7 +220,7 @@ def import_command(files: tuple[str, ...], skip_bad: bool, dry_run: bool, as_jso
             else:
                 incoming.read(Path(file).expanduser())
         if incoming.bad and not skip_bad:
-            raise incoming.refusal()
+            raise incoming.refusal("With --skip-bad the others come in" if incoming.incoming.rows else "")
         for fault in incoming.faults:
             say(f"Left out: {fault.sentence()}", err=True)
         if not dry_run:

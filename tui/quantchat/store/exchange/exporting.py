@@ -98,3 +98,5 @@ class Exporter:
             yield session
             self.progress.sessions += 1
             self.progress.done += 1
+        # What was stopped while the disk hung must not take its place later.
+        self.progress.check()

@@ -85,11 +85,11 @@ class Import:
         if len(self.faults) < LISTED:
             self.faults.append(fault)
 
-    def refusal(self) -> StorageError:
+    def refusal(self, remedy: str = "") -> StorageError:
         """Explain why nothing comes in where something is bad."""
         more = f"; and {self.bad - len(self.faults):,} more" if self.bad > len(self.faults) else ""
         told = "; ".join(fault.sentence() for fault in self.faults) + more
-        return StorageError("Nothing was imported", told, code="import-unreadable")
+        return StorageError("Nothing was imported", told, remedy, code="import-unreadable")
 
     def commit(self) -> int:
         """Let all that was read come in; return how many sessions.

@@ -13,15 +13,22 @@ class Progress:
     Attributes:
         done: Of `total`, in bytes while files are read, in sessions while they are written.
         sessions: How many are done.
+        may_be_left: Whether nobody need wait for the end of work that was stopped.
     """
 
     def __init__(self) -> None:
         self.done = self.total = self.sessions = 0
+        self.may_be_left = True
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
         """Let the work end at its next step."""
         self._cancelled.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the user said stop."""
+        return self._cancelled.is_set()
 
     def check(self) -> None:
         """Go on, unless the user said stop.

@@ -127,6 +127,7 @@ class Incoming:
         self._progress.check()
         if not self.rows:
             return 0
+        self._progress.may_be_left = False
         try:
             self._sync()
             _move_in(self._folder, private_dir(self._store.root))

@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 SHOWN_AFTER = 0.3
 """Work that is done in so many seconds needs no dialog."""
+PATIENCE = 0.5
+"""Work that was stopped gets at least so many seconds to end."""
 
 
 class ExchangeActions(ScreenPart):
@@ -167,7 +169,8 @@ class ExchangeActions(ScreenPart):
         screen = TransferScreen(title, progress)
         self._app.push_screen(screen)
         try:
-            return await task
+            await _ended(task, progress)
+            return task.result()
         finally:
             screen.finished = True
 
@@ -182,3 +185,13 @@ class ExchangeActions(ScreenPart):
 
         self._app.push_screen(ConfirmScreen(question, verb), take)
         return await answer
+
+
+async def _ended(task: asyncio.Future[T], progress: Progress) -> None:
+    """Wait for the end of work; one that was stopped and hangs on a disk that does not answer is left behind."""
+    while not task.done():
+        stopped = progress.cancelled
+        await asyncio.wait({task}, timeout=PATIENCE)
+        if stopped and progress.may_be_left and not task.done():
+            task.cancel()
+            raise Cancelled("Stopped", "nothing was changed")
