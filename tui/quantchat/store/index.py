@@ -108,11 +108,12 @@ class SessionIndex:
 
     def _put_row(self, name: str, row: tuple[SessionSummary, Stamp] | None) -> None:
         with self._change:
-            known = self._entries.pop(name, None)
-            if row is not None:
-                self._entries[name] = Entry(settled(row[1]), row[0])
             # One that cannot be read stays unknown, however often it is tried.
-            self._unstored += known is not None or row is not None
+            self._unstored += row is not None or name in self._entries
+            if row is None:
+                self._entries.pop(name, None)
+            else:
+                self._entries[name] = Entry(settled(row[1]), row[0])
 
     # Texts
 
