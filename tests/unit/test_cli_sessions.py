@@ -201,6 +201,9 @@ def test_several_go_to_one_file_or_a_folder(home: Path, kept: list[Session], tmp
     assert (refused.returncode, "Name a folder" in refused.stderr) == (2, True)
     listed = quantchat(home, "export", "-", "-f", "jsonl", typed=quantchat(home).stdout)
     assert len(listed.stdout.splitlines()) == 2
+    found = quantchat(home, "export", "-", "-f", "jsonl", typed=quantchat(home, "--search", "yeast").stdout)
+    assert found.stderr.startswith("Left out, as jsonl")
+    assert len(found.stdout.splitlines()) == 1
 
 
 def test_the_running_answer_is_exported_from_its_journal(home: Path, kept: list[Session]) -> None:

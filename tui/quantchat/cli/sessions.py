@@ -314,7 +314,8 @@ def chosen(store: SessionStore, names: Sequence[str], *, whole: bool = False) ->
     from quantchat.cli.sessiontable import find_session
 
     rows = store.list()
-    ids = [line.split()[0] for line in sys.stdin if line.strip()] if STDIN in names else []
+    # The lines of `--search` below a session are set in.
+    ids = [line.split()[0] for line in sys.stdin if not line[0].isspace()] if STDIN in names else []
     wanted = [*(name for name in names if name != STDIN), *ids]
     found = [find_session(name, rows, whole=whole) for name in wanted]
     if not found:
