@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,23 @@ def test_a_parent_that_another_process_takes_away_is_made_again(
     monkeypatch.setattr(Path, "mkdir", mkdir)
     assert private_dir(tmp_path / "incoming" / "own").is_dir()
     assert taken
+
+
+def test_a_temporary_file_that_is_swept_away_under_the_writer_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of another program was set a day ahead."""
+    real, swept = Path.replace, []
+
+    def replace(path: Path, target: Path) -> Path:
+        if not swept:
+            in_two_days = time.time() + 2 * atomic.ABANDONED_SECONDS
+            with monkeypatch.context() as patched:
+                patched.setattr(atomic.time, "time", lambda: in_two_days)
+                swept.extend(sweep_temporaries(tmp_path))
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    write_atomic(tmp_path / "session.json", b"{}")
+    assert swept
+    assert os.listdir(tmp_path) == ["session.json"]

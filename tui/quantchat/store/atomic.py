@@ -90,8 +90,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     temporary = folder / temporary_name(target.name)
     try:
         try:
-            _write_synced(temporary, data)
-            temporary.replace(target)
+            _put(temporary, target, data)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -99,6 +98,16 @@ def write_atomic(path: Path, data: bytes) -> None:
         sync_folder(folder)
     except OSError as error:
         raise translate_os_error(error, target) from error
+
+
+def _put(temporary: Path, target: Path, data: bytes) -> None:
+    _write_synced(temporary, data)
+    try:
+        temporary.replace(target)
+    except FileNotFoundError:
+        # A program whose clock was set a day ahead has taken it for abandoned.
+        _write_synced(temporary, data)
+        temporary.replace(target)
 
 
 def temporary_name(name: str) -> str:
