@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripted_run import INSIDE, SIZES, Inside, ScriptedHome
+from scripted_run import Inside, ScriptedHome
 from terminal import Terminal
 
 SECRET = "xyzzy"
@@ -28,8 +28,7 @@ def traces(home: Path) -> list[str]:
     return [str(path) for path in files if SECRET.encode() in path.read_bytes() or path.parent.name == "sessions"]
 
 
-@pytest.mark.parametrize("inside", INSIDE)
-@pytest.mark.parametrize(("columns", "lines"), SIZES)
+@pytest.mark.parametrize(("inside", "columns", "lines"), [("bare", 200, 50), ("tmux", 80, 24)])
 def test_a_prompt_of_the_library_is_filled_in_and_asked(
     scripted: ScriptedHome, inside: Inside, columns: int, lines: int
 ) -> None:
