@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -16,8 +17,11 @@ from quantchat.errors import UsageError
 from quantchat.store.exchange.formats import FORMATS, Format, find_format, format_of
 from quantchat.store.exchange.parts import EVERYTHING, PARTS
 from quantchat.store.exchange.reading import Bad, Read, Reader
+from quantchat.store.recovery import settle
+from quantchat.store.schema import decode_session
 from unit.exchange.trees import asked, branch, sessions, whole
 
+FIXTURES = Path(__file__).resolve().parents[2] / "data" / "sessions"
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
 
 
@@ -144,6 +148,20 @@ def test_the_same_file_gives_the_same_ids_each_time() -> None:
     for name in ("markdown", "json"):
         first, second = (imported(exported(name, session))[0] for _ in range(2))
         assert (first.id, list(first.messages)) == (second.id, list(second.messages))
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_session_files_of_every_version_are_read(version: int) -> None:
+    data = (FIXTURES / f"schema{version}.json").read_bytes()
+    session = decode_session(data)
+    settle(session)
+    assert imported(data) == [session]
+
+
+def test_a_file_of_a_later_version_is_left_to_that() -> None:
+    (bad,) = Reader().read(io.BytesIO((FIXTURES / "newer.json").read_bytes()), "newer.json")
+    assert isinstance(bad, Bad)
+    assert bad.cause.startswith("a later quantchat wrote it")
 
 
 def test_markdown_that_was_edited_by_hand_is_read() -> None:

@@ -56,7 +56,7 @@ class ExchangeActions(ScreenPart):
             if choice is not None:
                 self._begin_export(session_ids, Path(choice.path).expanduser(), choice.kind)
 
-        what = f"“{one.title}”" if one is not None else f"{len(session_ids):,} sessions"
+        what = f"“{self._title_of(session_ids[0])}”" if len(session_ids) == 1 else f"{len(session_ids):,} sessions"
         self._app.push_screen(ExportScreen(what, suggest, warn), export)
 
     def _export_typed(self, where: str) -> None:
@@ -79,9 +79,12 @@ class ExchangeActions(ScreenPart):
         from quantchat.store.exchange.writing import file_name
 
         if len(session_ids) == 1:
-            known = {summary.id: summary.title for summary in self._screen.summaries}
-            return file_name(known.get(session_ids[0], self.session.title), kind)
+            return file_name(self._title_of(session_ids[0]), kind)
         return f"sessions{kind.suffix}" if kind.brackets is not None else "sessions"
+
+    def _title_of(self, session_id: str) -> str:
+        known = {summary.id: summary.title for summary in self._screen.summaries}
+        return self.session.title if session_id == self.session.id else known.get(session_id, "session")
 
     def _begin_export(self, session_ids: Sequence[str], path: Path, kind: Format) -> None:
         from quantchat.services.exchange import loader
