@@ -63,7 +63,9 @@ class ListingActions(ScreenPart):
         """How many are shown and marked, what they are sorted by, and the keys that nobody would guess."""
         order = self.desk.state.sessions_order
         whole = arrangement.archived if self._archived else arrangement.total
+        progress = self.desk.archive.listing.progress
         parts = (
+            "reading {:,} of {:,}".format(*progress) if progress else "",
             f"{len(arrangement.ids):,} of {whole:,}" if rows.filter else "",
             f"{len(rows.marked):,} marked" if rows.marked else "",
             "" if order == "changed" else ORDER_WORDS[order],
