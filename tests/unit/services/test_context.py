@@ -98,6 +98,22 @@ async def test_the_prompt_is_counted_with_what_is_being_written(bench: MeterBenc
     assert bench.measurements == 1
 
 
+async def test_another_system_prompt_or_template_is_counted_anew(bench: MeterBench) -> None:
+    await bench.load()
+    bench.talk("why", "because")
+    first = await bench.counted(1)
+    bench.answer(first, tokens=10)
+    bench.session.template = "{{ messages }}"
+    second = await bench.counted(2)
+    assert (first.template, second.template) == ("", "{{ messages }}")
+    bench.answer(second, tokens=12)
+    bench.session.system_prompt = "law"
+    bench.answer(await bench.counted(3), tokens=14)
+    measured = bench.meter.of(bench.session)
+    assert measured is not None
+    assert measured.tokens == 14
+
+
 async def test_what_is_known_is_not_asked_again(bench: MeterBench) -> None:
     await bench.load()
     bench.talk("why", "because")

@@ -77,8 +77,10 @@ async def test_it_stands_in_the_list_as_what_it_is(bench: Bench) -> None:
     kept, turn = await asked(bench)
     bench.finish(turn.turn)
     temporary, _ = bench.ask("me too", bench.archive.new(temporary=True))
+    draft, _empty = bench.archive.new(temporary=True), bench.archive.new(temporary=True)
+    draft.draft = "half a question"
     rows = {row.id: row.temporary for row in await bench.archive.summaries()}
-    assert rows == {kept.id: False, temporary.id: True}
+    assert rows == {kept.id: False, temporary.id: True, draft.id: True}
     await bench.archive.close()
     bench.conversation.finish_now()
 

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantchat import paths
@@ -121,16 +121,19 @@ _presets = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(_names, _texts, max_size=4))
 def test_a_bundle_of_prompts_says_what_they_say(prompts: dict[str, str]) -> None:
     assert read_prompts(prompts_bundle(prompts), "bundle") == prompts
 
 
+@settings(deadline=None)
 @given(st.dictionaries(_names, _presets, min_size=1, max_size=4))
 def test_a_bundle_of_presets_says_what_they_say(presets: dict[str, SamplingOverrides]) -> None:
     assert read_presets(presets_bundle(presets), "bundle") == presets
 
 
+@settings(deadline=None)
 @given(_presets)
 def test_a_preset_says_what_it_said(values: SamplingOverrides) -> None:
     assert sound_preset(parse_toml(preset_text(values), "x"), "x") == values

@@ -50,8 +50,9 @@ class Archive(OpenSessions):
         for session in self._open.values():
             if self._is_foreign(session.id):
                 continue
-            if session.id in stored or session.messages or session.queued:
-                temporary = self.is_temporary(session.id)
+            temporary = self.is_temporary(session.id)
+            only_here = temporary and not self.is_bare(session)
+            if session.id in stored or session.messages or session.queued or only_here:
                 stored[session.id] = msgspec.structs.replace(SessionSummary.of(session), temporary=temporary)
         return sorted(stored.values(), key=lambda summary: (summary.updated, summary.id), reverse=True)
 
