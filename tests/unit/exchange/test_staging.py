@@ -226,6 +226,23 @@ def test_what_a_process_of_this_id_left_is_told_from_ones_own(store: SessionStor
     assert not left_behind(store)
 
 
+@pytest.mark.parametrize(("host", "hours", "came_in"), [("other", 1, 0), ("other", 25, 1), (None, 1, 0), (None, 25, 1)])
+def test_what_lies_there_for_a_day_belongs_to_nobody(
+    store: SessionStore, tmp_path: Path, host: str | None, hours: int, came_in: int
+) -> None:
+    incoming = Import(store)
+    incoming.read(file_of(tmp_path, SESSION))
+    incoming.incoming._sync()
+    left = incoming.incoming._folder
+    # Process 1 lives, as another one does that has got the id of the one that is gone.
+    folder = left.rename(left.with_name(f"{host or host_label()}.1.abcd"))
+    then = folder.stat().st_mtime - hours * 3600
+    os.utime(folder, (then, then))
+    finish_imports(store.root)
+    assert len(store.list()) == came_in
+    assert bool(left_behind(store)) == (not came_in)
+
+
 def test_two_at_once_bring_the_same_file_in_once(store: SessionStore, tmp_path: Path) -> None:
     path = file_of(tmp_path, *numbered(4))
     with Import(store) as one, Import(store) as two:

@@ -212,12 +212,13 @@ def _abandoned(folder: Path) -> bool:
     writer = _FOLDER.fullmatch(folder.name)
     if writer is None or folder.name in _own:
         return False
-    if writer["host"] != host_label():
-        with contextlib.suppress(OSError):
-            return time.time() - folder.stat().st_mtime > ABANDONED_SECONDS
-        return False
     pid = int(writer["pid"])
-    return pid == os.getpid() or not process_lives(pid)
+    if writer["host"] == host_label() and (pid == os.getpid() or not process_lives(pid)):
+        return True
+    # The process is of another machine, or its id belongs to somebody else since the machine was started again.
+    with contextlib.suppress(OSError):
+        return time.time() - folder.stat().st_mtime > ABANDONED_SECONDS
+    return False
 
 
 def _take_away(folder: Path) -> None:
