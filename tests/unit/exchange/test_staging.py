@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from quantchat.errors import Cancelled, StorageError
+from quantchat.store.atomic import host_label
 from quantchat.store.exchange import staging
 from quantchat.store.exchange.importing import Import
 from quantchat.store.exchange.staging import READY, Incoming, finish_imports
