@@ -259,7 +259,7 @@ class Desk:
     async def look(self) -> None:
         """Look at memory, at other programs' sessions, and whether the model is idle; called about once a second."""
         self.idle.check()
-        await self.following.look()
+        self.following.look()
         await self.memory.look(self.library.engine_pid)
 
     def run(self, work: Coroutine[object, object, None]) -> None:

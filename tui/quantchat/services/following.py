@@ -52,6 +52,7 @@ class Follower:
         self._folder: Stamp | None = None
         self._work = 0
         self._task: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self.on_free: Callable[[str], object] = lambda _: None
 
     def show(self, session_id: str) -> None:
@@ -60,17 +61,20 @@ class Follower:
         self._shown, self._stamps = session_id, None
         self._begin()
 
-    async def look(self) -> None:
+    def look(self) -> None:
         """Look about once a second: whether the session on the screen is to be followed, and for changed lists."""
         self._archive.give_sign()
         self._begin()
-        await self._look_at_list()
+        # A disk that hangs holds up nothing but the next look at it.
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_at_list())
 
     def close(self) -> None:
         """Follow nothing any more."""
         self._shown = None
-        if self._task is not None:
-            self._task.cancel()
+        for task in (self._task, self._looking):
+            if task is not None:
+                task.cancel()
 
     def _begin(self) -> None:
         running = self._task is not None and not self._task.done()
