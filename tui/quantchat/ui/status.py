@@ -23,7 +23,7 @@ BAR = 8
 _TITLE = 15
 """Cells that a note in the header leaves to the title, with the gaps."""
 _PRESET, _PRESET_FROM = 16, 60
-"""Cells that a preset's name may take in the header, twice so many where it is wide, and from which width on."""
+"""Cells that a preset and the marks beside it may take in the header at least, and from which width on."""
 NARROW_COLUMNS = 100
 """Below this the status bar has no room for the kernel beside everything else."""
 
@@ -155,7 +155,7 @@ def header_line(title: str, report: LoadReport | None, note: str, width: int, pr
     model = clean(report.name, newlines=False) if report else "no model"
     if report is not None and width < NARROW_COLUMNS:
         model += f" · {kernel_name(report.kernel)}"
-    room = _PRESET if width < NARROW_COLUMNS else 2 * _PRESET
+    room = max(_PRESET, width // 3)
     sampling = f"  {cut_end(clean(preset, newlines=False), room)}" if preset and width >= _PRESET_FROM else ""
     taken = cell_len(note) + cell_len(sampling)
     model = shorten(model, max(min(width * 2 // 3, width - taken - _TITLE), 8))

@@ -150,7 +150,7 @@ class SamplingActions(ScreenPart):
         plain = not session.preset and session.sampling == SamplingOverrides()
         sampling = "" if plain else label_of(session.preset, session.sampling, self.desk.presets)
         marks = ("+system" if session.system_prompt else "", "+template" if session.template else "")
-        return "  ".join(filter(None, (sampling, *marks)))
+        return " ".join(filter(None, (sampling, *marks)))
 
     def _tell(self, words: str, title: str) -> None:
         self._app.notify(clean(words, newlines=False), title=title, markup=False)
