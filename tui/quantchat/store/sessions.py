@@ -72,6 +72,10 @@ class SessionStore:
         """Return the file of a session."""
         return self.root / f"{check_id(session_id)}.json"
 
+    def is_stored(self, session_id: str) -> bool:
+        """Whether a session has a file."""
+        return _ID.fullmatch(session_id) is not None and os.path.exists(self.path(session_id))
+
     def journal_path(self, session_id: str) -> Path:
         """Return the journal of a session's running answer."""
         return self.root / f"{check_id(session_id)}.journal"

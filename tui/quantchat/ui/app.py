@@ -161,9 +161,11 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
 
     def _last_session(self) -> str | None:
         """The session that was shown last; if that is gone, the one that changed last."""
-        known = [summary.id for summary in self.chat.summaries if not summary.archived]
         last = self.desk.state.last_session
-        return last if any(row.id == last for row in self.chat.summaries) else next(iter(known), None)
+        # The list may not be whole yet.
+        if last and self.desk.archive.store.is_stored(last):
+            return last
+        return next((summary.id for summary in self.chat.summaries if not summary.archived), None)
 
     def _load_wanted_model(self) -> None:
         if self._wanted_model is None:
