@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from quantchat.domain.chat import SCHEMA, Session
 from quantchat.store.locks import SessionLocks
-from quantchat.store.recovery import fold_journal
 from quantchat.store.sessions import SessionStore, newer_error
 
 Change = Callable[[Session], object]
@@ -20,6 +19,8 @@ def amend_stored(store: SessionStore, locks: SessionLocks, session_id: str, chan
         SessionNewer: if a later quantchat wrote it.
         StorageError: if it cannot be read or written; it is then as it was.
     """
+    from quantchat.store.recovery import fold_journal
+
     with locks.acquire(session_id):
         fold_journal(store, session_id)
         session = store.load(session_id)

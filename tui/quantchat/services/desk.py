@@ -21,13 +21,12 @@ from quantchat.services.archive import Archive
 from quantchat.services.branches import Branches
 from quantchat.services.context import ContextMeter
 from quantchat.services.conversation import Conversation
-from quantchat.services.facts import Fact, Listener, Notice, PullChanged
+from quantchat.services.facts import Fact, Listener, Notice, PullChanged, SessionChanged
 from quantchat.services.following import Follower
 from quantchat.services.idle import IdleUnload
 from quantchat.services.library import EngineFactory, Library, Phase
 from quantchat.services.loads import options_of
 from quantchat.services.memory import MemoryWatch
-from quantchat.services.titles import Titles
 from quantchat.store.settings import Settings
 from quantchat.store.state import UiState, load_state, save_state
 
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from quantchat.services.finding import Finder
     from quantchat.services.presets import Presets
     from quantchat.services.pull.jobs import Job, Pulls
+    from quantchat.services.titles import Titles
     from quantchat.services.waiting import LoadWhenFree
 
 QUIT_GRACE = 1.2
@@ -80,9 +80,6 @@ class Desk:
         self.branches = Branches(self.archive, self.conversation, listener)
         self.context = ContextMeter(self.library, self.conversation, listener)
         self.following = Follower(self.archive, listener)
-        self.titles = Titles(
-            self.archive, self.library, self.conversation, listener, automatic=settings.automatic_titles
-        )
         self.library.on_turn_event = self._on_turn_event
         self.library.on_loaded = self._on_loaded
         self.memory = MemoryWatch(self.library.options)
@@ -95,8 +92,22 @@ class Desk:
 
     def _tell(self, fact: Fact) -> None:
         """Pass on what happens in sessions; before the engine hears of it, for it gives back what titles took."""
-        self.titles.on_fact(fact)
+        if isinstance(fact, SessionChanged) and (fact.answered or "titles" in self.__dict__):
+            self.titles.on_fact(fact)
         self._listen(fact)
+
+    @cached_property
+    def titles(self) -> Titles:
+        """Titles by the loaded model; made when a session has something to name."""
+        from quantchat.services.titles import Titles
+
+        return Titles(
+            self.archive,
+            self.library,
+            self.conversation,
+            self._listen,
+            automatic=self.settings.automatic_titles,
+        )
 
     def _on_loaded(self, model: ModelInfo, report: protocol.LoadReport) -> None:
         """Keep what the load came to beside its prediction, which corrects the next one."""
@@ -120,7 +131,8 @@ class Desk:
             self.idle.touch()
         self.conversation.on_event(event)
         self.context.on_event(event)
-        self.titles.on_event(event)
+        if "titles" in self.__dict__:
+            self.titles.on_event(event)
 
     def _load_last(self) -> bool:
         """Begin to load the model that was used last; say whether there is one."""
@@ -283,7 +295,8 @@ class Desk:
         self._stop_waiting()
         self.following.close()
         self.context.close()
-        self.titles.close()
+        if "titles" in self.__dict__:
+            self.titles.close()
         self.conversation.finish_now()
         if "pulls" in self.__dict__:
             await self.pulls.close()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Rows = list[tuple[str, ...]]
 """Keys or a name, what they do, and further words by which they are found."""
 WARM = ("warm parked", "the session's KV cache is kept, on the device or in host memory: its next answer starts sooner")
-_LEFT = 22
+_LEFT = 25
 _NARROW = 56
 """Below this the meaning of a key stands under it."""
 

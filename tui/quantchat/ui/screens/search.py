@@ -19,17 +19,17 @@ from textual.widgets import Input
 from quantchat.domain.found import Found, Hit
 from quantchat.domain.text import clean
 from quantchat.errors import QuantchatError
-from quantchat.services.finding import Finder
 from quantchat.ui.widgets.field import Field
 from quantchat.ui.widgets.lazy import LazyRows
 from quantchat.ui.widgets.line import Line
 from quantchat.ui.widgets.rows import cut_end
 
 if TYPE_CHECKING:
-    from quantchat.services.archive import Archive
+    from quantchat.services.finding import Finder
 
 TYPING_SECONDS = 0.08
 """The search waits until this long after the last letter."""
+PROGRESS_SECONDS = 0.5
 LONGEST = 200
 WORDS = {"question": "you", "answer": "answer"}
 INDENT = 2
@@ -115,12 +115,13 @@ class SearchScreen(ModalScreen[Chosen | None]):
         Binding("ctrl+end", "row('last')"),
     ]
 
-    def __init__(self, archive: Archive, text: str = "") -> None:
+    def __init__(self, finder: Finder, text: str = "") -> None:
         super().__init__()
-        self._finder = Finder(archive)
+        self._finder = finder
         self._text = clean(text, newlines=False)[:LONGEST]
         self._timer: Timer | None = None
         self._found = Found(text="")
+        self._words = ""
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -search") as frame:
@@ -133,6 +134,7 @@ class SearchScreen(ModalScreen[Chosen | None]):
     def on_mount(self) -> None:
         self.query_one(Input).action_select_all()
         self._search()
+        self.set_interval(PROGRESS_SECONDS, self._draw_count)
 
     @on(Input.Changed)
     def _on_changed(self, event: Input.Changed) -> None:
@@ -166,8 +168,15 @@ class SearchScreen(ModalScreen[Chosen | None]):
             self._tell(_counted(found))
 
     def _tell(self, words: str) -> None:
+        self._words = words
+        self._draw_count()
+
+    def _draw_count(self) -> None:
+        """Say what was found, and how far the index is that makes searches fast."""
+        indexing = self._finder.indexing
+        progress = f"indexing {indexing[0]:,} of {indexing[1]:,} sessions" if indexing is not None else ""
         for line in self.query(Line):
-            line.show(Content(words))
+            line.show(Content("  ".join(filter(None, (self._words, progress)))))
 
     @on(Input.Submitted)
     def _on_submitted(self, event: Input.Submitted) -> None:

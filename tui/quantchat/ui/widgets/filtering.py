@@ -55,7 +55,7 @@ class Filtering(Base):
             # Content, because a title that is a text would be taken for markup.
             self.border_title = Content(words)
 
-    def on_key(self, event: events.Key) -> None:
+    async def on_key(self, event: events.Key) -> None:
         """Take what is typed before the keys of lists, once a filter was begun."""
         if event.key == "backspace" and self._typing:
             event.stop()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from textual.scroll_view import ScrollView
+
 from quantchat.ui.widgets.models import ModelList
 from quantchat.ui.widgets.sessions import SessionList
 
@@ -41,8 +43,11 @@ class ScreenPart:
         screen.remove_class("-sidebar-off")
         if screen.has_class("-narrow"):
             screen.add_class("-sidebar-over")
-        rows: ModelList | SessionList = screen.query_one(SessionList if name == "sessions" else ModelList)
+        rows = screen.query_one(f"#{name}", ScrollView)
         report = self.desk.library.loaded
-        rows.go_to(self.session.id if name == "sessions" else report.path if report else None)
+        if isinstance(rows, SessionList):
+            rows.go_to(self.session.id)
+        elif isinstance(rows, ModelList):
+            rows.go_to(report.path if report else None)
         # Not `focus()`, which takes effect later: keys that arrive in the same packet would still go to the prompt.
         screen.set_focus(rows)

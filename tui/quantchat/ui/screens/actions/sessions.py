@@ -118,7 +118,7 @@ class SessionActions(ScreenPart):
                 await self.open_hit(chosen.hit, chosen.text)
 
         screen.keep_draft()
-        self._app.push_screen(SearchScreen(self.desk.archive, text or self._searched), open_it)
+        self._app.push_screen(SearchScreen(self.desk.finder, text or self._searched), open_it)
 
     _searched = ""
 
