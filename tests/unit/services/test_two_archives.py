@@ -129,13 +129,35 @@ async def test_a_file_that_another_breaks_is_set_aside_and_written_again(bench: 
     assert [path.read_text() for path in bench.archive.store.quarantine.iterdir()] == ["{"]
 
 
-async def test_a_file_that_a_newer_program_wrote_meanwhile_is_left_alone(bench: Bench) -> None:
+async def test_a_file_that_a_newer_program_wrote_meanwhile_is_left_alone_and_what_is_here_kept_apart(
+    bench: Bench,
+) -> None:
     session = await answered(bench)
     path = bench.archive.store.path(session.id)
     path.write_text(path.read_text().replace('"version": 3', '"version": 4'))
     before = path.read_bytes()
     bench.archive.rename(session.id, "Mine")
     await bench.archive.flush()
-    unsaved = await bench.archive.close()
-    assert [error.report.code for error in unsaved] == ["session-newer"]
+    unsaved = bench.archive.unsaved(session.id)
+    assert unsaved is not None
+    assert unsaved.report.code == "session-newer"
+    assert await bench.archive.close() == []
     assert path.read_bytes() == before
+    (copy,) = (one for one in bench.archive.store.root.iterdir() if one != path)
+    kept = SessionStore().load(copy.stem)
+    assert (kept.title, [message.text for message in kept.branch()]) == ("Not saved: Mine", ["why", "because"])
+
+
+async def test_what_another_holds_at_the_end_is_kept_apart(bench: Bench) -> None:
+    session = await answered(bench)
+    bench.archive.locks.path(session.id).unlink()
+    other = Bench()
+    other.archive.open(session.id)
+    session.append("user", "written here at last")
+    bench.archive.save(session)
+    await bench.archive.flush()
+    assert await bench.archive.close() == []
+    await other.archive.close()
+    texts = [[message.text for message in SessionStore().load(row.id).branch()] for row in SessionStore().list()]
+    assert sorted(texts) == [["why", "because"], ["why", "because", "written here at last"]]
+    assert {path.suffix for path in bench.archive.store.root.iterdir()} == {".json"}

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from quantchat.domain.chat import Message, Session, SessionSummary
+from quantchat.domain.chat import Message, Session, SessionSummary, new_id
 from quantchat.domain.generation import SamplingOverrides
-from quantchat.errors import StorageError
+from quantchat.errors import SessionLocked, SessionNewer, StorageError
 from quantchat.services.amending import Change, amend_stored
 from quantchat.services.facts import Listener, SessionChanged, SessionsChanged
 from quantchat.services.listing import Listing
@@ -222,12 +222,24 @@ class Archive(OpenSessions):
         await self._saver.flush()
 
     async def close(self) -> list[StorageError]:
-        """Write what is unsaved once more, wait for the disk, release all locks; return what is still not written."""
+        """Write what is unsaved once more, wait for the disk, release all locks; return what is still not written.
+
+        What must not be written over another program's state is kept as a session of its own.
+        """
         await self.flush()
         for session in self._open.values():
             if self.unsaved(session.id) is not None:
                 self._saver.write_held(session)
         await self.flush()
+        for session in list(self._open.values()):
+            if isinstance(self.unsaved(session.id), SessionLocked | SessionNewer):
+                self._keep_apart(session)
+        await self.flush()
         self._saver.close()
         self._owned.release_all()
         return self._saver.failures
+
+    def _keep_apart(self, session: Session) -> None:
+        copy = msgspec.structs.replace(session, id=new_id(), title=f"Not saved: {session.title}", named_by="user")
+        self._saver.forgive(session.id)
+        self._saver.write(copy)
