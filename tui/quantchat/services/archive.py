@@ -14,13 +14,13 @@ import msgspec
 from quantchat.domain.chat import Message, Session, SessionSummary, new_id
 from quantchat.domain.generation import SamplingOverrides
 from quantchat.errors import SessionLocked, SessionNewer, StorageError
-from quantchat.services.amending import Change, amend_stored
 from quantchat.services.facts import Listener, SessionChanged, SessionsChanged
 from quantchat.services.listing import Listing
 from quantchat.services.opened import OpenSessions
 from quantchat.store.sessions import SessionStore
 
 if TYPE_CHECKING:
+    from quantchat.services.amending import Change
     from quantchat.store.journal import Journal
     from quantchat.store.recovery import Recovered
 
@@ -144,6 +144,8 @@ class Archive(OpenSessions):
             SessionLocked: if another process writes it.
             StorageError: if one that is not open cannot be read or written.
         """
+        from quantchat.services.amending import amend_stored
+
         session = self._open.get(session_id)
         if session is None or (session_id in self._stale and self._saver.is_idle(session_id)):
             # On the writer's thread, as a deletion that was asked for before it.
