@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from quantchat.store.sessions import SessionStore
-from scripted_run import INSIDE, SIZES, Inside, ScriptedHome
+from scripted_run import Inside, ScriptedHome
 from ui.session_rig import keep, make_session
 
-pytestmark = [pytest.mark.parametrize("inside", INSIDE), pytest.mark.parametrize(("columns", "lines"), SIZES)]
+pytestmark = pytest.mark.parametrize(("inside", "columns", "lines"), [("bare", 200, 50), ("tmux", 80, 24)])
 
 SAID = [f"message {number}\n\n" + "\n\n".join(f"line {line} of {number}" for line in range(12)) for number in range(20)]
 

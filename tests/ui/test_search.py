@@ -65,9 +65,8 @@ def lines(screen: SearchScreen) -> list[str]:
     return [hits.render_line(y).text.rstrip() for y in range(2 * len(hits.hits))]
 
 
-@BOTH_SIZES
-async def test_hits_come_as_it_is_typed(folder: Path, monkeypatch: Patch, size: tuple[int, int]) -> None:
-    async with running(folder, monkeypatch, size=size) as rig:
+async def test_hits_come_as_it_is_typed(folder: Path, monkeypatch: Patch) -> None:
+    async with running(folder, monkeypatch) as rig:
         screen = await search(rig)
         assert said(screen) == ""
         await rig.pilot.press(*"casso")

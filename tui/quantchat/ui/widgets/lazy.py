@@ -47,8 +47,8 @@ class LazyRows(ScrollView, can_focus=True, inherit_bindings=False):
     """
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("list"), Binding("enter", "select", "Choose", show=False)]
 
-    class RowMessage(Message):
-        """Something is about one row."""
+    class Chosen(Message):
+        """The user chose a row."""
 
         def __init__(self, rows: LazyRows, row_id: str) -> None:
             super().__init__()
@@ -58,12 +58,6 @@ class LazyRows(ScrollView, can_focus=True, inherit_bindings=False):
         @property
         def control(self) -> LazyRows:
             return self.rows
-
-    class Chosen(RowMessage):
-        """The user chose a row."""
-
-    class CursorMoved(RowMessage):
-        """Another row is under the cursor."""
 
     def __init__(self, title: str = "", *, id: str, empty: str) -> None:
         super().__init__(id=id)
@@ -76,7 +70,6 @@ class LazyRows(ScrollView, can_focus=True, inherit_bindings=False):
         self._cursor: int | None = None
         self._drawn: dict[int, Hashable] = {}
         self._rows = self._columns = 0
-        self._told: str | None = None
 
     # What a subclass says
 
@@ -111,7 +104,6 @@ class LazyRows(ScrollView, can_focus=True, inherit_bindings=False):
         if before is not None and kept in self._places:
             self._scroll(top + (self._places[kept] - before) * self.ROW_LINES)
         self._show_cursor()
-        self._tell_cursor()
         self.refresh()
 
     def _kept_cursor(self, kept: str | None, before: int | None, follow: str | None) -> int | None:
@@ -188,14 +180,8 @@ class LazyRows(ScrollView, can_focus=True, inherit_bindings=False):
             return
         before, self._cursor = self._cursor, min(max(0, number), len(self._ids) - 1)
         self._show_cursor()
-        self._tell_cursor()
         for changed in {before, self._cursor} - {None}:
             self._refresh_row(changed or 0)
-
-    def _tell_cursor(self) -> None:
-        if self.highlighted_id != self._told:
-            self._told = self.highlighted_id
-            self.post_message(self.CursorMoved(self, self._told or ""))
 
     def _show_cursor(self) -> None:
         rows = self._rows

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from quantchat.domain.chat import Session, SessionSummary
 
 HINTS = {"session.pin": "pin", "session.tag": "tag", "session.archive": "archive", "session.mark": "mark"}
+TOLD_EVERY = 20
+"""Of many sessions that are changed, so many are done between two words about it."""
 
 
 class ListingActions(ScreenPart):
     """What the session list and its keys do."""
 
     _archived = False
+    _done: tuple[int, int] | None = None
 
     @cached_property
     def _arrangement(self) -> Arrangement:
@@ -66,6 +69,7 @@ class ListingActions(ScreenPart):
         progress = self.desk.archive.listing.progress
         parts = (
             "reading {:,} of {:,}".format(*progress) if progress else "",
+            "writing {:,} of {:,}".format(*self._done) if self._done else "",
             f"{len(arrangement.ids):,} of {whole:,}" if rows.filter else "",
             f"{len(rows.marked):,} marked" if rows.marked else "",
             "" if order == "changed" else ORDER_WORDS[order],
@@ -136,7 +140,8 @@ class ListingActions(ScreenPart):
     def _pin(self, ids: tuple[str, ...]) -> None:
         """Pin sessions, or if all are pinned let them go."""
         on = not all(row.pinned for row in self._rows_of(ids))
-        self._amend(ids, {"pinned": on}, lambda session: setattr(session, "pinned", on))
+        self._foresee(ids, lambda row: msgspec.structs.replace(row, pinned=on))
+        self._amend(ids, lambda session: setattr(session, "pinned", on))
 
     def action_archive(self) -> None:
         self._archive(self.targets())
@@ -148,9 +153,8 @@ class ListingActions(ScreenPart):
         done = "Archived" if on else "Restored"
         keys = show_keys(self._app.key_map["session.archived"].partition(",")[0])
         way = f"; {keys} in the list shows the archive" if on and keys else ""
-        self._amend(
-            ids, {"archived": on}, lambda session: setattr(session, "archived", on), f"{done} {_counted(ids)}{way}"
-        )
+        self._foresee(ids, lambda row: msgspec.structs.replace(row, archived=on))
+        self._amend(ids, lambda session: setattr(session, "archived", on), f"{done} {_counted(ids)}{way}")
 
     def action_tag(self, tags: str = "") -> None:
         """Give sessions tags; words behind a minus take tags away. Without words, ask."""
@@ -176,38 +180,37 @@ class ListingActions(ScreenPart):
         def change(session: Session) -> None:
             session.tags = new(session.tags)
 
-        for row in self._rows_of(ids):
-            self._foresee((row.id,), {"tags": tuple(new(row.tags))})
-        self._amend(ids, {}, change, f"Tagged {_counted(ids)}" if len(ids) > 1 else "")
+        self._foresee(ids, lambda row: msgspec.structs.replace(row, tags=tuple(new(row.tags))))
+        self._amend(ids, change, f"Tagged {_counted(ids)}" if len(ids) > 1 else "")
 
     def _rows_of(self, ids: Collection[str]) -> list[SessionSummary]:
         wanted = set(ids)
         return [row for row in self._screen.summaries if row.id in wanted]
 
-    def _amend(
-        self, ids: tuple[str, ...], seen: dict[str, object], change: Callable[[Session], None], done: str = ""
-    ) -> None:
-        """Change sessions one after the other; the list shows it at once."""
-        self._foresee(ids, seen)
+    def _amend(self, ids: tuple[str, ...], change: Callable[[Session], None], done: str = "") -> None:
+        """Change sessions one after the other."""
         self.desk.run(self._each(ids, lambda one: self.desk.archive.amend(one, change), done))
 
-    def _foresee(self, ids: Collection[str], seen: dict[str, object]) -> None:
+    def _foresee(self, ids: Collection[str], seen: Callable[[SessionSummary], SessionSummary]) -> None:
+        """Show at once what the disk takes its time for."""
         screen, wanted = self._screen, set(ids)
-        screen.summaries = [
-            msgspec.structs.replace(row, **seen) if row.id in wanted else row for row in screen.summaries
-        ]
+        screen.summaries = [seen(row) if row.id in wanted else row for row in screen.summaries]
         screen.draw("sessions")
 
     async def _each(self, ids: Sequence[str], work: Callable[[str], Awaitable[None]], done: str) -> None:
         """Do something to each session; what is refused is told together, and the list read anew."""
         refused: list[QuantchatError] = []
-        for session_id in ids:
+        for number, session_id in enumerate(ids):
             if self._app.leaving:
                 return
+            if number and not number % TOLD_EVERY:
+                self._done = number, len(ids)
+                self._screen.later("sessions")
             try:
                 await work(session_id)
             except QuantchatError as error:
                 refused.append(error)
+        self._done = None
         if refused:
             more = f" ({len(refused):,} of {len(ids):,} sessions)" if len(ids) > 1 else ""
             self._app.notify(f"{refused[0]}{more}", severity="error", markup=False)
