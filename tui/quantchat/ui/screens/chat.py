@@ -37,6 +37,7 @@ from quantchat.ui.widgets.prompt import Prompt
 from quantchat.ui.widgets.rows import RowList
 from quantchat.ui.widgets.sessions import SessionList
 from quantchat.ui.widgets.transcript import Transcript
+from quantchat.ui.wire.compositor import ExactCompositor
 from quantchat.ui.wire.link import Link
 from quantchat.ui.wire.pace import Pace
 
@@ -64,6 +65,7 @@ class ChatScreen(ChatActions, Screen[None]):
 
     def __init__(self, desk: Desk, session: Session, link: Link, lagging: Callable[[], bool]) -> None:
         super().__init__()
+        self._compositor = ExactCompositor()
         self.desk = desk
         self.session = session
         self.summaries: list[SessionSummary] = []
