@@ -3,8 +3,9 @@
 The sessions are made in a temporary folder (making them is not measured) from the texts of `tests/corpus`, about 500
 characters a message, with run cards and statistics as real answers have them. Each figure is the median of several
 fresh programs that hold nothing but the event loop and the services, so late imports count; files are in the page
-cache. What was computed is told beside it, which a busy machine changes less. The search is timed for a word that few sessions hold, one that all hold, one letter, and words that none holds;
-the slowest counts. The first search of a program checks the whole index. Last, the real screen runs without a terminal.
+cache. What was computed is told beside it, which a busy machine changes less. The search is timed for a word that few
+sessions hold, one that all hold, one letter, and words that none holds; the slowest counts. The first search of a
+program checks the whole index. Last, the real screen runs without a terminal.
 """
 
 from __future__ import annotations
