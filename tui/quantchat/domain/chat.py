@@ -256,7 +256,7 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True):
         return [message for message in branch if message.text and message.id not in refused]
 
 
-class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
+class SessionSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A session as a row of the list; `temporary` for one that is in memory alone."""
 
     id: str

@@ -29,7 +29,8 @@ UNSETTLED: Stamp = (0, 0, 0)
 """Stands for a file that changed just now, so that it is read again."""
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+# Without a part in collections: ten thousand of them would be walked while a key waits to be echoed.
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A session as its file was when it had this stamp; `place` tells where its text lies, if it was put there."""
 
     stamp: Stamp

@@ -24,7 +24,7 @@ END = b"\0"
 """Ends every text, so that no match reaches from one into the next."""
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True):
+class Place(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a text lies: in which file, from which byte, how many bytes, and their CRC-32."""
 
     segment: str
