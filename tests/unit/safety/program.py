@@ -81,9 +81,14 @@ class Program:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.process.kill()
-        self.process.communicate()
-        self._errors.close()
+        self.end()
+
+    def end(self) -> None:
+        """Kill the process."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+            self._errors.close()
 
     def _read(self) -> Any:
         assert self.process.stdout is not None

@@ -145,6 +145,40 @@ def test_interleaved_operations_of_two_processes(tmp_path: Path) -> None:
     assert delays[len(delays) * 9 // 10] < WITHIN
 
 
+@pytest.mark.timeout(60 + 3 * OPERATIONS)
+def test_programs_that_are_killed_while_another_works(tmp_path: Path) -> None:
+    """What was on the disk stays when its holder dies in the middle of an answer, and the other goes on at once."""
+    home = tmp_path / "home"
+    programs = [Program(home), Program(home)]
+    two = Two(home, (programs[0], programs[1]), Random(SEED + 1))
+    try:
+        for number in range(OPERATIONS):
+            two.step(number)
+            for program in programs:
+                program.do("flush")
+            if two.random.random() < 0.2:
+                victim = two.random.randrange(2)
+                session = programs[victim].do("ask", text=f"cut off {number}")
+                programs[victim].do("say", session=session, text="said and ")
+                programs[victim].do("flush")
+                programs[victim].end()
+                programs[victim] = Program(home)
+                two.programs = (programs[0], programs[1])
+                two.figures["killed"] += 1
+                found = programs[1 - victim].do("open", session=session)
+                assert found["texts"][0] == f"cut off {number}"
+                assert found["finishes"][1:] == ["interrupted"]
+                assert found["read_only"] is None
+        for program in programs:
+            assert program.do("close") == []
+    finally:
+        for program in programs:
+            program.end()
+    two.check()
+    print("\n" + "\n".join(f"{name}: {count:,}" for name, count in sorted(two.figures.items())))
+    assert two.figures["killed"] > 0
+
+
 def test_a_reader_takes_over_with_the_last_words_when_the_writer_is_killed(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with Program(home) as reader:
