@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,13 @@ from quantchat.store.sessions import SessionStore
 from quantchat.ui.screens.card import CardScreen
 from quantchat.ui.screens.dialogs import ConfirmScreen
 from quantchat.ui.screens.edit import EditArea, EditScreen
+from quantchat.ui.views import message_views
 from ui.reading_rig import chatting, screen, sizes
 from ui.rig import SLOW, Rig, running
 from ui.test_transcript import view
 
 Patch = pytest.MonkeyPatch
+SEEDS = range(int(os.environ.get("QUANTCHAT_TEST_TREES", "1")))
 LONG = "\n\n".join(f"line {number}" for number in range(60))
 
 
@@ -545,3 +549,47 @@ async def test_an_empty_session_says_why_not(tmp_path: Path, monkeypatch: Patch)
             await rig.ask(f"/{command}")
             await rig.until(lambda: notices(rig), command)
             assert rig.app.screen is rig.chat
+
+
+# Any keys
+
+
+async def every_text(rig: Rig) -> set[str]:
+    """All prompts and finished answers that memory and disk hold, deleted or not."""
+    await rig.chat.desk.archive.flush()
+    store = SessionStore()
+    sessions = [rig.chat.session, *(store.load(path.stem) for path in store.root.glob("*.json"))]
+    gone = [deletion.messages for session in sessions for deletion in session.deleted]
+    held = [*(session.messages for session in sessions), *gone]
+    return {message.text for messages in held for message in messages.values()}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_no_order_of_keys_loses_a_word(tmp_path: Path, monkeypatch: Patch, seed: int) -> None:
+    script: dict[str, object] = {"answers": [{"tokens_per_second": 0}]}
+    chance = random.Random(seed)
+    async with chatting(tmp_path, monkeypatch, (80, 24), "q", "a", "r", "b", script=script) as rig:
+        await rig.load()
+        written = await every_text(rig)
+        for _ in range(60):
+            rig.chat.action_transcript()
+            key = chance.choice(["less_than_sign", "greater_than_sign", *"eeDuurbfjkkg"])
+            await rig.pilot.press(key)
+            if isinstance(rig.app.screen, EditScreen):
+                await editing(rig)
+                await rig.pilot.press(*chance.choice([("x", "enter"), ("y", "escape"), ("enter",), ("escape",)]))
+                await rig.pilot.pause()
+                if isinstance(rig.app.screen, EditScreen):
+                    await rig.pilot.press("escape")
+                await closed(rig)
+            await rig.until(lambda: not rig.chat.desk.conversation.busy, "quiet")
+            held = await every_text(rig)
+            assert held >= written, key
+            written = held
+            shown_now = [entry.message for entry in rig.chat.transcript._document.entries]
+            assert shown_now == message_views(rig.chat.session, None, False), key
+        await rig.chat.desk.archive.flush()
+        session = rig.chat.session
+        stored = SessionStore().load(session.id) if session.messages or session.deleted else session
+        assert stored.messages.keys() == session.messages.keys()
+        assert stored.head == session.head
