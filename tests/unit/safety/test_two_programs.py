@@ -20,7 +20,7 @@ from quantchat.store.schema import decode_session
 from quantchat.store.sessions import SessionStore
 from unit.safety.program import Program
 
-OPERATIONS = int(os.environ.get("QUANTCHAT_TEST_TWO", "40"))
+OPERATIONS = int(os.environ.get("QUANTCHAT_TEST_TWO", "30"))
 SEED = int(os.environ.get("QUANTCHAT_TEST_SEED", "20261121"))
 WITHIN = 1.0
 """Seconds after which a reader shows what the writer was given."""

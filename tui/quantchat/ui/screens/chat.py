@@ -225,6 +225,7 @@ class ChatScreen(ChatActions, Screen[None]):
         else:
             line = (
                 status.turn_line(self.own_turn, waiting, self.others)
+                or status.note_line(self.followed_line())
                 or status.refusal_line(self.desk.context.of(self.session))
                 or status.note_line(self.desk.library.note or self.desk.wait_line() or self.desk.pull_line())
                 or status.note_line(self.reading_hint())

@@ -29,6 +29,14 @@ class TakeOverActions(ScreenPart):
             return f"  read only: written by a later quantchat{unsaved}"
         return f"  read only: open in another quantchat, /takeover{unsaved}"
 
+    def followed_line(self) -> str:
+        """Say that an answer which grows here is written elsewhere."""
+        session = self.session
+        last = session.messages.get(session.head or "")
+        runs = last is not None and last.role == "assistant" and last.finish is None
+        followed = runs and isinstance(self.desk.archive.why_read_only(session.id), SessionLocked)
+        return "Another quantchat is answering" if followed else ""
+
     def action_takeover(self) -> None:
         """Write this session here, if its holder is gone or the user says so."""
         archive, session_id = self.desk.archive, self.session.id
