@@ -24,9 +24,7 @@ class TitleBench(Bench):
 
     def __init__(self, *, automatic: bool = True) -> None:
         super().__init__(parallel_turns=4)
-        self.titles = Titles(
-            self.archive, self.library, self.conversation, self.facts.append, automatic=automatic
-        )
+        self.titles = Titles(self.archive, self.library, self.conversation, self.facts.append, automatic=automatic)
         self.conversation._listen = self.conversation._streams._listen = self._tell
         self.library.on_turn_event = self._on_event
 
