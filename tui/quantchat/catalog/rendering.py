@@ -30,7 +30,6 @@ from quantchat.catalog.sample import (
     forms,
     split,
 )
-from quantchat.domain.sandbox import environment
 from quantchat.catalog.templates import (
     DEFAULT,
     PROCESSOR_FILE,
@@ -40,6 +39,7 @@ from quantchat.catalog.templates import (
     template_of_gguf,
 )
 from quantchat.catalog.tokens import Tokens, read_tokens
+from quantchat.domain.sandbox import environment
 
 TEXT_LIMIT = 20_000
 """Characters that are kept of what a template writes."""
