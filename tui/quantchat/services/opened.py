@@ -135,10 +135,10 @@ class OpenSessions:
     # Two programs
 
     def show(self, session_id: str) -> None:
-        """Note which session the screen shows: others may write the one before, once nothing is under way in it."""
-        before, self._shown = self._shown, session_id
-        if before is not None and before != session_id:
-            self._let_go(before)
+        """Note which session the screen shows: others may write those before, once nothing is under way in them."""
+        self._shown = session_id
+        for held in self._owned.held:
+            self._let_go(held)
 
     def _let_go(self, session_id: str) -> None:
         session = self._open.get(session_id)

@@ -40,6 +40,11 @@ class Ownership:
         self.release(session_id)
         self._refused[session_id] = error
 
+    @property
+    def held(self) -> list[str]:
+        """The sessions whose locks are held here."""
+        return list(self._held)
+
     def holds(self, session_id: str) -> bool:
         """Whether the lock is held here."""
         return session_id in self._held
@@ -66,5 +71,5 @@ class Ownership:
 
     def release_all(self) -> None:
         """Give all locks back."""
-        for session_id in list(self._held):
+        for session_id in self.held:
             self.release(session_id)
