@@ -252,6 +252,14 @@ COMMANDS: tuple[Command, ...] = (
     Command("read.find", "Find", "Find a text in this chat", "find", "slash", scope="reading"),
     Command("read.next-hit", "Next hit", "Next place of the text", "next_hit", "n", scope="reading"),
     Command("read.previous-hit", "Previous hit", "Place before", "previous_hit", "N", scope="reading"),
+    # In the list of sessions
+    Command("session.mark", "Mark", "Mark the session for what comes next", "mark_row", "X", scope="session"),
+    Command("session.mark-all", "Mark all", "Mark all that are shown, or none", "mark_all", "M", scope="session"),
+    Command("session.pin", "Pin", "Keep it on top, or no longer", "pin_rows", "P", scope="session"),
+    Command("session.tag", "Tags", "Change its tags", "tag_rows", "T", scope="session"),
+    Command("session.archive", "Archive", "Archive it, or take it back", "archive_rows", "A", scope="session"),
+    Command("session.export", "Export", "Write it to a file", "export_rows", "E", scope="session"),
+    Command("session.archived", "Archive", "Show the archive, or leave it", "show_archived", "V", scope="session"),
     # In the lists
     Command("list.down", "Down", "Next row", "cursor_down", "j,down", scope="list"),
     Command("list.up", "Up", "Row before", "cursor_up", "k,up", scope="list"),
@@ -265,14 +273,6 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "list.delete", "Delete", "Delete what is under the cursor, or marked", "delete_row", "delete", scope="list"
     ),
-    # In the list of sessions
-    Command("session.mark", "Mark", "Mark the session for what comes next", "mark_row", "X", scope="session"),
-    Command("session.mark-all", "Mark all", "Mark all that are shown, or none", "mark_all", "M", scope="session"),
-    Command("session.pin", "Pin", "Keep it on top, or no longer", "pin_rows", "P", scope="session"),
-    Command("session.tag", "Tags", "Change its tags", "tag_rows", "T", scope="session"),
-    Command("session.archive", "Archive", "Archive it, or take it back", "archive_rows", "A", scope="session"),
-    Command("session.export", "Export", "Write it to a file", "export_rows", "E", scope="session"),
-    Command("session.archived", "Archive", "Show the archive, or leave it", "show_archived", "V", scope="session"),
 )
 QUIT_WORDS = frozenset({"exit", "quit", "bye"})
 """Typed alone as a prompt, these leave the program."""
