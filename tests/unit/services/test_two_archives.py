@@ -161,3 +161,36 @@ async def test_what_another_holds_at_the_end_is_kept_apart(bench: Bench) -> None
     texts = [[message.text for message in SessionStore().load(row.id).branch()] for row in SessionStore().list()]
     assert sorted(texts) == [["why", "because"], ["why", "because", "written here at last"]]
     assert {path.suffix for path in bench.archive.store.root.iterdir()} == {".json"}
+
+
+async def test_quitting_writes_all_although_another_program_has_one_that_waits(bench: Bench) -> None:
+    """An answer that is to be written again waits without a prompt; its session is free for others."""
+    waits = await answered(bench, "answer me twice")
+    busy, _ = bench.ask("keeps the engine busy")
+    bench.conversation.regenerate(waits.id)
+    bench.conversation.send(busy.id, "and this waits too")
+    await bench.archive.flush()
+    bench.archive.show(busy.id)
+    other = Bench()
+    other.archive.open(waits.id)
+    assert other.archive.why_read_only(waits.id) is None
+    bench.conversation.finish_now()
+    assert await bench.archive.close() == []
+    assert SessionStore().load(busy.id).draft == "and this waits too"
+    await other.archive.close()
+
+
+async def test_a_turn_that_cannot_start_leaves_no_trace_in_a_session_that_another_has_by_now(bench: Bench) -> None:
+    waits = await answered(bench, "answer me twice")
+    busy, turn = bench.ask("keeps the engine busy")
+    bench.conversation.regenerate(waits.id)
+    await bench.archive.flush()
+    bench.archive.show(busy.id)
+    other = Bench()
+    other.archive.open(waits.id)
+    bench.finish(turn.turn)
+    assert bench.conversation.waiting == 0
+    assert [message.text for message in waits.messages.values()] == ["answer me twice", "because"]
+    assert "session-locked" in [fact.report.code for fact in bench.facts if isinstance(fact, Notice)]
+    await bench.archive.close()
+    await other.archive.close()

@@ -257,6 +257,7 @@ class Conversation:
 
     def _start(self, waiting: Waiting) -> None:
         session = self._archive.open(waiting.session)
+        self._archive.require_writable(waiting.session)
         prompt, answer = _begin(session, waiting)
         begun = answer if answer.finish is not None else None
         sampling = self.sampling_of(session)
@@ -354,10 +355,15 @@ class Conversation:
     def return_waiting(self) -> None:
         """Give waiting prompts back as drafts: the model that they waited for will not come."""
         for session_id in self._backlog.clear():
-            session = self._archive.open(session_id)
-            session.restore_queued()
-            self._archive.save(session)
-            self._changed(session)
+            try:
+                session = self._archive.open(session_id)
+                session.restore_queued()
+                self._archive.save(session)
+            except StorageError as error:
+                # Another program has it by now; that must not keep the others from being written.
+                self._listen(Notice(report=error.report))
+            else:
+                self._changed(session)
 
     def _changed(self, session: Session) -> None:
         self._listen(SessionChanged(session=session.id))
