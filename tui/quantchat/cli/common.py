@@ -17,6 +17,21 @@ if TYPE_CHECKING:
     from quantchat.catalog.scan import ScanResult
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
+WORDS_OR_COMMAND = "[WORD]... | COMMAND [ARGS]..."
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class ListingGroup(click.Group):
+    """A group whose arguments are words for its `list` where they name no command."""
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Take what is no command as the words of a list."""
+        if args and args[0] not in self.commands:
+            return "list", self.commands["list"], args
+        return super().resolve_command(context, args)
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quantchat.cli.common import explained, say
+from quantchat.cli.common import explained, json_option, say
 
 if TYPE_CHECKING:
     from quantchat.services.libraries import Kind
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 replace_option = click.option("--replace", is_flag=True, help="Put them in the place of others of the same name.")
 OUTPUT = "A file for all of them, a folder for one file each, or - for the terminal."
 

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from quantchat.cli.common import FOLDER, explained, find_models, say, scan_roots
+from quantchat.cli.common import (
+    FOLDER,
+    WORDS_OR_COMMAND,
+    ListingGroup,
+    explained,
+    find_models,
+    json_option,
+    say,
+    scan_roots,
+)
 from quantchat.domain.text import clean
 from quantchat.errors import Cancelled, UsageError
 
@@ -23,23 +32,10 @@ Order = Literal["name", "size", "fit", "modified"]
 models_dir_option = click.option(
     "--models-dir", "models_dirs", type=FOLDER, multiple=True, help="Scan this folder too; may be repeated."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 sort_option = click.option("--sort", "order", type=click.Choice(get_args(Order)), help="In which order.")
 
 
-class Models(click.Group):
-    """A group whose arguments are words to filter by where they name no command."""
-
-    def resolve_command(
-        self, context: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Take what is no command as the words of a list."""
-        if args and args[0] not in self.commands:
-            return "list", list_command, args
-        return super().resolve_command(context, args)
-
-
-@click.group("models", cls=Models, invoke_without_command=True, subcommand_metavar="[WORD]... | COMMAND [ARGS]...")
+@click.group("models", cls=ListingGroup, invoke_without_command=True, subcommand_metavar=WORDS_OR_COMMAND)
 @models_dir_option
 @json_option
 @sort_option

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from quantchat.cli.common import explained, say
+from quantchat.cli.common import WORDS_OR_COMMAND, ListingGroup, explained, json_option, say
 from quantchat.domain.text import clean
 from quantchat.errors import Cancelled, StorageError, UsageError
 
@@ -24,25 +24,12 @@ Order = Literal["updated", "created", "title", "messages"]
 FORMAT_NAMES = ("markdown", "json", "html", "messages", "jsonl", "jsonl-exchanges")
 STDIN = "-"
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 search_option = click.option("--search", metavar="TEXT", help="Only those that hold this text, with where it stands.")
 archived_option = click.option("--archived", is_flag=True, help="Only archived ones; else they are left out.")
 sort_option = click.option("--sort", "order", type=click.Choice(get_args(Order)), help="In which order.")
 
 
-class Sessions(click.Group):
-    """A group whose arguments are words to filter by where they name no command."""
-
-    def resolve_command(
-        self, context: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Take what is no command as the words of a list."""
-        if args and args[0] not in self.commands:
-            return "list", list_command, args
-        return super().resolve_command(context, args)
-
-
-@click.group("sessions", cls=Sessions, invoke_without_command=True, subcommand_metavar="[WORD]... | COMMAND [ARGS]...")
+@click.group("sessions", cls=ListingGroup, invoke_without_command=True, subcommand_metavar=WORDS_OR_COMMAND)
 @search_option
 @archived_option
 @sort_option
