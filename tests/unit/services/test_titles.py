@@ -153,11 +153,12 @@ async def test_one_line_is_enough(bench: TitleBench) -> None:
     assert session.title == "Rivers of France"
 
 
-async def test_half_a_title_is_none(bench: TitleBench) -> None:
+@pytest.mark.parametrize("reason", ["length", "stopped"])
+async def test_half_a_title_is_none(bench: TitleBench, reason: str) -> None:
     session = await bench.exchange()
     request = await bench.wanted()
     bench.speak(request, " A very")
-    bench.finish(request.turn, "length")
+    bench.finish(request.turn, reason)
     assert bench.titles.writing is None
     assert not bench.titles._naming
     assert session.named_by == "rule"

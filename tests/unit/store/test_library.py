@@ -14,6 +14,7 @@ from quantchat import paths
 from quantchat.domain.generation import SamplingOverrides
 from quantchat.domain.text import plain
 from quantchat.errors import UsageError
+from quantchat.services.promptbook import PromptBook
 from quantchat.store.library import MOST_BYTES, NamedFiles, is_name, prompt_files
 from quantchat.store.prompts import (
     parse_toml,
@@ -94,6 +95,16 @@ def test_names_that_no_file_should_have_are_refused(files: NamedFiles, name: str
     with pytest.raises(UsageError, match="can be called") as caught:
         files.write(name, "x")
     assert "\x1b" not in str(caught.value)
+
+
+def test_the_folder_is_listed_once_to_read_all_of_it(files: NamedFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        files.write(f"{number}", f"Say {number}")
+    listed: list[object] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: (listed.append(folder), scandir(folder))[1])
+    assert len(PromptBook(files).look()[0]) == 20
+    assert len(listed) == 2, "for the stamp, and for the names"
 
 
 def test_a_stamp_tells_of_every_change(files: NamedFiles) -> None:

@@ -211,6 +211,8 @@ class Archive(OpenSessions):
             # A session that was never written has no file to move.
             if error.report.code != "session-missing":
                 self._gone.discard(session_id)
+                if session_id not in self._open:
+                    self._owned.release(session_id)
                 raise
         self._open.pop(session_id, None)
         self._saver.forget(session_id)

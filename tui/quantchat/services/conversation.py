@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from quantchat import __version__
-from quantchat.domain.chat import ChatMessage, Message, RunCard, Session, new_id
+from quantchat.domain.chat import Message, RunCard, Session, new_id
 from quantchat.domain.generation import FinishReason, SamplingOverrides, SamplingSettings, resolve_sampling
 from quantchat.engine import protocol
 from quantchat.engine.protocol import EngineExited
@@ -20,7 +20,7 @@ from quantchat.services.archive import Archive
 from quantchat.services.facts import Listener, Notice, SessionChanged, SessionsChanged, WarmChanged
 from quantchat.services.library import Library, Phase, exit_report
 from quantchat.services.streams import Streams
-from quantchat.services.turns import Backlog, Turn, Waiting
+from quantchat.services.turns import Backlog, Turn, Waiting, begin
 
 PARALLEL_TURNS = 4
 
@@ -137,7 +137,8 @@ class Conversation:
         if waiting is None:
             return False
         session = self._archive.open(session_id)
-        if waiting.prompt is not None:
+        # Another program may have made a draft of it already.
+        if waiting.prompt in session.queued:
             session.queued.remove(waiting.prompt)
             session.draft = "\n\n".join(part for part in (session.draft, waiting.prompt) if part)
         self._archive.save(session)
@@ -258,7 +259,7 @@ class Conversation:
     def _start(self, waiting: Waiting) -> None:
         session = self._archive.open(waiting.session)
         self._archive.require_writable(waiting.session)
-        prompt, answer = _begin(session, waiting)
+        prompt, answer = begin(session, waiting)
         begun = answer if answer.finish is not None else None
         sampling = self.sampling_of(session)
         turn = Turn(id=new_id(), session=session, message=answer, begun=begun.statistics if begun else None)
@@ -367,19 +368,6 @@ class Conversation:
 
     def _changed(self, session: Session) -> None:
         self._listen(SessionChanged(session=session.id))
-
-
-def _begin(session: Session, waiting: Waiting) -> tuple[list[ChatMessage], Message]:
-    """What a turn asks, and the message that takes its answer."""
-    if waiting.resumed is not None:
-        answer = session.messages[waiting.resumed]
-        return session.prompt(answer.parent), answer
-    if waiting.prompt is not None:
-        session.queued.remove(waiting.prompt)
-        question = session.append("user", waiting.prompt).id
-    else:
-        question = waiting.parent or ""
-    return session.prompt(question), session.append("assistant", "", parent=question)
 
 
 def _nothing_to_resume(session: Session) -> UsageError:

@@ -182,6 +182,9 @@ class OpenSessions:
         if found is None:
             return
         theirs, stamp = found
+        if self._saver.is_known(session.id, stamp):
+            # Only the lock's file was gone. Merging would bring back what was deleted here.
+            return
         merged = self._saver.merged(session, theirs)
         self._saver.known(theirs, stamp)
         if merged == session:

@@ -91,6 +91,10 @@ class Saver:
         """Note the state of a file: a session in memory comes from it."""
         self._stamps[session.id], self._bases[session.id] = stamp, traits(session)
 
+    def is_known(self, session_id: str, stamp: Stamp) -> bool:
+        """Whether a file is still the one that a session in memory was read from, or written to."""
+        return self._stamps.get(session_id) == stamp
+
     def unlink(self, session_id: str) -> None:
         """Note that a session has no file."""
         self._stamps.pop(session_id, None)

@@ -124,8 +124,8 @@ class Titles:
             case protocol.Delta() if job is not None and event.turn == job.turn:
                 self._hear(job, event)
             case protocol.Finished() if job is not None and event.turn == job.turn:
-                # One that was cut is half a title.
-                self._end(job, "" if event.reason == "length" else job.text)
+                # One that was cut, or stopped as the model goes, is half a title.
+                self._end(job, job.text if event.reason == "stop" else "")
             case protocol.Failed() if job is not None and event.turn == job.turn:
                 self._end(job, "")
             case _:

@@ -8,9 +8,10 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Literal
 
-from quantchat.domain.chat import Message, Session
+from quantchat.domain.chat import ChatMessage, Message, Session
 from quantchat.domain.generation import TurnStatistics
 from quantchat.domain.thinking import Channel
+from quantchat.errors import UsageError
 
 Stage = Literal["prefill", "decoding", "stopping"]
 
@@ -23,6 +24,27 @@ class Waiting:
     prompt: str | None = None
     parent: str | None = None
     resumed: str | None = None
+
+
+def begin(session: Session, waiting: Waiting) -> tuple[list[ChatMessage], Message]:
+    """What a turn asks, and the message that takes its answer.
+
+    Raises:
+        UsageError: if another program has deleted what it goes on from.
+    """
+    needed = waiting.resumed or waiting.parent
+    if needed is not None and needed not in session.messages:
+        raise UsageError("The message to go on from was deleted while this waited")
+    if waiting.resumed is not None:
+        answer = session.messages[waiting.resumed]
+        return session.prompt(answer.parent), answer
+    if waiting.prompt is not None:
+        if waiting.prompt in session.queued:
+            session.queued.remove(waiting.prompt)
+        question = session.append("user", waiting.prompt).id
+    else:
+        question = waiting.parent or ""
+    return session.prompt(question), session.append("assistant", "", parent=question)
 
 
 class Backlog:

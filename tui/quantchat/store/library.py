@@ -31,17 +31,16 @@ class NamedFiles:
 
     def names(self) -> list[str]:
         """Return the names, in the order of the alphabet; none if the folder cannot be read."""
-        return sorted(self._found(), key=lambda name: (name.casefold(), name))
+        return sorted({name for name, _ in self._entries()}, key=lambda name: (name.casefold(), name))
 
     def stamp(self) -> tuple[tuple[str, int, int], ...]:
         """Return something that differs when a file came, went or changed."""
         return tuple(sorted(entry for _, entry in self._entries()))
 
-    def _found(self) -> dict[str, Path]:
-        found: dict[str, Path] = {}
-        for suffix in reversed(self.suffixes):
-            found |= {name: self.folder / file for name, (file, _, _) in self._entries() if file.endswith(suffix)}
-        return found
+    def _file(self, name: str) -> Path | None:
+        """The file of a name; not looked for among all, which who reads all would do for each."""
+        files = (self.folder / f"{name}{suffix}" for suffix in self.suffixes) if is_name(name) else ()
+        return next((file for file in files if os.path.isfile(file)), None)
 
     def _entries(self) -> list[tuple[str, tuple[str, int, int]]]:
         entries = []
@@ -57,7 +56,7 @@ class NamedFiles:
 
     def path(self, name: str) -> Path:
         """Return the file of a name, or where a new one would be."""
-        return self._found().get(name) or self.folder / f"{name}{self.suffixes[0]}"
+        return self._file(name) or self.folder / f"{name}{self.suffixes[0]}"
 
     def read(self, name: str) -> str:
         """Return a text without the line end behind it.
@@ -66,7 +65,7 @@ class NamedFiles:
             UsageError: if there is none of that name, or it is no text.
             StorageError: if it cannot be read.
         """
-        path = self._found().get(name)
+        path = self._file(name)
         if path is None:
             raise UsageError(
                 f"There is no {self.what} {name}", f"nothing in {self.folder} is called so", code="missing"

@@ -134,7 +134,8 @@ class SessionStore:
         """Whether a session holds anything that somebody wrote."""
         own_prompt = session.system_prompt if session.system_prompt != self.assumed_prompt else ""
         written = session.messages or session.queued or session.draft or own_prompt or session.template
-        return bool(written or session.title != UNTITLED)
+        # What was deleted can be put back, and waits in the file.
+        return bool(written or session.deleted or session.edits or session.title != UNTITLED)
 
     def encode(self, session: Session) -> bytes | None:
         """First half of `save`, for a caller that writes on another thread; None if there is nothing to keep.
@@ -224,14 +225,16 @@ class SessionStore:
             StorageError: if there is no such session or it cannot be moved.
         """
         path = self.path(session_id)
+        moved = []
         try:
-            move_aside(path, self.trash)
-            with contextlib.suppress(FileNotFoundError):
-                move_aside(self.journal_path(session_id), self.trash)
-        except FileNotFoundError as error:
-            raise _missing(session_id) from error
+            # A journal alone, of a session that the disk had no room for, would come back at the next start.
+            for file in (path, self.journal_path(session_id)):
+                with contextlib.suppress(FileNotFoundError):
+                    moved.append(move_aside(file, self.trash))
         except OSError as error:
             raise translate_os_error(error, path) from error
+        if not moved:
+            raise _missing(session_id)
 
     def rename(self, session_id: str, title: str) -> None:
         """Give a session that is not open another title; its place in the list stays.
