@@ -14,6 +14,7 @@ from textual.widgets import Input
 
 from quantchat.domain.chat import SessionSummary
 from quantchat.store.locks import SessionLocks
+from quantchat.store.sessions import SessionStore
 from quantchat.ui.screens.dialogs import ConfirmScreen, TitleScreen
 from quantchat.ui.screens.exchange import ExportScreen
 from quantchat.ui.screens.tags import TagScreen
@@ -249,6 +250,25 @@ async def test_marks_and_what_is_done_to_all_of_them(folder: Path, monkeypatch: 
         await rig.until(lambda: len(list((folder / "home" / "data" / "trash").glob("*.json"))) == 2)
         await rig.pilot.press("V")
         await rig.until(lambda: titles(rig) == ["Zebra facts", "Sorting in Python"])
+
+
+async def test_deleting_many_takes_one_lock_after_the_other(folder: Path, monkeypatch: Patch) -> None:
+    """Each is an open file, and a process may have about a thousand."""
+    locked: list[int] = []
+    delete = SessionStore.delete
+
+    def count(store: SessionStore, session_id: str) -> None:
+        locked.append(len(list(store.root.glob("*.lock"))))
+        delete(store, session_id)
+
+    monkeypatch.setattr(SessionStore, "delete", count)
+    async with running(folder, monkeypatch) as rig:
+        await in_list(rig, 4)
+        await rig.pilot.press("M", "delete")
+        await rig.until(lambda: isinstance(rig.app.screen, ConfirmScreen))
+        await rig.pilot.press("y")
+        await rig.until(lambda: len(locked) == 4)
+        assert locked == [1] * 4
 
 
 async def test_deleting_many_leaves_those_that_are_open_elsewhere(folder: Path, monkeypatch: Patch) -> None:
