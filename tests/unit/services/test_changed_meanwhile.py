@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from quantchat.domain.chat import Session
 from quantchat.errors import StorageError
+from quantchat.services.amending import retitle
 from quantchat.services.branches import Branches
 from quantchat.services.facts import Notice
 from quantchat.store.locks import SessionLocks
@@ -102,6 +104,25 @@ async def test_a_session_that_could_not_be_deleted_is_free_for_others(
         await other.archive.delete(session.id)
     assert not other.archive.locks.is_locked(session.id)
     await other.archive.close()
+
+
+async def test_a_change_that_waited_for_the_disk_is_made_in_the_session_that_was_opened_meanwhile(bench: Bench) -> None:
+    session = await answered(bench)
+    other = Bench()
+    await bench.archive.close()
+    held = other.archive.new()
+    held.draft, busy = "written first", threading.Event()
+    other.archive.store.write = lambda *_, **__: busy.wait() and ()  # type: ignore[method-assign, assignment, return-value]
+    other.archive.save(held)
+    naming = asyncio.ensure_future(other.archive.amend(session.id, lambda one: retitle(one, "Renamed")))
+    await asyncio.sleep(0)
+    opened = other.archive.open(session.id)
+    del other.archive.store.write
+    busy.set()
+    await naming
+    assert opened.title == "Renamed"
+    await other.archive.close()
+    assert SessionStore().load(session.id).title == "Renamed"
 
 
 # Turns that waited

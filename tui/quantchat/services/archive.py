@@ -144,20 +144,28 @@ class Archive(OpenSessions):
             SessionLocked: if another process writes it.
             StorageError: if one that is not open cannot be read or written.
         """
-        from quantchat.services.amending import amend_stored
-
-        session = self._open.get(session_id)
-        if session is None or (session_id in self._stale and self._saver.is_idle(session_id)):
-            # On the writer's thread, as a deletion that was asked for before it.
-            work = self._saver.submit(
-                session_id, lambda: amend_stored(self._store, self._owned.locks, session_id, change)
-            )
-            await asyncio.wrap_future(work)
+        closed = session_id not in self._open or (session_id in self._stale and self._saver.is_idle(session_id))
+        if closed and await self._amend_stored(session_id, change):
             return
         self.require_writable(session_id)
+        session = self._open[session_id]
         change(session)
         self.save(session)
         self._tell(SessionChanged(session=session_id))
+
+    async def _amend_stored(self, session_id: str, change: Change) -> bool:
+        """Change a session that is not open here; false if it was opened while this waited for the disk."""
+        from quantchat.services.amending import amend_stored
+
+        # On the writer's thread, as a deletion that was asked for before it.
+        work = self._saver.submit(session_id, lambda: amend_stored(self._store, self._owned.locks, session_id, change))
+        try:
+            await asyncio.wrap_future(work)
+        except SessionLocked:
+            if session_id not in self._open or not self._owned.holds(session_id):
+                raise
+            return False
+        return True
 
     def use_preset(self, session_id: str, name: str, sampling: SamplingOverrides) -> None:
         """Give a session a preset's sampling, and its name to show; a session without messages is not written yet.
