@@ -85,8 +85,10 @@ def test_a_narrow_status_bar_drops_one_figure_at_a_time(width: int, left: str, r
 async def test_a_mistyped_command_is_not_sent(tmp_path: Path, monkeypatch: Patch) -> None:
     async with running(tmp_path, monkeypatch) as rig:
         await rig.load()
-        await rig.ask("/unlaod")
-        assert rig.chat.prompt.text == "/unlaod"
+        for typed in ("/sytem Be brief.", "/unlaod"):
+            rig.chat.prompt.load("")
+            await rig.ask(typed)
+            assert rig.chat.prompt.text == typed
         await rig.ask("/etc/hosts is what?")
         await rig.answered()
         assert rig.chat.session.branch()[0].text == "/etc/hosts is what?"

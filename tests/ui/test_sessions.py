@@ -137,6 +137,27 @@ async def test_letters_filter_the_list(folder: Path, monkeypatch: Patch, size: t
         assert rig.chat.prompt.text == ""
 
 
+async def test_what_was_found_is_handled_once_the_cursor_moves(folder: Path, monkeypatch: Patch) -> None:
+    async with running(folder, monkeypatch) as rig:
+        rows = await in_list(rig, 4)
+        await rig.pilot.press(*"fra")
+        await rig.until(lambda: titles(rig) == ["Rivers of France"])
+        await rig.pilot.press("home")
+        assert rows._border_title == Content("Sessions: fra")
+        await rig.pilot.press("M")
+        assert (len(rows.marked), rows.filter) == (1, "fra")
+        await rig.pilot.press("n")
+        await rig.until(lambda: titles(rig) == ["Rivers of France"])
+        assert rows._border_title == Content("Sessions: fran▏"), "other letters go on with the filter"
+        await rig.pilot.press("home", "backspace")
+        assert rows._border_title == Content("Sessions: fra▏")
+        await rig.pilot.press("home", "A")
+        await rig.until(lambda: titles(rig) == [], "nothing that is left has it")
+        await rig.pilot.press("escape")
+        await rig.until(lambda: len(titles(rig)) == 3, "the others")
+        assert rows._border_title == Content("Sessions 3")
+
+
 async def test_the_order_is_chosen_kept_and_shown(folder: Path, monkeypatch: Patch) -> None:
     async with running(folder, monkeypatch) as rig:
         rows = await in_list(rig, 4)

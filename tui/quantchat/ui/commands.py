@@ -276,6 +276,8 @@ COMMANDS: tuple[Command, ...] = (
 )
 QUIT_WORDS = frozenset({"exit", "quit", "bye"})
 """Typed alone as a prompt, these leave the program."""
+CLOSE = 0.8
+"""How alike (0 to 1) a word is to the name of a command that is probably meant."""
 
 PROMPT_KEYS = (
     ("enter", "Send"),
@@ -293,7 +295,7 @@ FIND_KEYS = (
 )
 LIST_KEYS = (
     ("enter", "Load the model, open the session"),
-    ("any other letter", "Show only rows that hold it; Esc shows all"),
+    ("any other letter", "Show only rows that hold it, until an arrow key; Esc shows all"),
 )
 
 
@@ -315,5 +317,17 @@ def find_slash(text: str) -> Command | None:
 
 
 def is_mistyped(text: str) -> bool:
-    """Whether a prompt is one word that looks like a command and is none, such as `/unlaod`; `/etc/hosts` is not."""
-    return text.startswith("/") and text[1:].isalpha() and find_slash(text) is None
+    """Whether a prompt is one word that looks like a command and is none, such as `/unlaod`; `/etc/hosts` is not.
+
+    What has more words begins with nearly a command, such as `/sytem Be brief.`.
+    """
+    first, *rest = text.split(maxsplit=1) or [""]
+    if not (first.startswith("/") and first[1:].isalpha()) or find_slash(first) is not None:
+        return False
+    return not rest or _is_nearly_a_command(first[1:].lower())
+
+
+def _is_nearly_a_command(name: str) -> bool:
+    from difflib import get_close_matches
+
+    return bool(get_close_matches(name, [slash for command in COMMANDS for slash in command.slashes], 1, CLOSE))

@@ -1,4 +1,4 @@
-"""Lists in which letters that mean nothing else are the beginning of a filter."""
+"""Lists in which letters that mean nothing else are the beginning of a filter, until a key moves the cursor."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ else:
     Base = object
 
 LONGEST = 60
+MOVES = ("cursor_", "page_", "first", "last")
+"""What begins the actions of keys after which letters are keys of the list again, for the rows that were found."""
 
 
 class Filtering(Base):
@@ -41,7 +43,7 @@ class Filtering(Base):
 
     def end_filter(self) -> bool:
         """Show all rows again; say whether some were hidden or a filter was being typed."""
-        was_on = self._typing
+        was_on = self._typing or bool(self.filter)
         self._typing = False
         if was_on:
             self._tell("")
@@ -49,7 +51,9 @@ class Filtering(Base):
 
     def show_heading(self) -> None:
         """Say in the upper edge what the list shows, and the filter."""
-        words = f"{self.heading.partition(' ')[0]}: {self.filter}▏" if self._typing else self.heading
+        words = self.heading
+        if self._typing or self.filter:
+            words = f"{words.partition(' ')[0]}: {self.filter}{'▏' if self._typing else ''}"
         if words != self._titled:
             self._titled = words
             # Content, because a title that is a text would be taken for markup.
@@ -57,10 +61,14 @@ class Filtering(Base):
 
     async def on_key(self, event: events.Key) -> None:
         """Take what is typed before the keys of lists, once a filter was begun."""
-        if event.key == "backspace" and self._typing:
+        if event.key == "backspace" and (self._typing or self.filter):
             event.stop()
             event.prevent_default()
             self._shorten()
+        elif self._typing and not event.is_printable and (self._command(event.key) or "").startswith(MOVES):
+            # The key does its own work, too.
+            self._typing = False
+            self.show_heading()
         elif not self._typing and self._command(event.key) == "filter_rows":
             # Not as a binding: letters that came with it would be taken for keys of the list first.
             event.stop()
@@ -86,6 +94,7 @@ class Filtering(Base):
 
     def _shorten(self) -> None:
         if self.filter:
+            self._typing = True
             self._tell(self.filter[:-1])
         else:
             self.end_filter()

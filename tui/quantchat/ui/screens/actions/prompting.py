@@ -79,7 +79,7 @@ class PromptActions(ScreenPart):
         if command is not None:
             self._run_typed(command, "".join(argument))
         elif is_mistyped(text):
-            self._warn(f"There is no command {text}. F1 lists them")
+            self._warn(f"There is no command {name}. F1 lists them")
         return command is not None or is_mistyped(text)
 
     def _run_typed(self, command: Command | None, argument: str) -> None:
