@@ -131,7 +131,7 @@ REFUSED = [
     ("/set temperature 99", "from 0 to 10"),
     ("/set temperature", "needs a value"),
     ("/seed [/x]", "a whole number"),
-    ("/seed last", "no seed"),
+    ("/seed last", "There is no answer yet, and so no seed"),
     ("/save-preset mine", "sets no values"),
 ]
 

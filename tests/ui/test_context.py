@@ -187,6 +187,11 @@ def test_an_answer_that_was_interrupted_as_it_went_on_has_no_figures_of_its_begi
     assert figures_of(message) == ()
 
 
+def test_one_token_is_no_plural() -> None:
+    message = Message(id="a", role="assistant", text="x", created=utc_now(), statistics=TurnStatistics(new_tokens=1))
+    assert figures_of(message) == ("1 token",)
+
+
 # The whole program
 
 WORDS = ("one question of five words", "an answer of five words") * 4

@@ -223,6 +223,18 @@ async def test_escape_in_the_find_line_returns_to_where_it_was_opened(
         assert "not found" not in screen(rig)
 
 
+async def test_a_command_that_was_typed_in_the_messages_is_told_where_it_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with chatting(tmp_path, monkeypatch, (80, 24), "undo it", "a") as rig:
+        await rig.pilot.press("f6", *"/continue")
+        await rig.until(lambda: "not found; in the prompt /continue is a command" in screen(rig), "words about it")
+        find_line(rig).field.value = "undo"
+        await rig.until(lambda: "1 of 1" in screen(rig), "a word that is also one of the chat")
+        find_line(rig).field.value = "undone"
+        await rig.until(lambda: "not found " in screen(rig), "a word that is no command")
+
+
 async def test_the_last_search_goes_on_where_it_is_taken_up_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

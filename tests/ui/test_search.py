@@ -223,4 +223,6 @@ def test_the_hit_stays_in_view(width: int) -> None:
     )
     line = excerpt(hit, width)
     assert "HIT" in line.plain[:width]
+    assert line.plain.endswith("…" if line.cell_length >= width else "behind it"), "what is cut off shows"
+    assert line.cell_length <= width
     assert "×3" in heading(HitRow(hit, below=False), 60).plain

@@ -171,9 +171,11 @@ async def test_what_was_deleted_is_forgotten_only_when_the_user_says_so(tmp_path
         await rig.until(lambda: "Nothing was deleted" in notices(rig))
         await rig.ask("/delete-message")
         await rig.until(lambda: shown(rig) == ["q"])
-        for key, left in (("n", 1), ("y", 0)):
+        for key, left in (("n", 1), ("escape", 1), ("y", 0)):
             await rig.ask("/purge")
             await rig.until(lambda: isinstance(rig.app.screen, ConfirmScreen))
+            await rig.pilot.press("enter")
+            assert isinstance(rig.app.screen, ConfirmScreen), "Enter may have been pressed twice"
             await rig.pilot.press(key)
             await closed(rig)
             assert len(rig.chat.session.deleted) == left

@@ -170,7 +170,7 @@ def test_files_are_written_whole_and_never_over_others(home: Path, kept: list[Se
     assert target.stat().st_mode & 0o777 == 0o600
     again = quantchat(home, "export", "tides", "-o", str(target))
     assert again.returncode == 3
-    assert "is there already" in again.stderr
+    assert "is there already. Name another, or use --force" in again.stderr
     assert "bake" in target.read_text()
     assert quantchat(home, "export", "tides", "-o", str(target), "--force").returncode == 0
     assert "bake" not in target.read_text()
@@ -298,3 +298,11 @@ def test_ids_come_through_a_pipe(home: Path, kept: list[Session]) -> None:
     assert quantchat(home, "rm", "-", typed=listed).returncode == 2
     assert quantchat(home, "rm", "--yes", "-", typed=listed).returncode == 0
     assert stored() == {EVIL}
+
+
+def test_more_sessions_than_a_process_may_have_files_move_to_the_trash(home: Path, kept: list[Session]) -> None:
+    ids = [make(SessionStore(), f"One of many, {number}", "x", days=number).id for number in range(80)]
+    limited = ["sh", "-c", f'ulimit -n 48; exec {sys.executable} {SCRIPT} sessions rm --yes "$@"', "rm", *ids]
+    done = subprocess.run(limited, env=os.environ | {"QUANTCHAT_HOME": str(home)}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert stored() == {TIDES, BREAD, EVIL}

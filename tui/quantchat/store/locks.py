@@ -268,11 +268,10 @@ def _locked(path: Path) -> SessionLocked:
         if holder
         else "Another process is writing it"
     )
-    return SessionLocked(
-        "This session is open elsewhere",
-        who,
-        f"Read it here, or close it there; if that machine is gone for good, delete {path}",
-    )
+    # A holder on this machine is known to live: to delete its file would let two programs write.
+    here = holder is not None and holder.host == socket.gethostname()
+    gone = "" if here else f"; if that machine is gone for good, delete {path}"
+    return SessionLocked("This session is open elsewhere", who, f"Read it here, or close it there{gone}")
 
 
 def _boot() -> str:

@@ -154,7 +154,7 @@ def figures_of(message: Message) -> tuple[str, ...]:
     if cost is None or not cost.new_tokens or message.finish == "interrupted":
         return ()
     figures = (
-        f"{cost.new_tokens:,} tokens",
+        f"{cost.new_tokens:,} {'token' if cost.new_tokens == 1 else 'tokens'}",
         f"{cost.tokens_per_second:.1f} tok/s" if cost.tokens_per_second else "",
         f"TTFT {cost.prefill_seconds:.2f} s" if cost.prefill_seconds else "",
         f"{cost.reused_tokens:,} reused" if cost.reused_tokens else "",

@@ -71,7 +71,8 @@ def _require_free(target: Path, replace: bool) -> None:
         what = "a folder" if stat.S_ISDIR(mode) else "no ordinary file"
         raise StorageError("Nothing was exported", f"{target} is {what}", "Name another file", code="export-place")
     if not replace:
-        raise StorageError("Nothing was exported", f"{target} is there already", "Name another", code="export-exists")
+        remedy = "Name another, or use --force"
+        raise StorageError("Nothing was exported", f"{target} is there already", remedy, code="export-exists")
 
 
 def file_name(title: str, kind: Format) -> str:

@@ -33,24 +33,36 @@ class Frame(Panel):
 
 
 class ConfirmScreen(ModalScreen[bool]):
-    """A question that Enter or y answers with yes, Esc or n with no."""
+    """A question that Enter or y answers with yes, Esc or n with no.
+
+    Args:
+        question: What is asked.
+        verb: What the key for yes does, such as `Delete`.
+        final: Whether nothing brings it back; Enter, which may have been pressed twice, is no answer then.
+    """
 
     CSS_PATH = "dialogs.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter,y", "answer(True)", "Yes"),
+        Binding("y", "answer(True)", "Yes"),
+        Binding("enter", "enter", "Yes"),
         Binding("escape,n,ctrl+c", "answer(False)", "No"),
     ]
 
-    def __init__(self, question: str, verb: str) -> None:
+    def __init__(self, question: str, verb: str, *, final: bool = False) -> None:
         super().__init__()
-        self._question, self._verb = clean(question), verb
+        self._question, self._verb, self._final = clean(question), verb, final
 
     def compose(self) -> ComposeResult:
-        with Frame(f"y {self._verb.lower()}s  Esc keeps"):
+        first, *rest = self._verb.lower().split()
+        with Frame(f"y {' '.join((first + 's', *rest))}  Esc keeps"):
             yield Static(self._question, markup=False)
 
     def action_answer(self, sure: bool) -> None:
         self.dismiss(sure)
+
+    def action_enter(self) -> None:
+        if not self._final:
+            self.dismiss(True)
 
 
 class TitleScreen(ModalScreen[str | None]):
@@ -90,7 +102,9 @@ def gathered(reports: Sequence[ErrorReport]) -> ErrorReport:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    first = text.split(maxsplit=1)[:1]
+    # The name of a file stays as it is.
+    return text[:1].upper() + text[1:] if first and first[0].rstrip(",:;").isalpha() else text
 
 
 class TextScreen(ModalScreen[None]):

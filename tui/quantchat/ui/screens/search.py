@@ -97,6 +97,7 @@ def excerpt(hit: Hit, width: int) -> Content:
     room = max(width - INDENT, 1)
     if cell_len(before) + cell_len(match) > room and cell_len(before) > _LEAD:
         before = "…" + before[len(before) - _LEAD + 1 :]
+    after = cut_end(after, max(room - cell_len(before) - cell_len(match), 1))
     return Content.assemble(" " * INDENT, before, (match, "bold $accent"), after)
 
 

@@ -13,6 +13,7 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Input
 
+from quantchat.ui.commands import find_slash
 from quantchat.ui.transcript.search import LONGEST
 from quantchat.ui.widgets.field import Field
 from quantchat.ui.widgets.line import Line
@@ -27,7 +28,8 @@ class FindLine(Horizontal):
     DEFAULT_CSS = """
     FindLine { height: 1; background: $surface; }
     FindLine #find-label { width: 6; color: $text-muted; background: $surface; }
-    FindLine #find-count { width: auto; min-width: 14; padding: 0 1; color: $text-muted; background: $surface; }
+    FindLine #find-count { width: auto; min-width: 14; max-width: 75%; padding: 0 1; }
+    FindLine #find-count { color: $text-muted; background: $surface; }
     FindLine Input { width: 1fr; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -87,8 +89,15 @@ class FindLine(Horizontal):
         self._stop_timer()
 
     def show_count(self, place: int, total: int) -> None:
-        words = f"{place:,} of {total:,}" if total else ("not found" if self._told.strip() else "")
+        words = f"{place:,} of {total:,}" if total else self._nothing()
         self.query_one(Count).show(words)
+
+    def _nothing(self) -> str:
+        words = self._told.strip()
+        if words.islower() and find_slash(words) is not None:
+            # The slash opens this line; who meant a command is told where commands are typed.
+            return f"not found; in the prompt /{words.split()[0]} is a command"
+        return "not found" if words else ""
 
     def action_step(self, direction: int) -> None:
         self._step(direction)

@@ -132,7 +132,9 @@ class SamplingActions(ScreenPart):
 
     def _last_seed(self) -> str:
         costs = [message.statistics for message in self.session.branch() if message.statistics is not None]
-        if not costs or costs[-1].seed is None:
+        if not costs:
+            raise UsageError("There is no answer yet, and so no seed")
+        if costs[-1].seed is None:
             raise UsageError("The last answer had no seed", remedy="Greedy decoding needs none")
         return str(costs[-1].seed)
 

@@ -275,7 +275,7 @@ class TreeActions(ScreenPart):
         question = (
             f"Forget the {_messages(count)} that {'was' if count == 1 else 'were'} deleted here? No way leads back."
         )
-        self._app.push_screen(ConfirmScreen(question, "Forget"), purge)
+        self._app.push_screen(ConfirmScreen(question, "Forget", final=True), purge)
 
     # Forks
 
