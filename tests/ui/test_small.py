@@ -18,6 +18,7 @@ from quantchat.hardware.gpu import GpuDevice, GpuSnapshot, NotAvailable
 from quantchat.hardware.host import HostMemory
 from quantchat.services.facts import Notice
 from quantchat.services.memory import MemoryView
+from quantchat.ui.screens.actions import drafts
 from quantchat.ui.screens.dialogs import ErrorScreen, Frame
 from quantchat.ui.status import header_line, memory_texts, status_line
 from quantchat.ui.views import model_rows
@@ -171,6 +172,23 @@ async def test_a_long_error_can_be_read_to_its_end(tmp_path: Path, monkeypatch: 
         assert inside(remedy, frame.region)
         await rig.pilot.press("g")
         await rig.until(lambda: frame.scroll_y == 0)
+
+
+async def test_an_error_waits_while_a_prompt_is_written(tmp_path: Path, monkeypatch: Patch) -> None:
+    """Letters that were typed as its dialog came up were lost."""
+    report = ErrorReport(code="x", title="It failed")
+    async with running(tmp_path, monkeypatch) as rig:
+        monkeypatch.setattr(drafts, "WRITING_SECONDS", 3600.0)
+        await rig.pilot.press(*"half")
+        await rig.until(lambda: rig.chat.seconds_to_pause() > 0)
+        rig.app._take(Notice(report=report, dialog=True))
+        await rig.pilot.press(*" a thought")
+        assert (rig.chat.prompt.text, rig.app.screen) == ("half a thought", rig.chat)
+    monkeypatch.setattr(drafts, "WRITING_SECONDS", 0.05)
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.pilot.press(*"half")
+        rig.app._take(Notice(report=report, dialog=True))
+        assert "It failed" in await rig.dialog()
 
 
 @pytest.mark.parametrize("size", [(12, 4), (4, 2), (1, 1)])

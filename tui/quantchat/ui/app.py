@@ -217,9 +217,17 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
 
     def _show_notice(self, notice: Notice) -> None:
         if notice.dialog:
-            self.show_error(notice.report)
+            self._show_at_a_pause(notice.report)
         else:
             self.notify(notice.report.sentence(), severity=notice.severity, timeout=10, markup=False)
+
+    def _show_at_a_pause(self, report: ErrorReport) -> None:
+        """Show a dialog that nobody asked for, which would take the letters of a prompt that is being written."""
+        rest = self._chat.seconds_to_pause() if self._chat is not None else 0.0
+        if rest > 0:
+            self.set_timer(rest, lambda: self._show_at_a_pause(report))
+        else:
+            self.show_error(report)
 
     def show_error(self, report: ErrorReport) -> None:
         """Show what needs reading in a dialog."""

@@ -21,6 +21,8 @@ PAUSE_SECONDS = 2.0
 """A draft is saved after so long without a key."""
 LONGEST_SECONDS = 10.0
 """And after so long in any case."""
+WRITING_SECONDS = 1.5
+"""Somebody whose last key in the prompt is no older than this is writing."""
 
 
 class Drafts:
@@ -136,6 +138,11 @@ class DraftActions(ScreenPart):
             self.desk.archive.drop_empty(other)
 
     # While it is written
+
+    def seconds_to_pause(self) -> float:
+        """Return how long from now the user counts as writing, unless there is another key."""
+        written = bool(self._screen.prompt.text)
+        return max(self.drafts.changed + WRITING_SECONDS - monotonic(), 0.0) if written else 0.0
 
     def draft_changed(self) -> None:
         """Save the draft when the user pauses."""
