@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -214,3 +216,13 @@ def test_a_template_is_rendered_in_the_sandbox() -> None:
     for template in ("{{ messages.__class__.__mro__ }}", "{{ messages.append(1) }}", hidden):
         with pytest.raises(GenerationError):
             render(tokenizer, [USER], template=template)
+
+
+def test_a_template_that_writes_nothing_and_never_ends_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One came with somebody's file; the worker would hear neither Stop nor another session."""
+    monkeypatch.setattr("quantchat.engine.override.CPU_SECONDS", 0.2)
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% if j < 0 %}x{% endif %}{% endfor %}{% endfor %}"
+    before = sys.gettrace()
+    with pytest.raises(GenerationError, match="without an end"):
+        render(tiny.make_tokenizer(), [USER], template=endless)
+    assert sys.gettrace() is before
