@@ -180,7 +180,9 @@ async def test_all_values_are_shown_with_their_source_and_changed(
         await rig.pilot.press("enter")
         await rig.until(lambda: isinstance(rig.app.screen, SamplingScreen) and "from 0 to 10" in meaning(rig))
         if size[0] >= 80:
-            await rig.until(lambda: "away." in "".join(line.text for line in rig.app.screen._compositor.render_strips()))
+            await rig.until(
+                lambda: "away." in "".join(line.text for line in rig.app.screen._compositor.render_strips())
+            )
         await rig.pilot.press("enter")
         await rig.until(lambda: isinstance(rig.app.screen, AskScreen) and rig.app.screen.query(Input))
         rig.app.screen.query_one(Input).value = "1.25"
