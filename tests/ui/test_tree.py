@@ -158,6 +158,8 @@ async def test_all_messages_are_deleted_and_come_back_after_a_restart(tmp_path: 
         assert shown(rig) == []
         await rig.pilot.press("tab")
         rig.chat.keep_draft()
+        await rig.ask("/new")
+        await rig.until(lambda: rig.chat.session is not session, "a new one")
     async with running(tmp_path, monkeypatch) as rig:
         await rig.until(lambda: rig.chat.summaries)
         rig.chat.choose_session(session.id)

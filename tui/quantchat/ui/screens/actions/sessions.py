@@ -23,7 +23,9 @@ class SessionActions(ScreenPart):
         screen = self._screen
         await screen.typed()
         screen.remove_class("-sidebar-over")
-        if self.session.messages or self.session.queued or self.desk.archive.is_temporary(self.session.id):
+        session = self.session
+        used = session.messages or session.queued or session.deleted
+        if used or self.desk.archive.is_temporary(session.id):
             screen.open_session(self.desk.archive.new())
         screen.set_focus(screen.prompt)
 
