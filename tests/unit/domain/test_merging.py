@@ -98,3 +98,18 @@ def test_what_was_sent_or_taken_out_of_the_prompt_does_not_come_back() -> None:
     base = traits(theirs)
     assert (merge(ours, theirs, base).draft, merge(ours, theirs, base).queued) == ("", [])
     assert (merge(theirs, ours, base).draft, merge(theirs, ours, base).queued) == ("", [])
+
+
+def test_two_ends_of_one_answer_are_two_versions() -> None:
+    """Both programs went on with it, as a lock was broken whose holder lived."""
+    ours, theirs = two()
+    assert ours.head is not None
+    ours.messages[ours.head].text += " by us"
+    theirs.messages[ours.head].text += " by them, at length"
+    texts = sorted(message.text for message in (ours.messages[ours.head], theirs.messages[ours.head]))
+    merged = merge(ours, theirs)
+    again = merge(merged, theirs)
+    for session in (merged, again):
+        assert sorted(message.text for message in session.siblings(ours.head)) == texts
+        assert session.messages[ours.head].text.endswith("at length")
+    assert merge(deepcopy(ours), ours).messages == ours.messages

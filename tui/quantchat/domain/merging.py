@@ -7,7 +7,7 @@ from copy import copy
 
 import msgspec
 
-from quantchat.domain.chat import Deletion, Message, Session
+from quantchat.domain.chat import Deletion, Message, Session, new_id
 
 TRAITS = (
     "title",
@@ -81,7 +81,23 @@ def _messages(ours: Session, theirs: Session) -> dict[str, Message]:
     for name, message in ours.messages.items():
         known = messages.get(name)
         messages[name] = message if known is None else _fuller(message, known)
+        if known is not None and (other := _said_otherwise(messages[name], message, known)) is not None:
+            _put_beside(messages, other)
     return messages
+
+
+def _said_otherwise(kept: Message, ours: Message, theirs: Message) -> Message | None:
+    """Return the state that is not kept if it says what the kept one does not: both went on with one answer."""
+    other = theirs if kept is ours else ours
+    ended = ours.finish is not None and theirs.finish is not None
+    return other if ended and not kept.text.startswith(other.text) else None
+
+
+def _put_beside(messages: dict[str, Message], other: Message) -> None:
+    """Add a version of an answer, unless an earlier merge did."""
+    if not any(one.parent == other.parent and one.text == other.text for one in messages.values()):
+        version = msgspec.structs.replace(other, id=new_id())
+        messages[version.id] = version
 
 
 def _fuller(ours: Message, theirs: Message) -> Message:
