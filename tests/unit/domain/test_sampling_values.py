@@ -98,6 +98,7 @@ def test_values_are_read_as_they_are_typed(name: str, typed: str, value: object)
         ("logit_bias", '{"a": 101}'),
         ("logit_bias", "a"),
         ("max_new_tokens", "0"),
+        pytest.param("logit_bias", "[" * 10_000, id="deep"),
     ],
 )
 def test_what_is_not_allowed_is_refused_with_what_is(name: str, typed: str) -> None:

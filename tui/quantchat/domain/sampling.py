@@ -98,7 +98,7 @@ def read_value(name: str, text: str) -> Any:
         return None
     try:
         return msgspec.convert(_parsed(name, text), _KINDS[name])
-    except (msgspec.ValidationError, ValueError) as error:
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:
         title = f"{name} cannot be {text[:60] or 'empty'}"
         raise UsageError(title, remedy=f"Allowed: {allowed(name)}; default takes it away", code="setting") from error
 
