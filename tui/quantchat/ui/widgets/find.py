@@ -58,15 +58,12 @@ class FindLine(Horizontal):
         self._told = ""
 
     def compose(self) -> ComposeResult:
-        yield Line(id="find-label")
+        yield Line(Content(" Find "), id="find-label")
         field = Field(placeholder="a capital letter makes case count", compact=True, max_length=LONGEST)
         # A blinking cursor sends bytes down an idle SSH line.
         field.cursor_blink = False
         yield field
         yield Count(id="find-count")
-
-    def on_mount(self) -> None:
-        self.query_one("#find-label", Line).show(Content(" Find "))
 
     @property
     def field(self) -> Input:

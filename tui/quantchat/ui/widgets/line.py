@@ -11,9 +11,9 @@ class Line(Widget):
 
     DEFAULT_CSS = "Line { height: 1; }"
 
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, content: Content | None = None, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._content = Content()
+        self._content = content if content is not None else Content()
 
     def show(self, content: Content) -> None:
         if content.is_same(self._content):
