@@ -12,12 +12,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.fuzzy import Matcher
-from textual.screen import ModalScreen
 from textual.widgets import Input
 
 from quantchat.domain.text import clean
 from quantchat.ui.commands import Command, commands
 from quantchat.ui.keys import show_keys
+from quantchat.ui.screens.typed import TypedScreen
 from quantchat.ui.widgets.field import Field
 from quantchat.ui.widgets.line import Line
 from quantchat.ui.widgets.rows import Row, RowList
@@ -72,19 +72,11 @@ def search(offered: Sequence[Entry], query: str) -> list[Entry]:
     return [entry for score, entry in sorted(scored, key=lambda pair: -pair[0]) if score > 0]
 
 
-class PaletteScreen(ModalScreen[Entry | None]):
+class PaletteScreen(TypedScreen[Entry]):
     """A line to type in, and what fits it."""
 
-    CSS_PATH = "dialogs.tcss"
-    AUTO_FOCUS = "Input"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,ctrl+c,ctrl+p", "cancel", "Cancel", priority=True),
-        Binding("down", "row('cursor_down')"),
-        Binding("up", "row('cursor_up')"),
-        Binding("pagedown", "row('page_down')"),
-        Binding("pageup", "row('page_up')"),
-        Binding("ctrl+home", "row('first')"),
-        Binding("ctrl+end", "row('last')"),
+        Binding("ctrl+p", "cancel", "Cancel", priority=True),
     ]
 
     def __init__(self, offered: Sequence[Entry]) -> None:
@@ -127,9 +119,3 @@ class PaletteScreen(ModalScreen[Entry | None]):
     def _choose(self, entry_id: str | None) -> None:
         if entry_id in self._offered:
             self.dismiss(self._offered[entry_id])
-
-    async def action_row(self, action: str) -> None:
-        await self.query_one(RowList).run_action(action)
-
-    def action_cancel(self) -> None:
-        self.dismiss(None)

@@ -9,7 +9,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input
 from textual.worker import Worker
 
@@ -19,6 +18,7 @@ from quantchat.errors import QuantchatError
 from quantchat.services.background import in_background
 from quantchat.services.promptbook import PromptBook
 from quantchat.store.library import check_name
+from quantchat.ui.screens.typed import TypedScreen
 from quantchat.ui.widgets.field import Field
 from quantchat.ui.widgets.line import Line
 from quantchat.ui.widgets.rows import Row, RowList
@@ -26,20 +26,13 @@ from quantchat.ui.widgets.rows import Row, RowList
 SHOWN = 300
 
 
-class PromptsScreen(ModalScreen[PromptTemplate | None]):
+class PromptsScreen(TypedScreen[PromptTemplate]):
     """A line to type in, and the templates that hold it in their names or texts."""
 
-    CSS_PATH = "dialogs.tcss"
-    AUTO_FOCUS = "Input"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,ctrl+c", "cancel", "Cancel", priority=True),
         Binding("ctrl+n", "write_new", "New", priority=True),
         Binding("ctrl+g", "edit", "Edit", priority=True),
         Binding("f10", "delete", "Delete", priority=True),
-        Binding("down", "row('cursor_down')"),
-        Binding("up", "row('cursor_up')"),
-        Binding("pagedown", "row('page_down')"),
-        Binding("pageup", "row('page_up')"),
     ]
 
     def __init__(self, book: PromptBook) -> None:
@@ -152,12 +145,6 @@ class PromptsScreen(ModalScreen[PromptTemplate | None]):
             self._say(str(error), "$error")
         else:
             self._look()
-
-    async def action_row(self, action: str) -> None:
-        await self.query_one(RowList).run_action(action)
-
-    def action_cancel(self) -> None:
-        self.dismiss(None)
 
 
 def _holds(template: PromptTemplate, query: str) -> bool:

@@ -12,13 +12,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.timer import Timer
 from textual.widgets import Input
 
 from quantchat.domain.found import Found, Hit
 from quantchat.domain.text import clean
 from quantchat.errors import QuantchatError
+from quantchat.ui.screens.typed import TypedScreen
 from quantchat.ui.widgets.field import Field
 from quantchat.ui.widgets.lazy import LazyRows
 from quantchat.ui.widgets.line import Line
@@ -101,20 +101,14 @@ def excerpt(hit: Hit, width: int) -> Content:
     return Content.assemble(" " * INDENT, before, (match, "bold $accent"), after)
 
 
-class SearchScreen(ModalScreen[Chosen | None]):
+class SearchScreen(TypedScreen[Chosen]):
     """A line to type in, and all places that hold what it says, the session that changed last first."""
 
     CSS_PATH = "search.tcss"
-    AUTO_FOCUS = "Input"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,ctrl+c,ctrl+f", "cancel", "Cancel", priority=True),
-        Binding("down", "row('cursor_down')"),
-        Binding("up", "row('cursor_up')"),
-        Binding("pagedown", "row('page_down')"),
-        Binding("pageup", "row('page_up')"),
-        Binding("ctrl+home", "row('first')"),
-        Binding("ctrl+end", "row('last')"),
+        Binding("ctrl+f", "cancel", "Cancel", priority=True),
     ]
+    ROWS = HitList
 
     def __init__(self, finder: Finder, text: str = "") -> None:
         super().__init__()
@@ -192,12 +186,6 @@ class SearchScreen(ModalScreen[Chosen | None]):
         hit = self.query_one(HitList).highlighted
         if hit is not None:
             self.dismiss(Chosen(hit, self._found.text))
-
-    async def action_row(self, action: str) -> None:
-        await self.query_one(HitList).run_action(action)
-
-    def action_cancel(self) -> None:
-        self.dismiss(None)
 
 
 def _counted(found: Found) -> str:
