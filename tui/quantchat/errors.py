@@ -13,7 +13,8 @@ QuantchatError
 │   ├── LoadError            a model that did not load
 │   │   └── KernelError      its kernel cannot be built or run here
 │   ├── GenerationError      a turn that failed
-│   └── JobError             a quantize or evaluate job that failed
+│   ├── JobError             a quantize or evaluate job that failed
+│   └── ServeError           a server that cannot be started, or ended
 ├── FetchError               a download that did not arrive                  exit 6
 └── Cancelled                the user said stop                              exit 130
 """
@@ -42,8 +43,9 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
         """Everything in one paragraph, for a log line or stderr."""
         title, detail, remedy = (part.rstrip(".") for part in (self.title, self.detail, self.remedy))
         # A detail that begins small goes on with the title; it may begin with the name of a file, too.
-        what = f"{title}: {detail}" if title and detail[:1].islower() else ". ".join(filter(None, (title, detail)))
-        return ". ".join(filter(None, (what, remedy))) + "."
+        goes_on = title and detail[:1].islower() and not title.endswith("?")
+        what = (f"{title}: {detail}",) if goes_on else (title, detail)
+        return " ".join(part if part.endswith("?") else f"{part}." for part in (*what, remedy) if part)
 
 
 class QuantchatError(Exception):
@@ -145,6 +147,12 @@ class JobError(EngineError):
     """A quantize, convert or evaluate job failed."""
 
     code = "job"
+
+
+class ServeError(EngineError):
+    """A server for other programs cannot be started, or ended by itself."""
+
+    code = "serve"
 
 
 class FetchError(QuantchatError):

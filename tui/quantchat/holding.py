@@ -48,11 +48,20 @@ def release() -> None:
         _unlock(_held.pop())
 
 
+def held(path: str | Path) -> contextlib.AbstractContextManager[bool]:
+    """Keep a model, beside the one of `hold`, from being deleted meanwhile; gives False if somebody does already."""
+    return _while_locked(path, fcntl.LOCK_SH)
+
+
+def alone_with(path: str | Path) -> contextlib.AbstractContextManager[bool]:
+    """Keep others from using a model; gives False if one does."""
+    return _while_locked(path, fcntl.LOCK_EX)
+
+
 @contextlib.contextmanager
-def alone_with(path: str | Path) -> Iterator[bool]:
-    """Keep others from using a model; yield False if one does."""
+def _while_locked(path: str | Path, kind: int) -> Iterator[bool]:
     try:
-        lock = _locked(path, fcntl.LOCK_EX)
+        lock = _locked(path, kind)
     except BlockingIOError:
         yield False
         return

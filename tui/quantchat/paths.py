@@ -58,6 +58,26 @@ def prompts_dir() -> Path:
     return _base("config") / "prompts"
 
 
+def keys_file() -> Path:
+    """API keys of servers, by their names; readable by the user alone."""
+    return _base("config") / "keys.toml"
+
+
+def calibration_file() -> Path:
+    """Conversations that quantizers read if no other text is chosen; written for quantchat (MIT)."""
+    return PACKAGE / "quantize" / "data" / "calibration.jsonl"
+
+
+def held_out_file() -> Path:
+    """Text on which models are measured; in none of the calibration samples, and written for quantchat (MIT)."""
+    return PACKAGE / "quantize" / "data" / "heldout.txt"
+
+
+def quality_dir() -> Path:
+    """What was measured of models beside which nothing can or may be written."""
+    return data_dir() / "quality"
+
+
 def trash_dir() -> Path:
     """What was deleted or replaced."""
     return data_dir() / "trash"

@@ -6,6 +6,8 @@ there is recognised by its pid and removed by the next one that makes the same t
 
 from __future__ import annotations
 
+import errno
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,6 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from quantchat.errors import StorageError
+
+TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+"""What a rename says of a name that another program was quicker to take."""
 
 
 @contextmanager
@@ -22,8 +27,8 @@ def staged(target: Path) -> Iterator[Path]:
     Raises:
         StorageError: if `target` exists already, or the disk refuses.
     """
-    if target.exists():
-        raise StorageError(f"{target} exists already", remedy="Choose another name, or move it away first")
+    if os.path.lexists(target):
+        raise _exists(target)
     with scratch(target) as partial:
         yield partial
         _commit(partial, target)
@@ -51,7 +56,7 @@ def scratch(target: Path) -> Iterator[Path]:
 
 def remove_stale(target: Path) -> None:
     """Remove what processes that are gone have left half made of `target`."""
-    for left in target.parent.glob(f".{target.name}.partial-*"):
+    for left in target.parent.glob(f".{glob.escape(target.name)}.partial-*"):
         if not _alive(left.name.rpartition("-")[2]):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -75,8 +80,17 @@ def _commit(partial: Path, target: Path) -> None:
             path.chmod(0o600)
             _sync(path)
     _sync(partial)
-    partial.rename(target)
+    try:
+        partial.rename(target)
+    except OSError as error:
+        if error.errno in TAKEN:
+            raise _exists(target) from error
+        raise
     _sync(target.parent)
+
+
+def _exists(target: Path) -> StorageError:
+    return StorageError(f"{target} exists already", remedy="Choose another name, or move it away first")
 
 
 def _sync(path: Path) -> None:

@@ -1,13 +1,17 @@
-"""The compilers of this machine, and what GPTQModel's kernels may do with them. Nothing is started or imported."""
+"""The compilers and packages of this machine, and what GPTQModel's kernels may do with them. Nothing is imported."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+from collections.abc import Iterable
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 DENIALS = ("", "0", "false", "no", "off")
+LLAMA_GPU_PARTS = frozenset(f"libggml-{kind}" for kind in ("cuda", "hip", "vulkan", "metal", "sycl", "musa"))
 LIBRARY_SUFFIXES = (".so", ".pyd", ".dll", ".dylib")
 
 
@@ -49,3 +53,22 @@ def built_extensions() -> frozenset[str]:
     except (OSError, RuntimeError):
         return frozenset()
     return frozenset(path.parent.parent.name for path in libraries)
+
+
+def llama_offloads() -> bool:
+    """Whether the llama.cpp that is installed computes on GPUs; true where none is, as it may be built so."""
+    found = find_spec("llama_cpp")
+    folders = [Path(folder) / "lib" for folder in (found.submodule_search_locations or ())] if found else []
+    names = {path.name.partition(".")[0] for folder in folders for path in folder.glob("libggml-*")}
+    return not names or not LLAMA_GPU_PARTS.isdisjoint(names)
+
+
+def versions_of(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of packages, as far as they are there; nothing is imported for it."""
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
+from quantchat.catalog import gguf_fit
 from quantchat.catalog.repacking import FLOAT, repacking
+from quantchat.domain import offload
 from quantchat.domain.kernel_table import DeviceKind, Kernel
 from quantchat.domain.memory import MIB, Fit, cache_bytes
 from quantchat.domain.models import ModelInfo, Pieces
@@ -73,6 +75,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
         cache: Keys and values of the conversation.
         passes: The largest intermediate results, of a prefill chunk or while a matrix is repacked.
         measured: What a load of this model came to before, in place of `loaded`.
+        reserved: What a load takes of the cache at once, for any conversation; less where memory is short.
     """
 
     device: DeviceKind
@@ -83,11 +86,12 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     cache: int
     passes: int
     measured: int | None = None
+    reserved: int = 0
 
     @property
     def predicted(self) -> int:
         """Bytes after the load by the formulas alone: what `LoadReport.device_bytes` will say."""
-        held = self.weights + self.workspace
+        held = self.weights + self.workspace + self.reserved
         return held if self.device == "cuda" else held + self.runtime
 
     @property
@@ -99,7 +103,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     def needed(self) -> int:
         """Bytes without which the model or the conversation does not fit."""
         context = self.runtime if self.device == "cuda" else 0
-        return self.loaded + context + self.cache + self.passes
+        return max(self.loaded - self.reserved, 0) + context + self.cache + self.passes
 
     @property
     def total(self) -> int:
@@ -126,6 +130,8 @@ def predict(model: ModelInfo, setting: Setting, tokens: int | None = None, kv_by
         kv_bytes: Bytes of a number in the KV cache.
     """
     tokens = planned(model) if tokens is None else tokens
+    if model.container == "gguf":
+        return _predict_gguf(model, setting, tokens, kv_bytes)
     cuda = setting.device == "cuda"
     weights = weight_bytes(model, setting)
     first = _buffers(model, setting, 1)
@@ -143,6 +149,23 @@ def predict(model: ModelInfo, setting: Setting, tokens: int | None = None, kv_by
         cache=cache,
         passes=max(passes, transient - cache),
         measured=setting.loaded,
+    )
+
+
+def _predict_gguf(model: ModelInfo, setting: Setting, tokens: int, kv_bytes: float) -> Prediction:
+    cuda, reserved = setting.device == "cuda", gguf_fit.cells(model)
+    runtime = setting.runtime if setting.runtime is not None else CUDA_CONTEXT if cuda else gguf_fit.RUNTIME
+    cache = int(tokens * offload.token_bytes(model) * kv_bytes / FLOAT)
+    return Prediction(
+        device=setting.device,
+        runtime=runtime,
+        weights=model.weight_bytes,
+        workspace=gguf_fit.beside(model, setting.device),
+        buffers=max(reserved - cache, 0),
+        cache=cache,
+        passes=0,
+        measured=setting.loaded,
+        reserved=reserved,
     )
 
 

@@ -227,7 +227,11 @@ FORMATS = (
         counts=False,
     ),
     Format(
-        method="gguf", title="GGUF", cannot="this release has no engine for it; a later one brings it", counts=False
+        method="gguf",
+        title="GGUF",
+        package=Package("llama-cpp-python", "0.3.30"),
+        note="llama.cpp runs it as it is; through transformers it would be unpacked to 16 bits, and be large and slow.",
+        counts=False,
     ),
     Format(method="eetq", title="EETQ", bits=bits.always(8), cannot=_NEEDS_GPU_PACKAGE, counts=False),
     *(

@@ -14,6 +14,7 @@ from quantchat.catalog.attention import read_attention
 from quantchat.catalog.files import Folder
 from quantchat.catalog.formats import BY_NAME
 from quantchat.catalog.gguf import FILE_TYPES, PLAIN, TYPES, GgufHeader, GgufTensor, read_gguf
+from quantchat.catalog.gguf_sizes import weigh
 from quantchat.catalog.problems import Defect, clean, problem
 from quantchat.catalog.shape import read_context_window, read_shape
 from quantchat.catalog.triage import explain_transfer, listed
@@ -106,6 +107,7 @@ def _describe(name: str, headers: Sequence[GgufHeader], found: ModelInfo) -> Mod
         context_window=read_context_window(config),
         has_chat_template=bool(head.text("tokenizer.chat_template")),
         attention=read_attention(config),
+        weights=weigh(tensors),
         tied=bool(tensors) and not any(tensor.name == "output.weight" for tensor in tensors),
     )
     return _judged(found, _quantization(name, head, tensors), _judge(name, kind, tensors))

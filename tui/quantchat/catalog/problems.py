@@ -83,7 +83,10 @@ _TABLE = {
     "weights-ambiguous": _Words(
         "Several weight files and no index: {files}.", "Keep one, and name it model.safetensors."
     ),
-    "gguf-only": _Words("The weights are GGUF, which cannot run here yet.", _OTHER_VERSION),
+    "gguf-only": _Words(
+        "The folder has no weights but GGUF files, each of which is a model of its own.",
+        "Choose one of the .gguf files; to unpack one into a folder: quantchat quantize.",
+    ),
     "pickle-only": _Words(
         "The weights are pickles ({file}), which can run code when they are read, so they are not loaded.",
         "Get a safetensors version of the model.",

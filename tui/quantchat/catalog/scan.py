@@ -111,13 +111,16 @@ def _sorted(walk: Walk) -> tuple[ModelInfo, ...]:
 
 
 def find_model(name_or_path: str, models: Sequence[ModelInfo]) -> ModelInfo:
-    """Find the model that a person means: exact name, path, or a part of one name, in any case.
+    """Find the model that a person means: path, exact name, or a part of one name, in any case.
 
     A path of a folder that was not scanned is read on the spot.
 
     Raises:
         ModelError: None or several fit; the error lists the candidates.
     """
+    known = next((model for model in models if name_or_path in (model.path, _on_server(model))), None)
+    if known is not None:
+        return known
     named = [model for model in models if model.name == name_or_path]
     if len(named) == 1:
         return named[0]
@@ -128,6 +131,10 @@ def find_model(name_or_path: str, models: Sequence[ModelInfo]) -> ModelInfo:
     if len(candidates) == 1:
         return candidates[0]
     raise _no_single(name_or_path, candidates, models)
+
+
+def _on_server(model: ModelInfo) -> str:
+    return f"{model.server}/{model.name}" if model.server else model.path
 
 
 def _by_path(text: str, models: Sequence[ModelInfo]) -> ModelInfo | None:

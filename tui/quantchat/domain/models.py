@@ -11,7 +11,8 @@ class QuantSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the weights are quantized, as the model's own config says.
 
     Attributes:
-        method: `gptq`, `awq`, or `none` for unquantized weights; other methods by their `quant_method` name.
+        method: `gptq`, `awq`, or `none` for unquantized weights; other methods by their `quant_method` name; `served`
+            where only a server knows.
         bits: Bits per weight.
         group_size: Weights that share a scale; -1 is one group per column.
         desc_act: GPTQ act-order: columns quantized by falling activation size.
@@ -38,6 +39,8 @@ class QuantSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The short form of a model row, such as `GPTQ 4b g128`."""
         if self.method == "none":
             return "unquantized"
+        if self.method == "served":
+            return "served"
         if self.method == "gguf" and self.checkpoint_format:
             return f"GGUF {self.checkpoint_format.upper()}"
         parts = [self.method.upper()]
@@ -164,14 +167,15 @@ class WeightSizes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 Kind = Literal["chat", "adapter", "embedding", "vision", "encoder", "draft", "other"]
-Container = Literal["safetensors", "gguf", "pickle", "mlx", "none"]
+Container = Literal["safetensors", "gguf", "pickle", "mlx", "server", "none"]
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A model folder or GGUF file, read without loading it.
 
     Attributes:
-        path: Absolute path of the folder, or of the GGUF file (the first of a split set); the model's identity.
+        path: Absolute path of the folder, or of the GGUF file (the first of a split set), or as `servers.server_path`
+            makes it; the model's identity.
         name: What the user calls it: `owner/name` in the hub cache, else the folder's name.
         root: The scan root under which it was found.
         revision: Commit of a hub snapshot.
@@ -183,7 +187,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         context_window: Tokens, from the config.
         remote_code: The model wants code of its own to run.
         kind: What it is for; only `chat` models hold conversations.
-        container: The file format of the weights.
+        container: The file format of the weights; `server` where a server has them.
         verdict: Whether its format can run here at all.
         tied: The output head shares the embedding's weights.
         attention: What a conversation keeps in the KV cache.
@@ -191,6 +195,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         files: Python files that remote code would run.
         copies: Other paths with the same files.
         modified: Newest modification time of its files, in seconds since the epoch.
+        server: Name of the server that has it, as in the settings; empty for models of this machine.
     """
 
     path: str
@@ -216,6 +221,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     files: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
     modified: float = 0.0
+    server: str = ""
     problems: tuple[Problem, ...] = ()
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from quantchat.domain.chat import Message, RunCard
 from quantchat.domain.generation import FinishReason, SamplingSettings, TurnStatistics
 from quantchat.domain.sections import Row, Section
+from quantchat.domain.servers import PREFIX
 
 ENDINGS: dict[FinishReason, str] = {
     "stop": "complete",
@@ -63,7 +64,7 @@ def _message(message: Message, version: int, versions: int) -> Iterator[Row]:
 def _model(run: RunCard) -> Iterator[Row]:
     rows = (
         Row("Name", run.model),
-        Row("Folder", run.path),
+        Row("Server" if run.path.startswith(PREFIX) else "Folder", run.path),
         Row("Revision", run.revision),
         Row("Quantization", run.quantization),
         Row("Kernel", run.kernel),

@@ -55,6 +55,7 @@ _UNSAFE = _pattern(_CONTROLS, _BIDI, _INVISIBLE, _SURROGATES, _SEPARATORS)
 # Expressions, not `translate`: a megabyte of pasted text goes through here.
 _CONTROL = _pattern(_CONTROLS)
 _LONE = _pattern(_SURROGATES)
+_EMOJI_SELECTORS = _pattern(((0xFE00, 0xFE0F),))
 
 
 def plain(text: str) -> str:
@@ -76,6 +77,18 @@ def clean(text: str, *, newlines: bool = True) -> str:
     elif _UNSAFE.search(text):
         text = text.translate(_KEEP_LINES)
     return text.expandtabs(TAB)
+
+
+def spelled(text: str) -> str:
+    """Write characters that `clean` drops or replaces as `<U+200B>`, for who wants to see them; line ends stay.
+
+    Selectors of emoji are dropped: they are everywhere and hide nothing.
+    """
+    return _UNSAFE.sub(_name, _EMOJI_SELECTORS.sub("", text)) if _UNSAFE.search(text) else text
+
+
+def _name(match: re.Match[str]) -> str:
+    return f"<U+{ord(match[0]):04X}>"
 
 
 def shortened(text: str, limit: int) -> str:
