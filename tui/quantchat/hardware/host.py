@@ -1,7 +1,9 @@
-"""Memory of this machine and of a process on it."""
+"""Memory and disks of this machine, and the memory of a process on it."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -63,6 +65,19 @@ def peak_process_bytes(pid: int) -> int | None:
     except (OSError, StopIteration):
         return None
     return int(peak.split()[1]) * 1024
+
+
+def free_disk(folder: Path) -> int | None:
+    """Return the free bytes where a folder is, or will be; None if that cannot be told."""
+    for place in (folder, *folder.parents):
+        try:
+            status = os.statvfs(place)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+        return status.f_bavail * status.f_frsize
+    return None
 
 
 def _resident(process: psutil.Process) -> int:

@@ -15,6 +15,7 @@ from quantchat.errors import StorageError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+NO_FILE = {errno.ENOENT: "There is no such file", errno.EISDIR: "That is a folder, not a file"}
 MOST_ATTEMPTS = 5
 ABANDONED_SECONDS = 24 * 3600
 """A temporary file older than this has no writer any more, whoever its process id belongs to now."""
@@ -40,6 +41,8 @@ def translate_os_error(error: OSError, path: Path, *, reading: bool = False) -> 
             f"Make {path if reading else path.parent} {needed} for your user, or point QUANTCHAT_HOME somewhere else",
             code="no-permission",
         )
+    if reading and (title := NO_FILE.get(error.errno or 0)):
+        return StorageError(title, str(path), "Check its name")
     return StorageError("The disk refused", f"{path}: {said}", "Check the disk and try again")
 
 

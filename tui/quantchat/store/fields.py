@@ -80,22 +80,26 @@ def line_of(text: str, key: str) -> int:
 def _convert(value: Any, kind: Any, key: str) -> tuple[Any, list[Fault]]:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(value, Mapping):
         good, faults = convert_table(value, kind, f"{key}.")
-        return kind(**good), faults
+        required = [field.encode_name for field in msgspec.structs.fields(kind) if field.required]
+        faults += [Fault(f"{key}.{name}", "is missing") for name in required if name not in value]
+        return (kind(**good) if good.keys() >= set(required) else msgspec.UNSET), faults
     if getattr(kind, "__origin__", None) is dict and isinstance(value, Mapping):
-        return _convert_items(value, get_args(kind)[1], key)
+        names, values = get_args(kind)
+        return _convert_items(value, names, values, key)
     try:
         return msgspec.convert(value, kind), []
     except msgspec.ValidationError as error:
         return msgspec.UNSET, [Fault(key, f"{_shown(value)} is not allowed: {_wanted(kind) or _lower(error)}")]
 
 
-def _convert_items(table: Mapping[str, Any], kind: Any, key: str) -> tuple[dict[str, Any], list[Fault]]:
+def _convert_items(table: Mapping[str, Any], names: Any, kind: Any, key: str) -> tuple[dict[str, Any], list[Fault]]:
     good: dict[str, Any] = {}
     faults: list[Fault] = []
     for name, value in table.items():
+        named, bad_name = _convert(name, names, f"{key}.{name}")
         converted, wrong = _convert(value, kind, f"{key}.{name}")
-        faults += wrong
-        if converted is not msgspec.UNSET:
+        faults += [*bad_name, *wrong]
+        if msgspec.UNSET not in (named, converted):
             good[name] = converted
     return good, faults
 

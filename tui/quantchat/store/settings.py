@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from quantchat import paths
+from quantchat.domain.backends import Interpreters
 from quantchat.domain.generation import SamplingOverrides
+from quantchat.domain.servers import ServerName, ServerSpec
 from quantchat.errors import ErrorReport, UsageError
 from quantchat.store.atomic import translate_os_error, write_atomic
 from quantchat.store.fields import Fault, convert_table, line_of, read_toml
@@ -57,6 +59,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             chooses by the terminal.
         link: How good the line to the terminal is: how often text is shown and in how many colours; `auto` looks for an
             SSH session.
+        servers: OpenAI-compatible servers by name, whose models stand beside those of this machine.
+        engine: Other Python interpreters for the engine processes.
     """
 
     theme: str = "quantchat-dark"
@@ -78,6 +82,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allow_pickle: bool = False
     clipboard: ClipboardSetting = "auto"
     link: LinkSetting = "auto"
+    servers: dict[ServerName, ServerSpec] = {}
+    engine: Interpreters = Interpreters()
 
 
 def load_settings(path: Path | None = None) -> tuple[Settings, list[ErrorReport]]:
@@ -112,14 +118,43 @@ def update_settings(path: Path | None = None, **changes: Any) -> Settings:
 
     path = path or paths.config_file()
     wanted = {key: msgspec.to_builtins(value) for key, value in changes.items()}
-    _, faults = convert_table({key: value for key, value in wanted.items() if value is not None}, Settings)
-    if faults:
-        raise UsageError("That setting is not allowed", "; ".join(f"`{key}`: {reason}" for key, reason in faults))
+    _require_allowed({key: value for key, value in wanted.items() if value is not None})
     document = _read_document(path)
     for key, value in wanted.items():
         _put(document, key, value)
     write_atomic(path, tomlkit.dumps(document).encode())
     return load_settings(path)[0]
+
+
+def update_entry(table: str, name: str, value: object, path: Path | None = None) -> Settings:
+    """Write one entry of a table of settings, such as a server, and return what the file now says.
+
+    Others in it stay as they are, also those that are wrong; None takes the entry out.
+
+    Raises:
+        UsageError: if the entry is not allowed or the file does not parse; it is then untouched.
+        StorageError: if the disk refuses.
+    """
+    import tomlkit
+
+    path = path or paths.config_file()
+    wanted = msgspec.to_builtins(value)
+    _require_allowed({table: {name: wanted}} if value is not None else {})
+    document = _read_document(path)
+    entries = document.setdefault(table, tomlkit.table(is_super_table=True))
+    if not isinstance(entries, MutableMapping):
+        raise UsageError("That setting cannot be changed", f"{path}: `{table}` is no table", "Correct that line")
+    _put(entries, name, wanted)
+    if not entries:
+        del document[table]
+    write_atomic(path, tomlkit.dumps(document).encode())
+    return load_settings(path)[0]
+
+
+def _require_allowed(changes: Mapping[str, Any]) -> None:
+    faults = convert_table(changes, Settings)[1]
+    if faults:
+        raise UsageError("That setting is not allowed", "; ".join(f"`{key}`: {reason}" for key, reason in faults))
 
 
 def _read_document(path: Path) -> TOMLDocument:
@@ -177,5 +212,13 @@ def _fault_report(path: Path, text: str, fault: Fault) -> ErrorReport:
         code="setting-unknown" if unknown else "setting-wrong",
         title="A setting is not known" if unknown else "A setting is wrong",
         detail=f"{path}{f', line {line}' if line else ''}: `{fault.key}` {fault.reason}",
-        remedy="It is ignored until you change it" if unknown else "Its default is used until you change it",
+        remedy=_consequence(fault, unknown=unknown),
     )
+
+
+def _consequence(fault: Fault, *, unknown: bool) -> str:
+    if unknown:
+        return "It is ignored until you change it"
+    if fault.key.startswith("servers."):
+        return "The server is left out until you change it"
+    return "Its default is used until you change it"
