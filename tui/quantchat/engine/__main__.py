@@ -15,9 +15,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import psutil
 
+from quantchat.domain.backends import Backend
 from quantchat.engine import frames, heap, protocol, quiet
 from quantchat.engine.worker import Worker
 from quantchat.paths import logs_dir
@@ -107,6 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     """Redirect output, start the worker, and listen."""
     parser = argparse.ArgumentParser(prog="quantchat.engine")
     parser.add_argument("--log", type=Path, default=logs_dir() / "engine.log")
+    parser.add_argument("--backend", choices=get_args(Backend), default="torch")
     arguments = parser.parse_args(argv)
     descriptor = quiet.redirect_output(arguments.log)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
@@ -115,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     watch_parent(leave)
     enter_scratch_folder()
     heap.keep_freed()
-    worker = Worker(Pipe(descriptor).emit)
+    worker = Worker(Pipe(descriptor).emit, arguments.backend)
     worker.start()
     status = serve(worker, 0)
     worker.close(CLOSE_SECONDS)

@@ -14,9 +14,11 @@ from quantchat.domain.kernel_table import Kernel
 from quantchat.domain.kernels import Plan
 from quantchat.domain.loading import KernelRefusal
 from quantchat.engine import checks, memory
+from quantchat.engine.failures import KernelFailed as KernelFailed
+from quantchat.engine.failures import first_lines
 from quantchat.engine.progress import Stages
 from quantchat.engine.tensors import DAMAGED_REMEDY
-from quantchat.errors import KernelError, LoadError, ModelError, QuantchatError
+from quantchat.errors import KernelError, LoadError, ModelError
 
 BUILD_CODE = "kernel-build"
 ONCE = "compiled once, then kept; minutes. Esc or F7 breaks it off"
@@ -24,19 +26,6 @@ REASON_CHARACTERS = 300
 
 WEIGHT_FAULTS = ("Missing required quantized weights", "set a tensor of shape")
 """In the words of GPTQModel and accelerate: the files are wrong, and no other kernel would help."""
-
-
-class KernelFailed(KernelError):
-    """A kernel failed or was refused.
-
-    Attributes:
-        next_kernel: The candidate after it, for a fresh engine process.
-        failed: The kernel and how it failed; None if it was not tried.
-    """
-
-    def __init__(self, error: QuantchatError, next_kernel: str | None, failed: KernelRefusal | None = None) -> None:
-        super().__init__(error.report.title, error.report.detail, error.report.remedy, code=error.report.code)
-        self.next_kernel, self.failed = next_kernel, failed
 
 
 def build(kernel: Kernel, plan: Plan, stages: Stages) -> None:
@@ -99,19 +88,3 @@ def _failed(error: LoadError, kernel: Kernel, plan: Plan, how: str) -> KernelFai
     said = error.report.detail[:REASON_CHARACTERS]
     error = KernelError(error.report.title, error.report.detail, error.report.remedy)
     return KernelFailed(error, plan.after(kernel.name), KernelRefusal(kernel.name, f"{how}: {said}"))
-
-
-@contextmanager
-def translated(title: str) -> Iterator[None]:
-    """Explain what the libraries raise over a folder's files."""
-    try:
-        yield
-    except QuantchatError:
-        raise
-    except Exception as error:
-        raise LoadError(title, first_lines(error), DAMAGED_REMEDY) from error
-
-
-def first_lines(error: Exception) -> str:
-    """Name an exception of a library, with the beginning of its message."""
-    return f"{type(error).__name__}: {str(error)[:500]}"

@@ -20,6 +20,7 @@ from typing import cast
 import msgspec
 
 from quantchat import paths
+from quantchat.domain.backends import OWN, EngineSpec
 from quantchat.engine.frames import FrameDecoder, ProtocolError, encode_frame, event_decoder
 from quantchat.engine.protocol import Command, Event, Shutdown
 from quantchat.engine.protocol import EngineExited as EngineExited
@@ -27,6 +28,9 @@ from quantchat.errors import EngineGone
 
 COMMAND_VARIABLE = "QUANTCHAT_ENGINE_COMMAND"
 """Environment variable with another engine command line; the tests start their scripted engine with it."""
+INTERPRETER_REMEDY = "Correct the interpreter in `[engine]` of config.toml, or take it out."
+OWN_PYTHON = ("PYTHONHOME", "PYTHONPATH")
+"""Variables that would give another interpreter the libraries of this one."""
 TAIL_LINES = 40
 LOGS_KEPT = 8
 LINGER = 2.0
@@ -45,6 +49,7 @@ class EngineClient:
         command: Command line of the engine; default `python -m quantchat.engine` of this interpreter.
         log_path: Where the engine's stderr goes; default a file of this process in the log folder.
         env: Added to the environment of the engine.
+        spec: Which kind of engine, and in which interpreter.
     """
 
     def __init__(
@@ -54,9 +59,10 @@ class EngineClient:
         command: Sequence[str] | None = None,
         log_path: Path | None = None,
         env: Mapping[str, str] | None = None,
+        spec: EngineSpec = OWN,
     ) -> None:
         self._on_event = on_event
-        self._command = command
+        self._command, self._spec = command, spec
         self._log_path = log_path or paths.logs_dir() / f"engine-{os.getpid()}.log"
         self._env = dict(env or {})
         self._link: _Link | None = None
@@ -111,7 +117,7 @@ class EngineClient:
                 lambda: link, *command, stderr=log.descriptor, env=self._environment(), start_new_session=True
             )
         except (OSError, ValueError) as error:
-            raise EngineGone("The engine cannot be started", str(error), "Reinstall quantchat.") from error
+            raise EngineGone("The engine cannot be started", str(error), self._remedy()) from error
         finally:
             os.close(log.descriptor)
         return link
@@ -122,10 +128,20 @@ class EngineClient:
         if override := os.environ.get(COMMAND_VARIABLE):
             return shlex.split(override)
         # -P: a torch.py in the folder where the user happens to stand must not be imported.
-        return [sys.executable, "-P", "-m", "quantchat.engine", "--log", log]
+        options = ("--log", log, "--backend", self._spec.backend)
+        if self._spec.python:
+            # By its path: that interpreter's own packages stand around it, and none of this one's.
+            return [os.path.expanduser(self._spec.python), str(paths.PACKAGE / "engine" / "launch.py"), *options]
+        return [sys.executable, "-P", "-m", "quantchat.engine", *options]
+
+    def _remedy(self) -> str:
+        return INTERPRETER_REMEDY if self._spec.python else "Reinstall quantchat."
 
     def _environment(self) -> dict[str, str]:
         environment = os.environ | {"PYTHONUNBUFFERED": "1"} | self._env
+        if self._spec.python:
+            for name in OWN_PYTHON:
+                environment.pop(name, None)
         if (os.cpu_count() or 1) <= 2:
             # GPTQModel counts on more cores than small machines have.
             environment.setdefault("GPTQMODEL_CPU_WORKERS", "2")

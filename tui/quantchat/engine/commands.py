@@ -10,6 +10,8 @@ from quantchat.domain.chat import ChatMessage
 from quantchat.domain.generation import SamplingSettings
 from quantchat.domain.loading import DeviceShare, KernelRefusal
 from quantchat.domain.models import ModelInfo
+from quantchat.domain.quantizing import CalibrationChoice, Recipe
+from quantchat.domain.servers import ServerTarget
 
 Decoding = Literal["auto", "eager", "generate"]
 
@@ -31,6 +33,7 @@ class Load(Word, frozen=True, kw_only=True, tag="load"):
         kv_budget: Bytes that the caches of all sessions may hold on the device; None takes a share of what is free
             after the load.
         host_kv_budget: Bytes of caches that may wait in host memory; None takes a share of what is free there.
+        server: Where to ask, for a model of a server.
     """
 
     request: str
@@ -42,6 +45,7 @@ class Load(Word, frozen=True, kw_only=True, tag="load"):
     decoding: Decoding = "auto"
     kv_budget: int | None = None
     host_kv_budget: int | None = None
+    server: ServerTarget | None = None
 
 
 class Unload(Word, frozen=True, kw_only=True, tag="unload"):
@@ -64,6 +68,7 @@ class Generate(Word, frozen=True, kw_only=True, tag="generate"):
         session: Whose KV cache is reused and kept; empty keeps none. One turn at a time runs for a session.
         resume: The answer's beginning, when a cut or stopped one goes on; its text is not sent again.
         template: A Jinja chat template in place of the model's own; empty for that.
+        apart: Send the text of each token by itself, so that it can be told which token said what.
     """
 
     turn: str
@@ -72,6 +77,7 @@ class Generate(Word, frozen=True, kw_only=True, tag="generate"):
     session: str = ""
     resume: Partial | None = None
     template: str = ""
+    apart: bool = False
 
 
 class Forget(Word, frozen=True, kw_only=True, tag="forget"):
@@ -103,10 +109,12 @@ class CountTokens(Word, frozen=True, kw_only=True, tag="count-tokens"):
 
 
 class RenderPrompt(Word, frozen=True, kw_only=True, tag="render-prompt"):
-    """Ask for the exact text that a conversation becomes; `template` as in `Generate`."""
+    """Ask for the exact text that a conversation becomes; `session`, `reserve` and `template` as in `CountTokens`."""
 
     request: str
     messages: list[ChatMessage]
+    session: str = ""
+    reserve: int = 0
     template: str = ""
 
 
@@ -119,30 +127,50 @@ class Dequantize(Word, frozen=True, kw_only=True, tag="dequantize"):
 
 
 class Quantize(Word, frozen=True, kw_only=True, tag="quantize"):
-    """Job: make a GPTQ folder from an ordinary one.
+    """Job: make a GPTQ or AWQ folder.
 
     Attributes:
-        calibration: JSONL file of `{"messages": [...]}`; None takes the bundled set.
-        group_size: Weights per scale; -1 for one group per column.
-        damping: Share of the mean Hessian diagonal that is added to it; None leaves GPTQModel's default.
+        source: An ordinary model folder, or a GGUF file, which is dequantized first.
+        adapter: Folder of a LoRA adapter that is merged into the source first; empty for none.
+        output: The folder to write; it appears when it is complete.
     """
 
     job: str
     source: str
     output: str
-    bits: int = 4
-    group_size: int = 64
-    desc_act: bool = False
-    damping: float | None = None
-    calibration: str | None = None
+    recipe: Recipe = Recipe()
+    calibration: CalibrationChoice = CalibrationChoice()
+    adapter: str = ""
+
+
+class Survey(Word, frozen=True, kw_only=True, tag="survey"):
+    """Job: tokenize a calibration set as `Quantize` would, and tell its lengths (`Calibrated`)."""
+
+    job: str
+    source: str
+    calibration: CalibrationChoice = CalibrationChoice()
 
 
 class Evaluate(Word, frozen=True, kw_only=True, tag="evaluate"):
-    """Job: measure perplexity on a text file (None: the bundled held-out text)."""
+    """Job: measure the loaded model on a text.
+
+    Its figures are `perplexity`, `tokens` (those predicted) and `window`; against a reference also `divergence`,
+    `agreement` and `reference_perplexity`, as in `domain.quality.Quality`.
+
+    Attributes:
+        text: A UTF-8 text file; None for the bundled held-out text.
+        window: Tokens per window; fewer where the model's context window is smaller.
+        tokens: How many tokens of the text are read at most; 0 for all.
+        keep: File to write the logits to, for comparisons; empty for none. It appears when it is complete.
+        against: Such a file of the reference, made from the same text; empty for none.
+    """
 
     job: str
-    model: ModelInfo
     text: str | None = None
+    window: int = 512
+    tokens: int = 0
+    keep: str = ""
+    against: str = ""
 
 
 class MeasureBandwidth(Word, frozen=True, kw_only=True, tag="measure-bandwidth"):
@@ -165,18 +193,7 @@ class Shutdown(Word, frozen=True, kw_only=True, tag="shutdown"):
     """Stop everything and exit."""
 
 
-Command = (
-    Load
-    | Unload
-    | Generate
-    | Forget
-    | Stop
-    | CountTokens
-    | RenderPrompt
-    | Dequantize
-    | Quantize
-    | Evaluate
-    | MeasureBandwidth
-    | Ping
-    | Shutdown
-)
+Job = Dequantize | Quantize | Survey | Evaluate | MeasureBandwidth
+"""What `Stop` ends by its `job`."""
+
+Command = Load | Unload | Generate | Forget | Stop | CountTokens | RenderPrompt | Job | Ping | Shutdown

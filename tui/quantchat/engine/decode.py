@@ -16,8 +16,11 @@ class TextDecoder(Protocol):
 
 
 def text_decoder(tokenizer: Any) -> TextDecoder:
-    """Return the fast decoder where the tokenizer allows it, else the one that works with any."""
-    if getattr(tokenizer, "is_fast", False):
+    """Return the tokenizer's own decoder, the fast one where it allows that, else the one that works with any."""
+    if own := getattr(tokenizer, "stream_decoder", None):
+        decoder: TextDecoder = own()
+        return decoder
+    if getattr(tokenizer, "is_fast", False) and _has_decode_stream():
         return _FastDecoder(tokenizer)
     return _WindowDecoder(tokenizer)
 
@@ -36,6 +39,13 @@ class _FastDecoder:
             # Some byte-fallback vocabularies decode a window differently once it grows; a new window starts here.
             self._stream = _decode_stream()
             return self._stream.step(self._tokenizer, token) or ""
+
+
+def _has_decode_stream() -> bool:
+    # tokenizers before 0.21, which older versions of transformers want, have none.
+    from tokenizers import decoders
+
+    return hasattr(decoders, "DecodeStream")
 
 
 def _decode_stream() -> Any:

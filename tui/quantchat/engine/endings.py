@@ -7,15 +7,16 @@ nothing ends runs on into the next question.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from quantchat.domain.chat import ChatMessage
 from quantchat.engine.prompt import render_text
 from quantchat.errors import GenerationError
 
 if TYPE_CHECKING:
-    from quantchat.engine.loader import LoadedModel
+    from quantchat.engine.voice import Voice
 
+V = TypeVar("V", bound="Voice")
 _ASKED, _SAID, _NEXT = "question.one", "answer.two", "question.three"
 _CONVERSATION = (ChatMessage("user", _ASKED), ChatMessage("assistant", _SAID), ChatMessage("user", _NEXT))
 
@@ -27,7 +28,7 @@ class Ends(NamedTuple):
     strings: tuple[str, ...] = ()
 
 
-def asked_with(loaded: LoadedModel, template: str) -> LoadedModel:
+def asked_with(loaded: V, template: str) -> V:
     """Return the model as a turn with this template hears it; empty for its own template."""
     if not template:
         return loaded

@@ -36,9 +36,10 @@ def reuse_fault(model: Any, new_cache: Callable[[], SessionCache], ids: Sequence
 
 
 def _rope_types(config: Any) -> set[str]:
-    parameters = getattr(config, "rope_parameters", None) or {}
+    # transformers 4 says it as `rope_scaling`, in old folders by `type`.
+    parameters = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     groups = [parameters, *(group for group in parameters.values() if isinstance(group, dict))]
-    return {str(group["rope_type"]) for group in groups if "rope_type" in group}
+    return {str(group[key]) for group in groups for key in ("rope_type", "type") if key in group}
 
 
 def _split_fault(model: Any, new_cache: Callable[[], SessionCache], ids: Sequence[int], device: Any) -> str:

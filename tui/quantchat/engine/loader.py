@@ -18,9 +18,11 @@ from quantchat.domain.memory import cache_bytes
 from quantchat.domain.models import ModelInfo
 from quantchat.engine import attention, checks, memory, prompt, tensors, threads
 from quantchat.engine.bars import transformers_bars
-from quantchat.engine.building import KernelFailed, blamed, build, is_built, translated
+from quantchat.engine.building import blamed, build, is_built
+from quantchat.engine.failures import KernelFailed, translated
 from quantchat.engine.kernels import probe
 from quantchat.engine.kvcache import SessionCache
+from quantchat.engine.loaded import LoadedModel
 from quantchat.engine.packing import quantization_config
 from quantchat.engine.progress import Stages
 from quantchat.engine.protocol import Load, LoadProgress, LoadReport
@@ -34,31 +36,6 @@ __all__ = ["KernelFailed", "LoadedModel", "load"]
 MIXTURE_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 PLANNED_CONTEXT = 4096
 ASKED_FOR = "the setting asks for it"
-
-
-@dataclass
-class LoadedModel:
-    """A model that passed its checks.
-
-    Attributes:
-        device: Where prompts go; with several devices the first.
-        window: Context window in tokens, 0 if unknown.
-        eos_ids: Tokens that end an answer.
-        stop_strings: Texts that end an answer because the fallback template ends turns with them.
-        decoding: `eager` for our own loop, `generate` where that did not prove right.
-        decoding_reason: Why not our own loop.
-    """
-
-    model: Any
-    tokenizer: Any
-    device: str
-    window: int
-    report: LoadReport
-    eos_ids: frozenset[int]
-    stop_strings: tuple[str, ...] = ()
-    decode_threads: threads.DecodeThreads = field(default_factory=threads.DecodeThreads)
-    decoding: Literal["eager", "generate"] = "eager"
-    decoding_reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import psutil
 import torch
 
-from quantchat import cgroups
 from quantchat.domain.memory import format_bytes
 from quantchat.domain.placement import Room
 from quantchat.engine import heap
+from quantchat.engine.host import available_bytes as available_bytes
+from quantchat.engine.host import resident_bytes as resident_bytes
 from quantchat.errors import LoadError, QuantchatError
 
 E = TypeVar("E", bound=QuantchatError)
@@ -24,6 +24,8 @@ LOAD_REMEDY = (
     "Take a smaller model, end other programs that hold memory there, or with several GPUs divide the layers by the "
     "setting `placement`."
 )
+OUT_OF_MEMORY = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
+"""Its name before torch 2.5."""
 TURN_REMEDY = (
     "The chat goes on: shorten the conversation or begin a new session, lower `kv_cache_gib` in the settings, "
     "or take a smaller model."
@@ -38,11 +40,6 @@ _AMOUNT = r"([\d.]+) (bytes|KiB|MiB|GiB|TiB)"
 _WANTED = re.compile(rf"(?:[Tt]ried to|Unable to) allocate {_AMOUNT}", re.IGNORECASE)
 _FREE = re.compile(rf"of which {_AMOUNT} is free", re.IGNORECASE)
 _GPU = re.compile(r"\bGPU (\d+) has a total capacity")
-
-
-def resident_bytes() -> int:
-    """Resident set size of this process."""
-    return int(psutil.Process().memory_info().rss)
 
 
 def cuda_bytes() -> int:
@@ -80,12 +77,6 @@ def _free_bytes(device: str) -> int:
     if device == "cpu":
         return available_bytes()
     return int(torch.cuda.mem_get_info(device)[0])
-
-
-def available_bytes() -> int:
-    """Bytes of host memory that can be had, within the limits of a container or job."""
-    host = psutil.virtual_memory()
-    return cgroups.bounded(int(host.total), int(host.available))[1]
 
 
 def weight_bytes(model: Any) -> int:
@@ -160,7 +151,7 @@ def _mapped() -> list[range]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Recognise exhausted memory, which the CPU allocator only tells in words."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+    if isinstance(error, (OUT_OF_MEMORY, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in CPU_ALLOCATOR_WORDS)
 

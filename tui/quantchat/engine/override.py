@@ -18,12 +18,19 @@ CPU_SECONDS = 2.0
 """Thousands of messages take a tenth of a second. Stop is not heard meanwhile."""
 
 
-def render_override(template: str, messages: Sequence[Mapping[str, str]], special: Mapping[str, Any]) -> str:
+def render_override(
+    template: str,
+    messages: Sequence[Mapping[str, str]],
+    special: Mapping[str, Any],
+    *,
+    generation_prompt: bool = True,
+) -> str:
     """Render a conversation up to where the answer starts.
 
     Args:
         template: Jinja text.
         special: The special tokens of the tokenizer by their names, such as `bos_token`.
+        generation_prompt: Whether the start of the answer is written (`add_generation_prompt`).
 
     Raises:
         jinja2.TemplateError: whatever is wrong with it.
@@ -31,7 +38,8 @@ def render_override(template: str, messages: Sequence[Mapping[str, str]], specia
     """
     from jinja2 import TemplateError
 
-    given = {**special, "messages": messages, "tools": None, "documents": None, "add_generation_prompt": True}
+    given = {**special, "messages": messages, "tools": None, "documents": None}
+    given["add_generation_prompt"] = generation_prompt
     try:
         compiled = _compiled(template)
         with _limited():

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 
 from quantchat.domain.generation import SamplingSettings
-
-Prefix = tuple[int, ...]
+from quantchat.engine.rules import BiasTable, Prefix, SeenSequences
 
 
 class Processor(Protocol):
@@ -40,72 +38,27 @@ def processors(
 
 
 class _LogitBias:
-    """Adds a bias to texts.
-
-    A text stands for its tokens in the middle of a word and those after a space. Where it is one token, that token gets
-    the bias. Where it is several, a negative bias goes to the last one, and only after the ones before it, so that no
-    other word suffers; a positive one goes to each of them after the ones before it, as a word must begin to be said.
-    """
+    """Adds a bias to texts, as `BiasTable` says."""
 
     def __init__(self, bias: Mapping[str, float], tokenizer: Any, prompt: Sequence[int]) -> None:
-        self._after: dict[Prefix, dict[int, float]] = {}
-        for text, value in bias.items():
-            for prefix, token in _steps(tokenizations(tokenizer, text), raised=value > 0):
-                table = self._after.setdefault(prefix, {})
-                table[token] = table.get(token, 0.0) + value
-        self._lengths = sorted({len(prefix) for prefix in self._after})
-        longest = max(self._lengths, default=0)
-        self._said = deque(prompt, maxlen=longest)
+        self._table = BiasTable(bias, tokenizer, prompt)
         self._tensors: dict[Prefix, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def apply(self, scores: torch.Tensor) -> None:
-        said = tuple(self._said)
-        for length in self._lengths:
-            prefix = said[len(said) - length :] if length <= len(said) else None
-            if prefix in self._after:
-                tokens, values = self._on_device(prefix, scores)
-                scores.index_add_(0, tokens, values)
+        for prefix in self._table.now():
+            tokens, values = self._on_device(prefix, scores)
+            scores.index_add_(0, tokens, values)
 
     def accept(self, token: int) -> None:
-        self._said.append(token)
+        self._table.accept(token)
 
     def _on_device(self, prefix: Prefix, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if prefix not in self._tensors:
             # A tokenizer may know tokens that the model has no logits for; on a GPU they would end the process.
-            known = {token: value for token, value in self._after[prefix].items() if token < scores.shape[0]}
+            known = {token: value for token, value in self._table.after[prefix].items() if token < scores.shape[0]}
             tokens = torch.tensor(list(known), dtype=torch.long, device=scores.device)
             self._tensors[prefix] = tokens, torch.tensor(list(known.values()), device=scores.device)
         return self._tensors[prefix]
-
-
-def _steps(forms: Iterable[Prefix], *, raised: bool) -> set[tuple[Prefix, int]]:
-    """Return each token that gets the bias, and the tokens that must stand before it."""
-    steps: set[tuple[Prefix, int]] = set()
-    for form in forms:
-        first = 0 if raised else len(form) - 1
-        steps |= {(form[:place], form[place]) for place in range(first, len(form))}
-    return steps
-
-
-def tokenizations(tokenizer: Any, text: str) -> set[Prefix]:
-    """Return the ids of a text where no space stands before it, and where one does."""
-    plain = _encode(tokenizer, text)
-    if len(plain) == 1 and plain[0] in tokenizer.all_special_ids:
-        return {plain}
-    if text[0].isspace():
-        return {_encode_behind(tokenizer, "a", text)}
-    return {_encode_behind(tokenizer, "\n", text), _encode_behind(tokenizer, "a", " " + text)}
-
-
-def _encode_behind(tokenizer: Any, start: str, text: str) -> Prefix:
-    """Encode behind other text, as some tokenizers put a space before what stands alone."""
-    before, whole = _encode(tokenizer, start), _encode(tokenizer, start + text)
-    parted = whole[: len(before)] == before and len(whole) > len(before)
-    return whole[len(before) :] if parted else _encode(tokenizer, text)
-
-
-def _encode(tokenizer: Any, text: str) -> Prefix:
-    return tuple(tokenizer.encode(text, add_special_tokens=False))
 
 
 class _RepetitionPenalty:
@@ -143,21 +96,14 @@ class _NoRepeatNGram:
     """Forbids each token that would make a sequence of `size` tokens stand a second time."""
 
     def __init__(self, size: int, prompt: Sequence[int]) -> None:
-        self._following: dict[Prefix, set[int]] = {}
-        self._last: deque[int] = deque(maxlen=size - 1)
-        self._wanted = size - 1
-        for token in prompt:
-            self.accept(token)
+        self._seen = SeenSequences(size, prompt)
 
     def apply(self, scores: torch.Tensor) -> None:
-        forbidden = self._following.get(tuple(self._last))
-        if forbidden:
+        if forbidden := self._seen.now():
             scores.index_fill_(0, torch.tensor(list(forbidden), device=scores.device), -torch.inf)
 
     def accept(self, token: int) -> None:
-        if len(self._last) == self._wanted:
-            self._following.setdefault(tuple(self._last), set()).add(token)
-        self._last.append(token)
+        self._seen.accept(token)
 
 
 class _Distinct:

@@ -83,12 +83,16 @@ def _tokenize(tokenizer: Any, text: str) -> list[int]:
     return [int(token) for token in ids]
 
 
-def render_text(tokenizer: Any, messages: Sequence[ChatMessage], template: str = "") -> str:
+def render_text(
+    tokenizer: Any, messages: Sequence[ChatMessage], template: str = "", *, generation_prompt: bool = True
+) -> str:
     """Render to text, trying the forms of `FORMS` in their order."""
-    return _rendered(tokenizer, messages, template)[0]
+    return _rendered(tokenizer, messages, template, generation_prompt)[0]
 
 
-def _rendered(tokenizer: Any, messages: Sequence[ChatMessage], template: str) -> tuple[str, list[ChatMessage]]:
+def _rendered(
+    tokenizer: Any, messages: Sequence[ChatMessage], template: str, generation_prompt: bool = True
+) -> tuple[str, list[ChatMessage]]:
     """Render to text; return it with the messages in the form that the template took."""
     from jinja2 import TemplateError
 
@@ -96,7 +100,7 @@ def _rendered(tokenizer: Any, messages: Sequence[ChatMessage], template: str) ->
     for form in FORMS:
         rows = form(messages)
         try:
-            return _apply(tokenizer, rows, template), rows
+            return _apply(tokenizer, rows, template, generation_prompt), rows
         except (TemplateError, ValueError, TypeError, KeyError) as error:
             refusal = refusal or error
     raise _refused(str(refusal), template) from refusal
@@ -111,12 +115,14 @@ def _refused(reason: str, template: str) -> GenerationError:
     )
 
 
-def _apply(tokenizer: Any, messages: Iterable[ChatMessage], template: str) -> str:
+def _apply(tokenizer: Any, messages: Iterable[ChatMessage], template: str, generation_prompt: bool) -> str:
     own = None if template_name(tokenizer) == OWN else CHATML
     rows = [{"role": message.role, "content": message.content} for message in messages]
     if template:
-        return render_override(template, rows, tokenizer.special_tokens_map)
-    return str(tokenizer.apply_chat_template(rows, chat_template=own, tokenize=False, add_generation_prompt=True))
+        return render_override(template, rows, tokenizer.special_tokens_map, generation_prompt=generation_prompt)
+    return str(
+        tokenizer.apply_chat_template(rows, chat_template=own, tokenize=False, add_generation_prompt=generation_prompt)
+    )
 
 
 def system_into_user(messages: Sequence[ChatMessage]) -> list[ChatMessage]:

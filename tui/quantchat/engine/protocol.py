@@ -11,9 +11,11 @@ from typing import Literal
 
 import msgspec
 
-from quantchat.domain.generation import FinishReason, SamplingOverrides, TurnStatistics
+from quantchat.domain.backends import Backend as Backend
+from quantchat.domain.generation import FinishReason, TurnStatistics
 from quantchat.domain.loading import DeviceShare as DeviceShare
 from quantchat.domain.loading import KernelRefusal as KernelRefusal
+from quantchat.domain.quantizing import CalibrationReport
 from quantchat.domain.thinking import Channel as Channel
 from quantchat.engine.commands import Command as Command
 from quantchat.engine.commands import CountTokens as CountTokens
@@ -22,6 +24,7 @@ from quantchat.engine.commands import Dequantize as Dequantize
 from quantchat.engine.commands import Evaluate as Evaluate
 from quantchat.engine.commands import Forget as Forget
 from quantchat.engine.commands import Generate as Generate
+from quantchat.engine.commands import Job as Job
 from quantchat.engine.commands import Load as Load
 from quantchat.engine.commands import MeasureBandwidth as MeasureBandwidth
 from quantchat.engine.commands import Partial as Partial
@@ -30,26 +33,34 @@ from quantchat.engine.commands import Quantize as Quantize
 from quantchat.engine.commands import RenderPrompt as RenderPrompt
 from quantchat.engine.commands import Shutdown as Shutdown
 from quantchat.engine.commands import Stop as Stop
+from quantchat.engine.commands import Survey as Survey
 from quantchat.engine.commands import Unload as Unload
 from quantchat.engine.commands import Word as Word
+from quantchat.engine.reports import LoadReport as LoadReport
+from quantchat.engine.reports import PromptPiece as PromptPiece
+from quantchat.engine.reports import PromptWarning as PromptWarning
 from quantchat.errors import ErrorReport
 
-PROTOCOL = 2
+PROTOCOL = 4
 """Both sides must speak the same version; `Ready` carries the engine's."""
 LIBRARIES = ("torch", "transformers", "gptqmodel", "optimum")
-"""Whose versions `Ready` carries."""
+"""Whose versions the `Ready` of a `torch` engine carries."""
 
 
 class Ready(Word, frozen=True, kw_only=True, tag="ready"):
     """The engine's libraries are imported; it takes commands.
 
     Attributes:
-        versions: Of the `LIBRARIES`, by name.
-        devices: Devices that torch sees, best first, such as `cuda:0` and `cpu`.
+        versions: Of the libraries that this kind of engine loads models with, by name.
+        devices: Devices that they see, best first, such as `cuda:0` and `cpu`.
+        backend: What kind of engine it is.
+        python: Version of its interpreter.
     """
 
     pid: int
     protocol: int = PROTOCOL
+    backend: Backend = "torch"
+    python: str = ""
     versions: dict[str, str] = msgspec.field(default_factory=dict)
     devices: tuple[str, ...] = ("cpu",)
 
@@ -71,52 +82,6 @@ class LoadProgress(Word, frozen=True, kw_only=True, tag="load-progress"):
     unit: str = ""
     kernel: str = ""
     note: str = ""
-
-
-class LoadReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a load came to.
-
-    Attributes:
-        kernel: Name in the policy table of the kernel that multiplies most quantized layers; `dense` without any.
-        layers: Linear modules per kernel class, such as `{"TorchAtenLinear": 210, "Linear": 1}`.
-        refusals: Kernels ahead of it in the policy and why they were not taken, failures at run time included.
-        placement: Which layers are on which device, in words; empty with one device.
-        dtype: Of the activations, such as `bfloat16`.
-        weight_bytes: Parameters and buffers on the device, bytes.
-        device_bytes: Device memory that the process holds after the warm-up (CUDA), else its resident set size.
-        idle_bytes: Resident set size of the process before the load.
-        context_window: Tokens; 0 if the model does not say.
-        template: `model` for its own chat template, else the name of the fallback.
-        recommended: Sampling that the model's `generation_config.json` asks for.
-        decoding: How tokens are computed: `graph` (captured CUDA graph), `eager` (own loop) or `generate`.
-        decoding_reason: Why nothing faster; empty where nothing faster exists.
-        kv_token_bytes: Bytes of KV cache per token.
-        kv_budget: Bytes that the caches of all sessions may hold on the device.
-        seconds: Stage name to seconds.
-        warnings: Sentences that the user should read, such as a slow kernel and its remedy.
-    """
-
-    path: str
-    name: str
-    architecture: str
-    device: str
-    dtype: str
-    kernel: str
-    layers: dict[str, int] = {}
-    refusals: tuple[KernelRefusal, ...] = ()
-    placement: str = ""
-    weight_bytes: int = 0
-    device_bytes: int = 0
-    idle_bytes: int = 0
-    context_window: int = 0
-    template: str = "model"
-    recommended: SamplingOverrides = SamplingOverrides()
-    decoding: str = "eager"
-    decoding_reason: str = ""
-    kv_token_bytes: int = 0
-    kv_budget: int = 0
-    seconds: dict[str, float] = {}
-    warnings: tuple[str, ...] = ()
 
 
 class Loaded(Word, frozen=True, kw_only=True, tag="loaded"):
@@ -218,11 +183,22 @@ class Warm(Word, frozen=True, kw_only=True, tag="warm"):
 
 
 class RenderedPrompt(Word, frozen=True, kw_only=True, tag="rendered-prompt"):
-    """Answer to `RenderPrompt`."""
+    """Answer to `RenderPrompt`.
+
+    Attributes:
+        text: The exact prompt.
+        pieces: The same, cut where a special token stands or another message begins; empty where the tokens are not
+            known, as with some servers.
+        warnings: What is wrong with it, such as a doubled start token.
+        window: The model's context window, 0 if unknown.
+    """
 
     request: str
     text: str
     tokens: int
+    window: int = 0
+    pieces: tuple[PromptPiece, ...] = ()
+    warnings: tuple[PromptWarning, ...] = ()
 
 
 class RequestFailed(Word, frozen=True, kw_only=True, tag="request-failed"):
@@ -233,12 +209,44 @@ class RequestFailed(Word, frozen=True, kw_only=True, tag="request-failed"):
 
 
 class JobProgress(Word, frozen=True, kw_only=True, tag="job-progress"):
-    """A step of a job; `total` 0 means that the end is not known."""
+    """A step of a job; `total` 0 means that the end of its stage is not known.
+
+    Attributes:
+        share: How much of the whole job is done, 0 to 1; it never falls and ends at 1. 0 where that is not known.
+    """
 
     job: str
     stage: str
     done: int = 0
     total: int = 0
+    share: float = 0.0
+
+
+class JobModule(Word, frozen=True, kw_only=True, tag="job-module"):
+    """A linear module is quantized.
+
+    Attributes:
+        layer: Number of its layer, from 0, of `layers`; -1 outside the layers.
+        module: Its name within the layer, such as `self_attn.q_proj`.
+        error: Mean squared error of its output on the calibration set, as GPTQModel gives it; None if it gives none.
+        samples: Tokens that it saw.
+        seconds: What it took.
+    """
+
+    job: str
+    layer: int
+    layers: int
+    module: str
+    error: float | None = None
+    samples: int = 0
+    seconds: float = 0.0
+
+
+class Calibrated(Word, frozen=True, kw_only=True, tag="calibrated"):
+    """What became of the calibration set of a `Quantize` or `Survey` job."""
+
+    job: str
+    report: CalibrationReport
 
 
 class JobFinished(Word, frozen=True, kw_only=True, tag="job-finished"):
@@ -270,6 +278,28 @@ class Log(Word, frozen=True, kw_only=True, tag="log"):
     text: str
 
 
+class ServerState(Word, frozen=True, kw_only=True, tag="server-state"):
+    """How the server of the loaded model is, told when it changes; figures are None where the server tells none.
+
+    Attributes:
+        healthy: It answers.
+        detail: One line: why not, and what is done about it.
+        latency: Seconds of the last health check.
+        running: Requests that it computes now, of all its users.
+        waiting: Requests that wait there.
+        cache_used: Share of its KV cache that is used, 0 to 1.
+        prefix_hits: Share of prompt tokens that its prefix cache gave since it was last told, 0 to 1.
+    """
+
+    healthy: bool
+    detail: str = ""
+    latency: float = 0.0
+    running: int | None = None
+    waiting: int | None = None
+    cache_used: float | None = None
+    prefix_hits: float | None = None
+
+
 class Pong(Word, frozen=True, kw_only=True, tag="pong"):
     """Answer to `Ping`."""
 
@@ -292,10 +322,13 @@ Event = (
     | RenderedPrompt
     | RequestFailed
     | JobProgress
+    | JobModule
+    | Calibrated
     | JobFinished
     | JobFailed
     | Memory
     | Log
+    | ServerState
     | Pong
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import sys
@@ -9,6 +11,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -47,9 +53,11 @@ def silence() -> None:
     """Lower the loggers of the libraries; call before importing gptqmodel."""
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    from logbar import LogBar
+    # Other interpreters may have no gptqmodel.
+    with contextlib.suppress(ImportError):
+        from logbar import LogBar
 
-    LogBar.shared().setLevel("ERROR")
+        LogBar.shared().setLevel("ERROR")
 
 
 @contextmanager
@@ -76,4 +84,20 @@ def redirect_output(log_path: str | Path) -> int:
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
     os.close(log)
+    sys.stdout, sys.stderr = _stream(1), _stream(2)
     return protocol
+
+
+def _stream(descriptor: int) -> io.TextIOWrapper:
+    raw = _Unfailing(descriptor, "wb", closefd=False)
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
+
+
+class _Unfailing(io.FileIO):
+    """Drops what a full disk refuses: a library's progress bar must not end hours of work."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes

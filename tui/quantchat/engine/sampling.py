@@ -8,53 +8,21 @@ rest is arithmetic on few numbers.
 from __future__ import annotations
 
 import random
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate
-from math import exp, inf, isfinite
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from quantchat.domain.generation import SamplingSettings
+from quantchat.engine import drawing
+from quantchat.engine.drawing import GREEDY_BELOW, SHORT, Distribution, Ids, Singles
 from quantchat.engine.penalties import processors
-from quantchat.errors import GenerationError
 
-Singles = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Ids = npt.NDArray[np.int64]
-
-GREEDY_BELOW = 1e-5
-"""A temperature below leaves nothing but the most probable token, and numbers would overflow."""
 PROBE = 1024
 """Tokens that nearly always hold all of top-p without top-k; only where they do not, the whole vocabulary is sorted."""
-SHORT = 256
-"""Up to so many candidates plain Python is faster than numpy, above all after a forward pass emptied the caches."""
 GROUP, GROUPED_FROM = 64, 65_536
 """From this vocabulary on, a CPU first looks at the maxima of groups of logits."""
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """Tokens that may come next and the running sum of their weights, which do not add up to 1."""
-
-    tokens: Ids
-    cumulative: Doubles
-
-    @property
-    def probabilities(self) -> Doubles:
-        """The probability of each token."""
-        shares: Doubles = np.diff(self.cumulative, prepend=0.0) / self.cumulative[-1]
-        return shares
-
-    def at(self, share: float) -> int:
-        """Return the token at a share of the whole weight, 0 ≤ share < 1."""
-        place = int(self.cumulative.searchsorted(share * self.cumulative[-1], side="right"))
-        # Rounding may lead past the end; the first one has some weight for certain.
-        return int(self.tokens[place if place < len(self.tokens) else 0])
 
 
 class Sampler:
@@ -110,41 +78,12 @@ class Sampler:
         return scores
 
     def _short_draw(self, scores: torch.Tensor, share: float) -> int:
-        """Draw as `Distribution.at` does, from few candidates."""
-        settings = self._settings
-        values, tokens = _top(scores, min(settings.top_k, scores.shape[0]))
-        self._check(highest := values[0])
-        weights = [exp((value - highest) / settings.temperature) for value in values]
-        cumulative = list(accumulate(weights))
-        kept = len(weights)
-        if settings.top_p < 1:
-            kept = min(kept, bisect_left(cumulative, settings.top_p * cumulative[-1]) + 1)
-        if settings.min_p > 0:
-            kept = min(kept, sum(weight >= settings.min_p for weight in weights))
-        place = bisect_right(cumulative, share * cumulative[kept - 1], 0, kept)
-        return tokens[place if place < kept else 0]
+        values, tokens = _top(scores, min(self._settings.top_k, scores.shape[0]))
+        self._check(values[0])
+        return drawing.short_draw(self._settings, values, tokens, share)
 
     def _distribution(self, scores: torch.Tensor) -> Distribution:
-        settings = self._settings
-        values, tokens, total = self._candidates(scores)
-        weights = _weights(values, settings.temperature)
-        if settings.top_p < 1:
-            kept = (
-                int(
-                    weights.cumsum(dtype=np.float64).searchsorted(
-                        settings.top_p * (total or weights.sum(dtype=np.float64))
-                    )
-                )
-                + 1
-            )
-            weights, tokens = weights[:kept], tokens[:kept]
-        if settings.min_p > 0:
-            probable = weights >= settings.min_p
-            weights, tokens = weights[probable], tokens[probable]
-        if settings.typical_p < 1:
-            typical = _typical(weights, settings.typical_p)
-            weights, tokens = weights[typical], tokens[typical]
-        return Distribution(tokens, weights.cumsum(dtype=np.float64))
+        return drawing.narrowed(self._settings, *self._candidates(scores))
 
     def _candidates(self, scores: torch.Tensor) -> tuple[Singles, Ids, float | None]:
         """Return logits and ids that hold all that may be chosen, and the weight of all tokens where that is more.
@@ -158,7 +97,7 @@ class Sampler:
             return *self._on_host(scores, self._all_ids(size)), None
         if size > PROBE:
             values, tokens, total = self._probe(scores)
-            if _weights(values, settings.temperature).sum() >= settings.top_p * total:
+            if drawing.weights(values, settings.temperature).sum() >= settings.top_p * total:
                 return values, tokens, total
         return *self._on_host(*scores.sort(descending=True)), None
 
@@ -181,38 +120,7 @@ class Sampler:
         return found, ids
 
     def _check(self, highest: float) -> None:
-        if isfinite(highest):
-            return
-        if highest == -inf and self._rules:
-            raise GenerationError(
-                "The settings forbid every token",
-                "Logit bias and no-repeat n-gram leave nothing that the model could say",
-                "Take some of them back",
-                code="all-forbidden",
-            )
-        raise GenerationError(
-            "The model's output is not a number",
-            "Its logits hold NaN or infinity, which a damaged model or an unsuitable kernel gives",
-            "Load it with another kernel, or check its files",
-            code="bad-logits",
-        )
-
-
-def _weights(values: Singles, temperature: float) -> Singles:
-    """Return probabilities up to a factor; that of the most probable token is 1."""
-    weights: Singles = np.exp((values - values.max()) / np.float32(temperature))
-    return weights
-
-
-def _typical(weights: Singles, mass: float) -> Ids:
-    """Return the places of the tokens whose information is closest to the entropy (Meister et al. 2022)."""
-    probabilities = weights / weights.sum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        information = -np.log(probabilities)
-        distance = np.abs(information - np.nansum(probabilities * information))
-    order: Ids = distance.argsort(kind="stable")
-    last = min(int(probabilities[order].cumsum(dtype=np.float64).searchsorted(mass)), len(order) - 1)
-    return order[: int(distance[order].searchsorted(distance[order[last]], side="right"))]
+        drawing.check(highest, ruled=bool(self._rules))
 
 
 def _highest(scores: torch.Tensor) -> tuple[float, int]:

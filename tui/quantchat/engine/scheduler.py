@@ -11,16 +11,16 @@ import torch
 
 from quantchat.engine import memory
 from quantchat.engine import protocol as p
-from quantchat.engine.batch import Batch
-from quantchat.engine.fast import FastPath
 from quantchat.engine.forward import Forward
 from quantchat.engine.reference import ReferenceTurn
 from quantchat.engine.turn import RunningTurn, Turn
 from quantchat.errors import ErrorReport, GenerationError, QuantchatError, explained
 
 if TYPE_CHECKING:
+    from quantchat.engine.batch import Batch
+    from quantchat.engine.fast import FastPath
     from quantchat.engine.graphs import GraphDecoder
-    from quantchat.engine.loader import LoadedModel
+    from quantchat.engine.loaded import LoadedModel
     from quantchat.engine.sessions import SessionStates
     from quantchat.engine.worker import Emit
 
@@ -33,18 +33,28 @@ class Scheduler:
 
     A round gives each prompt a chunk and each answer a token, so that nobody waits for another's end. Several answers
     share one forward pass where their caches allow it; a turn that fails ends alone.
+
+    Args:
+        decoder: The captured decode step, where there is one.
+        batching: Whether the caches can be joined at all.
     """
 
     def __init__(
-        self, loaded: LoadedModel, states: SessionStates, emit: Emit, decoder: GraphDecoder | None = None
+        self,
+        loaded: LoadedModel,
+        states: SessionStates,
+        emit: Emit,
+        decoder: GraphDecoder | None = None,
+        *,
+        batching: bool = True,
     ) -> None:
         self._loaded, self._states, self._emit = loaded, states, emit
         self._forward = Forward(loaded)
         self._turns: list[Turn] = []
         self._kind = ReferenceTurn if loaded.decoding == "generate" else RunningTurn
         self._batch: Batch | None = None
-        self._batching = True
-        self._fast = FastPath(decoder) if decoder is not None else None
+        self._batching = batching
+        self._fast = _fast_path(decoder)
 
     @property
     def running(self) -> bool:
@@ -117,6 +127,9 @@ class Scheduler:
 
     def _logits_of(self, turns: list[RunningTurn]) -> Any:
         """The logits of several turns from one pass; None, for good, where they cannot be computed together."""
+        # Late: older versions of transformers have not the classes that a joined cache is made of.
+        from quantchat.engine.batch import Batch
+
         try:
             self._batch = self._batch or Batch(self._forward, turns)
             return self._batch.logits()
@@ -158,3 +171,11 @@ class Scheduler:
             memory.give_back()
             return memory.out_of_memory(self._loaded.device, GenerationError, error).report
         return explained(error, GenerationError, "The answer failed")
+
+
+def _fast_path(decoder: GraphDecoder | None) -> FastPath | None:
+    if decoder is None:
+        return None
+    from quantchat.engine.fast import FastPath
+
+    return FastPath(decoder)

@@ -13,8 +13,8 @@ from quantchat.engine.protocol import Delta, Generate, Partial
 from quantchat.engine.thinking import Speech, marker_tokens
 
 if TYPE_CHECKING:
-    from quantchat.engine.loader import LoadedModel
     from quantchat.engine.prompt import Prompt
+    from quantchat.engine.voice import Voice
     from quantchat.engine.worker import Emit
 
 GATHER_SECONDS = 0.015
@@ -29,7 +29,7 @@ class AnswerStream:
         first: When the first of them came, on the performance counter, and `latest` the last one; 0 before.
     """
 
-    def __init__(self, loaded: LoadedModel, command: Generate, prompt: Prompt, emit: Emit) -> None:
+    def __init__(self, loaded: Voice, command: Generate, prompt: Prompt, emit: Emit) -> None:
         self.tokens: list[int] = []
         self._decoder = text_decoder(loaded.tokenizer)
         self._speech = Speech(prompt.opened, command.sampling.stop, loaded.stop_strings)
@@ -43,6 +43,7 @@ class AnswerStream:
         self._said: dict[Channel, list[str]] = {"answer": [resumed.text], "thinking": [resumed.thinking]}
         self.first = self.latest = 0.0
         self._sent = 0.0
+        self._gather = 0.0 if command.apart else GATHER_SECONDS
         self._channel: Channel = "answer"
         self._held: list[str] = []
 
@@ -69,7 +70,7 @@ class AnswerStream:
         self.tokens.append(token)
         marker = self._markers.get(token)
         self._pass_on(self._speech.feed(self._decoder.step(token)) if marker is None else self._speech.mark(marker))
-        if self._held and self.latest - self._sent >= GATHER_SECONDS:
+        if self._held and self.latest - self._sent >= self._gather:
             self.send()
 
     def _pass_on(self, pieces: Sequence[Piece]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -68,3 +69,15 @@ def _read_file(file: Path) -> dict[str, Tensor]:
             shape = tuple(part.get_shape())
             found[name] = Tensor(shape, math.prod(shape) * ELEMENT_BYTES.get(part.get_dtype(), 1))
     return found
+
+
+def refuse(title: str, names: Iterable[str]) -> None:
+    """Fail a load that left weights out, if it left out any.
+
+    Raises:
+        LoadError: with the first of their names.
+    """
+    found = sorted(names)
+    if found:
+        shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        raise LoadError(title, f"{shown}. The model would answer with random text.", DAMAGED_REMEDY)

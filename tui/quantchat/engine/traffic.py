@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from quantchat.engine.threads import cores
+from quantchat.engine.pace import cores
 from quantchat.errors import Cancelled, JobError
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -10,20 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from quantchat.domain.generation import SamplingSettings, TurnStatistics
-from quantchat.engine.endings import asked_with
+from quantchat.domain.generation import TurnStatistics
+from quantchat.engine.answering import AnsweringTurn
 from quantchat.engine.forward import Forward, TurnStopped
 from quantchat.engine.lookup import PromptLookup
-from quantchat.engine.protocol import Finished, Generate, Prefill
+from quantchat.engine.protocol import Finished, Generate
 from quantchat.engine.sampling import Sampler
-from quantchat.engine.stream import AnswerStream
 
 if TYPE_CHECKING:
     from quantchat.engine.loader import LoadedModel
     from quantchat.engine.sessions import SessionStates
     from quantchat.engine.worker import Emit
 
-DRAWN_SEEDS = 2**32
 CPU_CHUNK, GPU_CHUNK = 256, 2048
 """Prompt tokens of one pass: no measurable cost against the whole prompt at once, and bounded memory."""
 SHARED = 4
@@ -32,42 +29,14 @@ DRAFT = 8
 """Most tokens that prompt lookup proposes for one pass."""
 
 
-class Turn(ABC):
-    """What every turn has, however its tokens are computed.
-
-    Attributes:
-        command: What was asked.
-        ids: The prompt and what was sampled.
-        decoding: The prompt is computed, and `step` gives tokens.
-    """
-
-    decoding = False
+class Turn(AnsweringTurn, ABC):
+    """A turn whose tokens torch computes."""
 
     def __init__(
         self, loaded: LoadedModel, states: SessionStates, command: Generate, cancelled: Callable[[], bool], emit: Emit
     ) -> None:
-        self.command = command
-        self.ids: list[int] = []
-        self._loaded, self._states, self._emit = loaded, states, emit
-        self._cancelled = cancelled
-        self._started = time.perf_counter()
-        self._begun = self._stopped = False
-
-    @property
-    def name(self) -> str:
-        """The turn's name in the protocol."""
-        return self.command.turn
-
-    @property
-    def ended(self) -> bool:
-        """Whether the answer is complete or no longer wanted; `finish` then gives the last event."""
-        if not self._stopped and self._cancelled():
-            self._stopped = True
-        return self._stopped or (self._begun and self._complete)
-
-    @property
-    def _complete(self) -> bool:
-        return self.stream.stopped_itself or len(self.stream.tokens) >= self._limit
+        super().__init__(loaded, states, command, cancelled, emit)
+        self._loaded, self._states = loaded, states
 
     @abstractmethod
     def prefill(self, forward: Forward, *, alone: bool) -> None:
@@ -77,53 +46,9 @@ class Turn(ABC):
             GenerationError: if the prompt does not fit the context window or the template refuses it.
         """
 
-    def _begin(self) -> None:
-        command, sampling = self.command, self.command.sampling
-        loaded = self._loaded = asked_with(self._loaded, command.template)
-        fitted = self._states.fit(
-            command.session, command.messages, sampling.max_new_tokens, command.resume, command.template
-        )
-        self.ids = list(fitted.prompt.ids)
-        self._dropped = fitted.dropped
-        self._states.dropped(command.session, fitted.dropped)
-        self._prompt_tokens = len(self.ids)
-        room = loaded.window - len(self.ids) if loaded.window else sampling.max_new_tokens
-        self._limit, self._window_limits = min(sampling.max_new_tokens, room), room < sampling.max_new_tokens
-        self._seed = _seed(sampling)
-        self._sampler = Sampler(
-            sampling, seed=self._seed, tokenizer=loaded.tokenizer, prompt=self.ids, device=loaded.device
-        )
-        self.stream = AnswerStream(loaded, command, fitted.prompt, self._emit)
-        self._begun = True
-
-    def _tell_prefill(self, done: int, reused: int = 0) -> None:
-        self._emit(Prefill(turn=self.name, done=done, total=self._prompt_tokens, reused=reused, dropped=self._dropped))
-
-    def take(self, logits: Any) -> int:
-        """Sample the next token from its logits of shape [vocabulary], and add it to the answer."""
-        token = self._sampler.sample(logits)
-        self._sampler.accept(token)
-        self.ids.append(token)
-        self.stream.take(token)
-        return token
-
-    def finish(self) -> Finished:
-        """Send what is left of the text and return the last event."""
-        if not self._begun:
-            return Finished(turn=self.name, reason="stopped", statistics=TurnStatistics())
-        self.stream.flush()
-        reason = self.stream.reason(stopped=self._stopped, window_limits=self._window_limits)
-        return Finished(turn=self.name, reason=reason, statistics=self._statistics())
-
-    def _statistics(self) -> TurnStatistics:
-        first, last = self.stream.first or time.perf_counter(), self.stream.latest
-        return TurnStatistics(
-            prompt_tokens=self._prompt_tokens,
-            new_tokens=len(self.stream.tokens),
-            prefill_seconds=first - self._started,
-            decode_seconds=last - first if self.stream.tokens else 0.0,
-            seed=self._seed,
-        )
+    def _new_sampler(self, seed: int | None) -> Sampler:
+        loaded, sampling = self._loaded, self.command.sampling
+        return Sampler(sampling, seed=seed, tokenizer=loaded.tokenizer, prompt=self.ids, device=loaded.device)
 
 
 class RunningTurn(Turn):
@@ -135,7 +60,7 @@ class RunningTurn(Turn):
 
     def _begin(self) -> None:
         super()._begin()
-        self.lookup = PromptLookup(self.ids, self._loaded.eos_ids)
+        self.lookup = PromptLookup(self.ids, self._voice.eos_ids)
         self.cache = self._states.open(self.command.session, len(self.ids))
         self._reused = self.cache.reuse(self.ids)
         self._tell_prefill(self._reused, self._reused)
@@ -228,10 +153,3 @@ class RunningTurn(Turn):
         return msgspec.structs.replace(
             statistics, reused_tokens=self._reused, drafted=self.lookup.drafted, accepted=self.lookup.accepted
         )
-
-
-def _seed(sampling: SamplingSettings) -> int | None:
-    """The seed of a turn, drawn where none is set; None for greedy decoding."""
-    if sampling.temperature == 0:
-        return None
-    return secrets.randbelow(DRAWN_SEEDS) if sampling.seed is None else sampling.seed

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import OrderedDict
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
 import torch
 
 from quantchat.engine import memory
-from quantchat.engine.kvcache import SessionCache
 from quantchat.engine.protocol import WarmSession
+
+if TYPE_CHECKING:
+    from quantchat.engine.kvcache import SessionCache
 
 logger = logging.getLogger(__name__)
 

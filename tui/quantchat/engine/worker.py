@@ -1,6 +1,6 @@
 """The one thread that does all torch work, and the rules by which commands reach it.
 
-Imports no torch itself: the process must redirect its output first, and must answer Ping while the imports run.
+Imports no backend itself: the process must redirect its output first, and must answer Ping while the imports run.
 """
 
 from __future__ import annotations
@@ -11,20 +11,16 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from importlib import metadata
-from typing import TYPE_CHECKING
 
+from quantchat.domain.backends import Backend
 from quantchat.domain.generation import TurnStatistics
 from quantchat.engine import protocol as p
 from quantchat.engine import quiet
+from quantchat.engine.backends import Tasks, open_backend, ready
 from quantchat.errors import EngineError, ErrorReport, explained
 
-if TYPE_CHECKING:
-    from quantchat.engine.tasks import Tasks
-
 Emit = Callable[[p.Event], None]
-Job = p.Dequantize | p.Quantize | p.Evaluate | p.MeasureBandwidth
-Stoppable = p.Generate | Job
+Stoppable = p.Generate | p.Job
 Request = p.Load | p.Unload | p.CountTokens | p.RenderPrompt | p.Forget
 
 logger = logging.getLogger(__name__)
@@ -52,8 +48,8 @@ class Worker:
     of a session, a turn beside a job, a job beside anything.
     """
 
-    def __init__(self, emit: Emit) -> None:
-        self._emit = emit
+    def __init__(self, emit: Emit, backend: Backend = "torch") -> None:
+        self._emit, self._backend = emit, backend
         self._queue: queue.SimpleQueue[_Piece | Request | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._pieces: dict[str, _Piece] = {}
@@ -75,7 +71,7 @@ class Worker:
                 self._stop(command.turn)
             case p.Shutdown():
                 self._cancel()
-            case p.Generate() | p.Dequantize() | p.Quantize() | p.Evaluate() | p.MeasureBandwidth():
+            case _ if isinstance(command, Stoppable):
                 self._admit(_Piece(command))
             case p.Load() | p.Unload():
                 # What runs now belongs to the model that is about to go.
@@ -187,23 +183,14 @@ class Worker:
         quiet.set_environment()
         try:
             with quiet.no_warnings():
-                quiet.silence()
-                from quantchat.engine.tasks import Tasks, devices
-
-                versions = {name: metadata.version(name) for name in p.LIBRARIES}
-                ready = p.Ready(pid=os.getpid(), versions=versions, devices=devices())
+                opened = open_backend(self._backend, self._emit)
         except Exception as error:
             logger.exception("the engine's libraries cannot be imported")
-            broken = ErrorReport(
-                code="libraries",
-                title="The engine's libraries cannot be imported",
-                detail=f"{type(error).__name__}: {error}",
-                remedy="Install them again: pip install --force-reinstall quantchat",
-            )
+            broken = _broken(error)
             self._emit(p.Log(level="error", text=broken.sentence()))
             return None, broken
-        self._emit(ready)
-        return Tasks(self._emit), None
+        self._emit(ready(os.getpid(), self._backend, opened.versions, opened.devices))
+        return opened.tasks, None
 
     def _begin(self, piece: _Piece, tasks: Tasks | None, broken: ErrorReport | None) -> None:
         with self._lock:
@@ -248,6 +235,17 @@ class Worker:
         except BaseException as error:
             logger.exception("a request failed")
             return _request_failed(command, explained(error, EngineError, UNEXPECTED))
+
+
+def _broken(error: Exception) -> ErrorReport:
+    if isinstance(error, EngineError):
+        return error.report
+    return ErrorReport(
+        code="libraries",
+        title="The engine's libraries cannot be imported",
+        detail=f"{type(error).__name__}: {error}",
+        remedy="Install them again: pip install --force-reinstall quantchat",
+    )
 
 
 def _excludes(one: _Piece, other: _Piece) -> bool:
