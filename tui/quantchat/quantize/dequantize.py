@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from quantchat.quantize.watch import Watch
 
 
+READING = "reading the GGUF file"
+UNPACKING = "unpacking weights"
+SAVING = "writing unpacked weights"
+STAGES = {READING: 1.0, UNPACKING: 4.0, SAVING: 1.0}
+"""About how long each takes beside the others."""
+
+
 def convert(source: Path, folder: Path, watch: Watch) -> None:
     """Write the model, its tokenizer and its chat template into an existing empty folder.
 
@@ -22,12 +29,12 @@ def convert(source: Path, folder: Path, watch: Watch) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    watch.report("reading the GGUF file")
-    with transformers_progress(watch, "unpacking weights"):
+    watch.report(READING)
+    with transformers_progress(watch, UNPACKING):
         model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.bfloat16)
     watch.check()
     _forget_gguf(model)
-    watch.report("writing the model folder")
+    watch.report(SAVING)
     model.save_pretrained(folder)
     _save_tokenizer(source, folder)
 

@@ -1,36 +1,40 @@
-"""Runs the job commands of the protocol: dequantize, quantize, evaluate."""
+"""Runs the job commands of the protocol that need no loaded model: dequantize, quantize, survey."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from quantchat.engine.protocol import Dequantize, Evaluate, Quantize
+from quantchat.engine.protocol import Calibrated, Dequantize, Event, Quantize, Survey
 from quantchat.errors import Cancelled, JobError, QuantchatError
+from quantchat.holding import held
 from quantchat.staging import staged
 
 if TYPE_CHECKING:
     from quantchat.quantize.watch import Watch
 
-Job = Dequantize | Quantize | Evaluate
+Job = Dequantize | Quantize | Survey
 Figures = dict[str, float]
 
-TITLES = {Dequantize: "Dequantizing failed", Quantize: "Quantizing failed", Evaluate: "Measuring perplexity failed"}
+TITLES: dict[type[Job], str] = {
+    Dequantize: "Dequantizing failed",
+    Quantize: "Quantizing failed",
+    Survey: "Reading the calibration set failed",
+}
 
 
-def run(
-    command: Job, progress: Callable[[str, int, int], None], cancelled: Callable[[], bool]
-) -> tuple[str, dict[str, float]]:
+def run(command: Job, emit: Callable[[Event], None], cancelled: Callable[[], bool]) -> tuple[str, Figures]:
     """Do a job to its end, in the calling thread.
 
     Args:
         command: What to do.
-        progress: Called with a stage, the steps done and their total (0: not known).
+        emit: Called with what the job tells while it runs.
         cancelled: Asked between steps; true ends the job with `Cancelled`.
 
     Returns:
-        The output folder (empty for an evaluation) and the measured figures, by name.
+        The output folder (empty for a survey) and the measured figures, by name.
 
     Raises:
         Cancelled: if the user stopped it; nothing half made is left.
@@ -39,16 +43,18 @@ def run(
     """
     from quantchat.quantize.watch import Watch
 
-    watch = Watch(progress, cancelled)
+    watch = Watch(emit, cancelled, command.job)
     watch.check()
     try:
-        return _run(command, watch)
+        result = _run(command, watch)
     except QuantchatError:
         raise
     except Exception as error:
         if cancelled():
             raise Cancelled("Stopped") from error
         raise JobError(TITLES[type(command)], f"{type(error).__name__}: {error}") from error
+    watch.finish()
+    return result
 
 
 def _run(command: Job, watch: Watch) -> tuple[str, Figures]:
@@ -57,14 +63,15 @@ def _run(command: Job, watch: Watch) -> tuple[str, Figures]:
             return _dequantize(command, watch)
         case Quantize():
             return _quantize(command, watch)
-        case Evaluate():
-            return _evaluate(command, watch)
+        case Survey():
+            return _survey(command, watch)
 
 
 def _dequantize(command: Dequantize, watch: Watch) -> tuple[str, Figures]:
     from quantchat.quantize import dequantize
 
     source = _existing(command.source)
+    watch.plan(dequantize.STAGES)
     with staged(Path(command.output)) as folder:
         dequantize.convert(source, folder, watch)
         watch.check()
@@ -72,25 +79,39 @@ def _dequantize(command: Dequantize, watch: Watch) -> tuple[str, Figures]:
 
 
 def _quantize(command: Quantize, watch: Watch) -> tuple[str, Figures]:
-    from quantchat.quantize import gptq
+    from quantchat.quantize import quantizer, sources
 
-    recipe = gptq.Recipe(
-        bits=command.bits, group_size=command.group_size, desc_act=command.desc_act, damping=command.damping
-    )
-    source = _existing(command.source)
-    calibration = Path(command.calibration) if command.calibration else None
-    with staged(Path(command.output)) as folder:
-        gptq.quantize(source, folder, recipe, calibration, watch)
+    watch.plan(quantizer.stages(command))
+    with held(command.source) as free, staged(Path(command.output)) as folder:
+        if not free:
+            detail = f"Another process has {command.source} to itself"
+            raise JobError("The source is being deleted", detail, "Choose another model", code="in-removal")
+        scratch = folder / sources.SCRATCH
+        scratch.mkdir()
+        adapter = Path(command.adapter) if command.adapter else None
+        source = sources.prepared(Path(command.source), adapter, scratch, watch)
+        quantizer.quantize(source, folder, command.recipe, command.calibration, watch)
+        shutil.rmtree(scratch)
         watch.check()
     return command.output, {}
 
 
-def _evaluate(command: Evaluate, watch: Watch) -> tuple[str, Figures]:
-    from quantchat.quantize import perplexity
+def _survey(command: Survey, watch: Watch) -> tuple[str, Figures]:
+    from quantchat.quantize import calibration
 
-    text = Path(command.text) if command.text else perplexity.HELD_OUT
-    result = perplexity.evaluate(_existing(command.model.path), text.read_text(encoding="utf-8"), watch)
-    return "", {"perplexity": result.perplexity, "tokens": float(result.tokens)}
+    watch.plan({calibration.TOKENIZING: 1.0})
+    tokenizer = _tokenizer(_existing(command.source))
+    report = calibration.prepare(tokenizer, command.calibration, watch)[1]
+    watch.emit(Calibrated(job=command.job, report=report))
+    return "", {}
+
+
+def _tokenizer(source: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    if source.is_file():
+        return AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    return AutoTokenizer.from_pretrained(source)
 
 
 def _existing(name: str) -> Path:
