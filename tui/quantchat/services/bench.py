@@ -14,6 +14,7 @@ from quantchat.domain.bench import BenchRun, Figure
 from quantchat.domain.chat import ChatMessage
 from quantchat.domain.generation import SamplingSettings, TurnStatistics
 from quantchat.domain.models import ModelInfo
+from quantchat.domain.servers import PREFIX
 from quantchat.engine.protocol import Decoding, LoadReport
 from quantchat.errors import ModelError
 from quantchat.hardware.gpu import GpuMonitor, GpuSnapshot
@@ -21,7 +22,9 @@ from quantchat.hardware.host import peak_process_bytes
 from quantchat.services.background import in_background
 from quantchat.services.headless import Answer, Headless
 from quantchat.services.library import EngineFactory, LoadStatus
+from quantchat.services.loads import LoadOptions
 from quantchat.services.prompts import Prompts, ask
+from quantchat.store.settings import load_settings
 
 ROOM = 1.15
 """Prompts come out this much longer than wanted at most."""
@@ -93,9 +96,13 @@ async def run_bench(
     if not model.loadable:
         problem = model.errors[0]
         raise ModelError(f"{model.name} cannot be loaded", problem.cause, problem.remedy, code=problem.code)
-    engine = Headless(
-        device=target.device, kernel=target.kernel, decoding=target.decoding, engine_factory=engine_factory
+    options = LoadOptions(
+        device=target.device,
+        kernel=target.kernel,
+        decoding=target.decoding,
+        servers=load_settings()[0].servers if model.server else {},
     )
+    engine = Headless(options=options, engine_factory=engine_factory)
     async with engine:
         begun = time.perf_counter()
         report = await engine.load(model, lambda status: on_progress(_loading(status)))
@@ -152,6 +159,9 @@ class _Bench:
             ("First token", self._first_token),
         ]
         steps += [(f"{count} at once", partial(self._together, count)) for count in self._plan.together]
+        if self._report.path.startswith(PREFIX):
+            # Its memory is the server's.
+            return steps
         # In this order: the copy that is measured needs memory of its own.
         return [*steps, ("Memory", self._memory), ("Memory bandwidth", self._bandwidth)]
 
@@ -173,8 +183,8 @@ class _Bench:
     def _load(self) -> list[Figure]:
         seconds = self._report.seconds
         stages = [Figure(f"load.{_key(stage)}", f"load: {stage}", taken, "s") for stage, taken in seconds.items()]
-        weights = Figure("weights", "weights in memory", self._report.weight_bytes, "bytes")
-        return [*stages, weights]
+        held = self._report.weight_bytes
+        return [*stages, *([Figure("weights", "weights in memory", held, "bytes")] if held else [])]
 
     async def _prefill(self, length: int) -> list[Figure]:
         rates = []

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from quantchat import __version__
 from quantchat.domain.chat import Message, RunCard, Session, new_id
 from quantchat.domain.generation import FinishReason, SamplingOverrides, SamplingSettings, resolve_sampling
 from quantchat.engine import protocol
@@ -20,7 +19,7 @@ from quantchat.services.archive import Archive
 from quantchat.services.facts import Listener, Notice, SessionChanged, SessionsChanged, WarmChanged
 from quantchat.services.library import Library, Phase, exit_report
 from quantchat.services.streams import Streams
-from quantchat.services.turns import Backlog, Turn, Waiting, begin
+from quantchat.services.turns import Backlog, Turn, Waiting, begin, run_card
 
 PARALLEL_TURNS = 4
 
@@ -292,18 +291,8 @@ class Conversation:
         return resolve_sampling(session.sampling, self._sampling, recommended)
 
     def _run_card(self, sampling: SamplingSettings) -> RunCard:
-        model, report, ready = self._library.model, self._library.loaded, self._library.ready
-        return RunCard(
-            model=model.name if model else "",
-            path=model.path if model else "",
-            revision=(model.revision or "") if model else "",
-            quantization=model.quant.label() if model else "",
-            kernel=report.kernel if report else "",
-            device=report.device if report else "",
-            decoding=report.decoding if report else "",
-            sampling=sampling,
-            versions={"quantchat": __version__, **ready.versions} if ready else {},
-        )
+        ready = self._library.ready
+        return run_card(self._library.model, self._library.loaded, ready.versions if ready else {}, sampling)
 
     def _tell_engine(self, command: protocol.Command) -> None:
         try:

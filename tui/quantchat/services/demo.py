@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
 
 from quantchat import paths
-from quantchat.engine.client import EngineClient, EngineExited
-from quantchat.engine.protocol import (
-    Dequantize,
-    Event,
-    JobFailed,
-    JobFinished,
-    JobProgress,
-    Quantize,
-    Stop,
-)
-from quantchat.errors import EngineGone, FetchError, QuantchatError
+from quantchat.domain.quantizing import CalibrationChoice, Recipe
+from quantchat.engine.protocol import Dequantize, JobProgress, Quantize
+from quantchat.errors import FetchError
 from quantchat.services import fetch
+from quantchat.services.engine import EngineFactory, default_engine
+from quantchat.services.jobs import run_job
 from quantchat.staging import remove_stale
 from quantchat.store.atomic import write_atomic
 
@@ -38,11 +31,10 @@ PLAIN = "SmolLM2-135M-Instruct-bf16"
 QUANTIZED = "SmolLM2-135M-Instruct-GPTQ-4bit"
 SAMPLING: dict[str, object] = {"do_sample": True, "temperature": 0.2, "top_p": 0.9}
 """What the makers of SmolLM2 recommend for chat."""
-DAMPING = 0.01
+RECIPE = Recipe(group_size=64)
+CALIBRATION = CalibrationChoice(samples=96)
+"""A third of the bundled set: the whole of it takes three times as long."""
 NEEDED = ("config.json", "tokenizer.json", "model.safetensors")
-STOP_SECONDS = 4.0
-
-Job = Dequantize | Quantize
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,20 +78,20 @@ class Demo:
     Args:
         models_dir: Where the model folders go; default quantchat's own.
         cache_dir: Where the download is kept; default quantchat's cache.
-        client: Makes the engine's client; tests pass another.
+        engine_factory: Makes the engine's client; tests pass another.
     """
 
     def __init__(
         self,
         models_dir: Path | None = None,
         cache_dir: Path | None = None,
-        client: Callable[[Callable[[Event | EngineExited], None]], EngineClient] = EngineClient,
+        engine_factory: EngineFactory = default_engine,
     ) -> None:
         models = models_dir or paths.models_dir()
         self.plain = models / PLAIN
         self.folder = models / QUANTIZED
         self.gguf = (cache_dir or paths.cache_dir()) / "demo" / PACKAGE.filename
-        self._client = client
+        self._engine_factory = engine_factory
 
     @property
     def ready(self) -> bool:
@@ -152,65 +144,24 @@ class Demo:
 
     async def _quantize(self, step: Step, progress: OnProgress) -> None:
         recommend_sampling(self.plain)
-        job = Quantize(job=step.name, source=str(self.plain), output=str(step.result), damping=DAMPING)
+        source, output = str(self.plain), str(step.result)
+        job = Quantize(job=step.name, source=source, output=output, recipe=RECIPE, calibration=CALIBRATION)
         await self._run(job, step, progress)
 
-    async def _run(self, job: Job, step: Step, progress: OnProgress) -> None:
+    async def _run(self, job: Dequantize | Quantize, step: Step, progress: OnProgress) -> None:
         progress(step.at(0, 0, "starting the engine"))
         last = (1, 1)
         try:
-            async with aclosing(run_job(job, self._client)) as events:
+            async with aclosing(run_job(job, self._engine_factory)) as events:
                 async for event in events:
+                    if not isinstance(event, JobProgress):
+                        continue
                     if event.total:
                         last = (event.total, event.total)
                     progress(step.at(event.done, event.total, "" if event.total else event.stage))
         finally:
             remove_stale(step.result)
         progress(step.at(*last))
-
-
-async def run_job(
-    job: Job, make_client: Callable[[Callable[[Event | EngineExited], None]], EngineClient] = EngineClient
-) -> AsyncGenerator[JobProgress, None]:
-    """Run a job in an engine process of its own, and end the process.
-
-    Raises:
-        EngineGone: if the engine died.
-        QuantchatError: what the job failed with.
-    """
-    events: asyncio.Queue[Event | EngineExited] = asyncio.Queue()
-    client = make_client(events.put_nowait)
-    await client.start()
-    try:
-        client.send(job)
-        while True:
-            match event := await events.get():
-                case JobProgress():
-                    yield event
-                case JobFinished():
-                    return
-                case JobFailed():
-                    raise QuantchatError.from_report(event.error)
-                case EngineExited():
-                    raise EngineGone("The engine ended in the middle of its work", event.log_tail[-300:])
-    except (asyncio.CancelledError, GeneratorExit):
-        await _stop(client, job, events)
-        raise
-    finally:
-        await client.close()
-
-
-async def _stop(client: EngineClient, job: Job, events: asyncio.Queue[Event | EngineExited]) -> None:
-    """Let the engine put its half-made folder away before it is ended."""
-    if not client.running:
-        return
-    client.send(Stop(turn=job.job))
-    try:
-        async with asyncio.timeout(STOP_SECONDS):
-            while not isinstance(await events.get(), JobFinished | JobFailed | EngineExited):
-                pass
-    except TimeoutError:
-        client.kill()
 
 
 def is_complete(result: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from quantchat.domain.models import ModelInfo
+from quantchat.domain.servers import ServerSpec
 from quantchat.domain.text import plain
 from quantchat.engine import protocol
 from quantchat.engine.protocol import EngineExited
@@ -21,20 +22,28 @@ from quantchat.services.archive import Archive
 from quantchat.services.branches import Branches
 from quantchat.services.context import ContextMeter
 from quantchat.services.conversation import Conversation
-from quantchat.services.facts import Fact, Listener, Notice, PullChanged, SessionChanged
+from quantchat.services.ends import pulled, quantized
+from quantchat.services.facts import Fact, Listener, Notice, PullChanged, QuantizeChanged, SessionChanged
 from quantchat.services.following import Follower
 from quantchat.services.idle import IdleUnload
 from quantchat.services.library import EngineFactory, Library, Phase
 from quantchat.services.loads import options_of
 from quantchat.services.memory import MemoryWatch
+from quantchat.services.serverlist import Servers
+from quantchat.services.servers import assumed_model
 from quantchat.store.settings import Settings
 from quantchat.store.state import UiState, load_state, save_state
 
 if TYPE_CHECKING:
     from quantchat.domain.generation import SamplingOverrides
+    from quantchat.services.comparing import Comparison
+    from quantchat.services.evaluations import QualityDesk
     from quantchat.services.finding import Finder
+    from quantchat.services.inspecting import PromptInspector
     from quantchat.services.presets import Presets
     from quantchat.services.pull.jobs import Job, Pulls
+    from quantchat.services.quantizing.job import QuantizeJob
+    from quantchat.services.quantizing.running import Quantizations
     from quantchat.services.titles import Titles
     from quantchat.services.waiting import LoadWhenFree
 
@@ -53,6 +62,7 @@ class Desk:
         models_dirs: Sequence[Path] = (),
         kernel: str | None = None,
         device: str | None = None,
+        servers: Mapping[str, ServerSpec] | None = None,
         engine_factory: EngineFactory | None = None,
     ) -> None:
         self.settings = settings
@@ -60,15 +70,19 @@ class Desk:
         self._listen = listener
         self._state_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._engine_factory = engine_factory
         self.given_folders = tuple(models_dirs)
         self.archive = Archive(listener)
         self.archive.store.assumed_prompt = plain(settings.system_prompt)
+        self.servers = Servers(listener, settings.servers, servers)
+        wishes = options_of(settings, kernel=kernel, device=device)
         self.library = Library(
             listener,
             models_dirs=self._folders(),
-            options=options_of(settings, kernel=kernel, device=device),
+            options=msgspec.structs.replace(wishes, servers=self.servers.specs),
             engine_factory=engine_factory,
         )
+        self.servers.on_models = self.library.scanner.take_served
         self.conversation = Conversation(
             self.archive,
             self.library,
@@ -85,7 +99,7 @@ class Desk:
         self.memory = MemoryWatch(self.library.options)
         self.idle = IdleUnload(
             settings.idle_unload_minutes,
-            in_use=lambda: self.conversation.busy or self.conversation.waiting > 0,
+            in_use=lambda: self.conversation.busy or self.conversation.waiting > 0 or self._compares,
             loaded=lambda: self.library.phase is Phase.LOADED,
             unload=lambda note: self.run(self.library.unload(note)),
         )
@@ -133,6 +147,35 @@ class Desk:
         self.context.on_event(event)
         if "titles" in self.__dict__:
             self.titles.on_event(event)
+        if "inspector" in self.__dict__:
+            self.inspector.on_event(event)
+        if "comparison" in self.__dict__:
+            self.comparison.on_chat_event(event)
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Two sides that answer the same prompt; made when somebody compares."""
+        from quantchat.services.comparing import Comparison
+
+        return Comparison(
+            lambda: self.memory.look(self.library.engine_pid),
+            self.library.options,
+            sampling=self.settings.sampling,
+            chat=self.library,
+            learn=self.memory.learn,
+            engine_factory=self._engine_factory,
+        )
+
+    @cached_property
+    def inspector(self) -> PromptInspector:
+        """Shows what the engine is asked with; made when somebody looks."""
+        from quantchat.services.inspecting import PromptInspector
+
+        return PromptInspector(self.library, self.conversation)
+
+    @property
+    def _compares(self) -> bool:
+        return "comparison" in self.__dict__ and self.comparison.busy
 
     def _load_last(self) -> bool:
         """Begin to load the model that was used last; say whether there is one."""
@@ -157,9 +200,11 @@ class Desk:
         self.run(self.library.scanner.look_in(self._folders()))
 
     def watch_models(self) -> None:
-        """Look for changes of the models on the disk if it is time to; called about once a second."""
+        """Look for changes of the models on the disk and of servers if it is time to; called about once a second."""
         if self.library.scanner.due:
             self.run(self.library.scanner.watch())
+        if self.servers.due:
+            self.run(self.servers.watch())
 
     @cached_property
     def library_of_presets(self) -> Presets:
@@ -194,8 +239,9 @@ class Desk:
                 await asyncio.to_thread(save_state, self.state)
 
     def find(self, path: str | None) -> ModelInfo | None:
-        """Return the model of a folder, if it was found."""
-        return next((model for model in self.library.models if model.path == path), None)
+        """Return the model of a folder, if it was found; one of a server that did not answer yet is taken for there."""
+        found = next((model for model in self.library.models if model.path == path), None)
+        return found or assumed_model(path or "", self.servers.specs)
 
     def load(self, model: ModelInfo) -> None:
         """Load a model; the answers that stream now are stopped and kept, waiting prompts go to the new model.
@@ -219,11 +265,15 @@ class Desk:
             if self.library.phase not in (Phase.LOADED, Phase.LOADING):
                 self.conversation.return_waiting()
 
-    def unload(self) -> None:
+    def unload(self, then: Callable[[], None] = lambda: None) -> None:
         """Unload the model, or break off its load; prompts that wait for it become drafts again."""
         self._stop_waiting()
         self.conversation.stop_all()
-        self.run(self.library.unload())
+        self.run(self._unload(then))
+
+    async def _unload(self, then: Callable[[], None]) -> None:
+        await self.library.unload()
+        then()
 
     def wait_line(self) -> str:
         """Say which model waits for memory; empty if none does."""
@@ -261,12 +311,45 @@ class Desk:
 
     def _on_pull(self, job: Job) -> None:
         self._listen(PullChanged())
-        if job.error is not None:
-            self._listen(Notice(report=job.error))
-        elif job.state == "done":
-            words = ErrorReport(code="pulled", title=f"{job.name} is downloaded and checked")
-            self._listen(Notice(report=words, severity="information"))
+        if notice := pulled(job):
+            self._listen(notice)
+        if job.state == "done":
             self.run(self.library.scan())
+
+    @cached_property
+    def quantizing(self) -> Quantizations:
+        """The one quantization of this program; made when the first is thought of."""
+        from quantchat.services.engine import default_engine
+        from quantchat.services.quantizing.running import Quantizations
+
+        factory = self._engine_factory or default_engine
+        return Quantizations(self._on_quantize, factory, store=self.archive.store, opened=self.archive)
+
+    @property
+    def running_job(self) -> QuantizeJob | None:
+        """The quantization under way."""
+        known = "quantizing" in self.__dict__ and self.quantizing.running
+        return self.quantizing.job if known else None
+
+    def _on_quantize(self, job: QuantizeJob) -> None:
+        self._listen(QuantizeChanged())
+        if job.state.ended == "done":
+            self.run(self.library.scan())
+        # Who looks at the job sees how it ended.
+        if not self.quantizing.watchers and (notice := quantized(job)):
+            self._listen(notice)
+
+    @cached_property
+    def quality(self) -> QualityDesk:
+        """What is known of the models' quality, and the one evaluation of this program."""
+        from quantchat.services.evaluations import QualityDesk
+
+        return QualityDesk(self._listen, lambda: self.library.models, self._engine_factory)
+
+    @property
+    def known_quality(self) -> QualityDesk | None:
+        """The same, if somebody has asked for it already."""
+        return self.quality if "quality" in self.__dict__ else None
 
     async def look(self) -> None:
         """Look at memory, at other programs' sessions, and whether the model is idle; called about once a second."""
@@ -290,6 +373,12 @@ class Desk:
         elif error is not None:
             raise error
 
+    async def _end_job(self) -> None:
+        if "quantizing" in self.__dict__:
+            await self.quantizing.close()
+        if "quality" in self.__dict__:
+            await self.quality.close()
+
     async def close(self) -> list[ErrorReport]:
         """Keep what streams, write everything, end the engine; return what could not be written."""
         self._stop_waiting()
@@ -298,10 +387,13 @@ class Desk:
         if "titles" in self.__dict__:
             self.titles.close()
         self.conversation.finish_now()
+        if "comparison" in self.__dict__:
+            await self.comparison.close()
         if "pulls" in self.__dict__:
             await self.pulls.close()
         if "finder" in self.__dict__:
             self.finder.close()
-        unsaved, _ = await asyncio.gather(self.archive.close(), self.library.close(QUIT_GRACE))
+        ends = self.archive.close(), self.library.close(QUIT_GRACE), self._end_job(), self.servers.close()
+        unsaved, _, _, _ = await asyncio.gather(*ends)
         await self._save_state()
         return [error.report for error in unsaved]

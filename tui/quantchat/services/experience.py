@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from quantchat import __version__
@@ -16,30 +15,35 @@ from quantchat.errors import KernelError
 from quantchat.hardware.gpu import GpuDevice
 from quantchat.hardware.processor import has_avx512_bf16
 from quantchat.store.measured import Load, Measured, load_measured, save_measured
-from quantchat.toolchain import built_extensions, compilers, offline
+from quantchat.toolchain import built_extensions, compilers, llama_offloads, offline, versions_of
 
 if TYPE_CHECKING:
     from quantchat.domain.loading import KernelRefusal
     from quantchat.engine.protocol import LoadReport
 
 SEVERAL = "several"
+LLAMA_CPP = "llama.cpp"
+LLAMA_LIBRARIES = ("llama-cpp-python",)
 NO_CAPABILITY = (99, 0)
 """Of a GPU whose driver does not tell its compute capability: no kernel is ruled out for it."""
 
 
 class Experience:
-    """What is known of this machine that does not change while the program runs, and what earlier loads came to.
-
-    Attributes:
-        versions: Of quantchat and its libraries, as text: what others needed corrects nothing.
-    """
+    """What is known of this machine that does not change while the program runs, and what earlier loads came to."""
 
     def __init__(self, measured: Measured | None = None) -> None:
         self.measured = load_measured() if measured is None else measured
-        self.versions = label(installed(LIBRARIES))
+        # Of quantchat and its libraries: what others needed corrects nothing.
+        self._versions = {False: label(versions_of(LIBRARIES)), True: label(versions_of(LLAMA_LIBRARIES))}
+        self.llama_offloads = llama_offloads()
         self._compiler, self._nvcc = compilers()
         self._avx512_bf16, self._built, self._offline = has_avx512_bf16(), built_extensions(), offline()
         self._judged: dict[tuple[object, ...], Prediction | None] = {}
+
+    @property
+    def versions(self) -> str:
+        """Of quantchat and the libraries that run model folders, as text."""
+        return self._versions[False]
 
     def host(self, gpus: Sequence[GpuDevice]) -> kernels.Host:
         """Return what the kernels ask of the GPUs of a load, of the CPU without any; `engine.kernels.probe` does."""
@@ -60,13 +64,14 @@ class Experience:
         kernel = next((row for row in TABLE if row.name == report.kernel and row.device == kind), None)
         idle = report.idle_bytes if kind == "cpu" else 0
         setting = Setting(device=kind, kernel=kernel, graphs=report.decoding == "graph", runtime=idle or None)
-        self.versions = label(versions) if versions else self.versions
+        if versions:
+            self._versions[is_llama(model)] = label(versions)
         load = Load(
             path=model.path,
             weight_bytes=model.weight_bytes,
             kernel=report.kernel,
             device=SEVERAL if report.placement else kind,
-            versions=self.versions,
+            versions=self._versions[is_llama(model)],
             predicted=predict(model, setting).predicted,
             measured=report.device_bytes,
         )
@@ -88,14 +93,15 @@ class Experience:
             graphs: Decoding by captured graphs is wanted; they are for one GPU.
         """
         kind: DeviceKind = "cuda" if gpus else "cpu"
-        name = kernel.name if kernel else kernels.DENSE
+        name = kernel_name(model, kernel)
         where = SEVERAL if gpus > 1 else kind
-        known = self.measured.find(model.path, model.weight_bytes, name, where, self.versions)
+        versions = self._versions[is_llama(model)]
+        known = self.measured.find(model.path, model.weight_bytes, name, where, versions)
         return Setting(
             device=kind,
             kernel=kernel,
             graphs=graphs and gpus == 1,
-            runtime=None if gpus else self.measured.idle_bytes(self.versions),
+            runtime=None if gpus else self.measured.idle_bytes(versions),
             loaded=known.measured if known else None,
         )
 
@@ -115,6 +121,16 @@ class Experience:
         return self._judged[key]
 
 
+def is_llama(model: ModelInfo) -> bool:
+    """Whether llama.cpp runs a model."""
+    return model.container == "gguf"
+
+
+def kernel_name(model: ModelInfo, kernel: Kernel | None) -> str:
+    """Name what computes a model, as the report of its load will."""
+    return LLAMA_CPP if is_llama(model) else kernel.name if kernel else kernels.DENSE
+
+
 def choose(
     model: ModelInfo, host: kernels.Host, wish: str | None, failed: Sequence[KernelRefusal] = ()
 ) -> Kernel | KernelError | None:
@@ -126,17 +142,6 @@ def choose(
         return plan.choose(kernels.wished(wish, model.quant.method))
     except KernelError as error:
         return error
-
-
-def installed(names: Iterable[str]) -> dict[str, str]:
-    """Return the versions of packages, as far as they are there; nothing is imported for it."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def label(versions: Mapping[str, str]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
 
 import msgspec
 
@@ -23,8 +23,20 @@ class EngineChanged(Fact, frozen=True, kw_only=True):
     """The engine's phase, its loaded model or the progress of a load changed."""
 
 
+class ServersChanged(Fact, frozen=True, kw_only=True):
+    """A server was asked, answered, came or went, or the one of the loaded model is in another state."""
+
+
 class PullChanged(Fact, frozen=True, kw_only=True):
     """A download began, moved or ended."""
+
+
+class QuantizeChanged(Fact, frozen=True, kw_only=True):
+    """A quantization began, moved or ended."""
+
+
+class QualityChanged(Fact, frozen=True, kw_only=True):
+    """An evaluation began, moved or ended, or what is known of the models' quality is another."""
 
 
 class SessionsChanged(Fact, frozen=True, kw_only=True):
@@ -76,3 +88,5 @@ class Notice(Fact, frozen=True, kw_only=True):
 
 
 Listener = Callable[[Fact], None]
+Beside = Callable[[Listener], Coroutine[Any, Any, None]]
+"""Work that lasts as long as the screen, and may tell it something."""

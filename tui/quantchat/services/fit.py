@@ -10,6 +10,7 @@ import msgspec
 
 from quantchat.catalog.fit import Judgement, Prediction, Setting, judge, largest_context, planned, predict
 from quantchat.domain import kernels
+from quantchat.domain.backends import engine_spec
 from quantchat.domain.kernel_table import Kernel
 from quantchat.domain.loading import DeviceShare, KernelRefusal
 from quantchat.domain.memory import Fit, cache_bytes
@@ -19,7 +20,7 @@ from quantchat.errors import KernelError, LoadError
 from quantchat.hardware.gpu import GpuDevice, GpuSnapshot, NotAvailable
 from quantchat.hardware.holders import Holder, holders
 from quantchat.hardware.visible import visible
-from quantchat.services.experience import Experience, choose
+from quantchat.services.experience import Experience, choose, is_llama, kernel_name
 from quantchat.services.loads import LoadOptions
 from quantchat.store.measured import Measured
 
@@ -67,6 +68,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         prediction: Bytes by what holds them, of all devices together.
         judgement: None if the driver does not tell what is free.
         contexts: Longest contexts by kind of KV cache.
+        interpreter: Another one that the settings have this model loaded by; all else is told of quantchat's own.
     """
 
     kernel: str = ""
@@ -78,18 +80,22 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     prediction: Prediction | None = None
     judgement: Judgement | None = None
     contexts: tuple[ContextRow, ...] = ()
+    interpreter: str = ""
 
 
 def judge_model(model: ModelInfo, view: MemoryView) -> Fit | None:
     """Judge the row of a list: on the card with the most room where one holds it, else on all together.
 
-    What no kernel here can run is broken, None is what nobody can know: a driver that does not tell what is free.
+    What no kernel here can run is broken, None is what nobody can know: a driver that does not tell what is free, or a
+    model of a server.
     """
+    if model.container == "server":
+        return None
     if not model.loadable:
         return "broken"
     experience, options = view.experience or _bare(), view.options or LoadOptions()
     try:
-        gpus = _wanted_gpus(view, options)
+        gpus = _gpus_for(model, view, options, experience)
     except LoadError:
         return None
     known = sorted((gpu for gpu in gpus if gpu.free is not None), key=lambda gpu: -(_free_bytes(gpu) or 0))
@@ -101,10 +107,13 @@ def judge_model(model: ModelInfo, view: MemoryView) -> Fit | None:
         return experience.predicted(model, devices, wish=options.kernel, graphs=options.decoding == "auto")
 
     one = None if options.placement else predicted(known[:1])
-    if one is not None and (judge(one, free[0]).fit != "too big" or len(known) < 2):
+    if one is not None and (judge(one, free[0]).fit != "too big" or (len(known) < 2 and not is_llama(model))):
         return judge(one, free[0]).fit
     several = predicted(known)
-    return judge(_spread(several, len(known)), sum(free)).fit if several is not None else "broken"
+    if several is None:
+        return "broken"
+    judged = judge(_spread(several, len(known)), sum(free))
+    return _shared(model, judged, _host_memory(view) if known else None).fit
 
 
 def forecast(
@@ -120,12 +129,17 @@ def forecast(
         view: A look at the memory.
         options: What the user wants of every load; None takes the view's.
         failed: Kernels that have failed and are not tried again.
+
+    Returns:
+        The forecast; an empty one for a model of a server, which takes nothing here.
     """
+    if model.container == "server":
+        return Forecast()
     options = options or view.options or LoadOptions()
     experience = view.experience or _bare()
     devices: tuple[DeviceMemory, ...] = ()
     try:
-        gpus = _wanted_gpus(view, options)
+        gpus = _gpus_for(model, view, options, experience)
         devices = tuple(_gpu_memory(gpu, view.engine_pid) for gpu in gpus) or (_host_memory(view),)
         placement = _placed(model, devices, options.placement)
     except LoadError as error:
@@ -138,8 +152,11 @@ def forecast(
         return Forecast(problem=str(chosen), devices=devices)
     setting = experience.setting(model, chosen, len(gpus), graphs=options.decoding == "auto")
     prediction, judgement, free = _judged(model, setting, devices, placement)
+    if judgement is not None:
+        judgement = _shared(model, judgement, _host_memory(view) if gpus else None)
     return Forecast(
-        kernel=chosen.name if chosen else kernels.DENSE,
+        interpreter=engine_spec(model, options.interpreters).python,
+        kernel=kernel_name(model, chosen),
         slow=bool(chosen and chosen.slow),
         refusals=_refusals(model, host, chosen, failed),
         devices=devices,
@@ -163,6 +180,22 @@ def _refusals(
     if chosen is None:
         return ()
     return kernels.plan(model.quant, host, model.weights.matrices, failed).ahead_of(chosen.name)
+
+
+def _gpus_for(
+    model: ModelInfo, view: MemoryView, options: LoadOptions, experience: Experience
+) -> tuple[GpuDevice, ...]:
+    """GPUs that a load of this model may take: llama.cpp was perhaps built without them."""
+    if is_llama(model) and not experience.llama_offloads and options.device is None:
+        return ()
+    return _wanted_gpus(view, options)
+
+
+def _shared(model: ModelInfo, judged: Judgement, host: DeviceMemory | None) -> Judgement:
+    """Of a GGUF file that is too big for the GPUs, the CPU takes the layers that find no room there."""
+    if judged.fit != "too big" or not is_llama(model) or host is None or judged.needed > judged.free + (host.free or 0):
+        return judged
+    return Judgement(fit="tight", needed=judged.needed, free=judged.free + (host.free or 0))
 
 
 def _wanted_gpus(view: MemoryView, options: LoadOptions) -> tuple[GpuDevice, ...]:

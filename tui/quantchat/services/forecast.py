@@ -36,6 +36,9 @@ def forecast_rows(model: ModelInfo, found: Forecast | None) -> Iterator[Row]:
         return
     if not model.loadable:
         yield Row("", "It cannot be loaded as it is; this is what its files tell.", "warning")
+    if found.interpreter:
+        words = f"{found.interpreter} loads it, by the settings; what follows is told of quantchat's own"
+        yield Row("Interpreter", words, "warning")
     yield from _fit(found)
     yield from _kernel(model, found)
     if found.prediction is not None and model.weight_bytes:

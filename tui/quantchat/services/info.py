@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from quantchat.catalog.sample import Sample
 from quantchat.catalog.template import sample_of
 from quantchat.domain.memory import format_bytes
 from quantchat.domain.models import AttentionSpec, ModelInfo
+from quantchat.domain.quality import Quality
 from quantchat.domain.sections import Row, Section
 from quantchat.domain.text import shortened
 from quantchat.services.fit import Forecast
 from quantchat.services.forecast import context_of, device_of, forecast_rows
+from quantchat.services.quality import current, quality_rows
 from quantchat.services.snippets import Snippet, snippets
 
 SHOWN_FILES = 40
@@ -39,6 +41,7 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
 
     files: tuple[FileEntry, ...] = ()
     sample: Sample | None = None
+    quality: tuple[Quality, ...] = ()
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,27 +51,35 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     forecast: Forecast | None = None
     looked: Looked | None = None
     snippets: tuple[Snippet, ...] = ()
+    server: tuple[Row, ...] = ()
 
 
 def look(model: ModelInfo) -> Looked:
     """Look closer at a model's folder; never raises for what is there."""
+    if model.container == "server":
+        return Looked()
     path = Path(model.path)
-    return Looked(files=list_files(path), sample=sample_of(path))
+    return Looked(files=list_files(path), sample=sample_of(path), quality=current(model))
 
 
-def card(model: ModelInfo, forecast: Forecast | None, looked: Looked | None = None) -> ModelCard:
-    """Put together what is known about a model."""
+def card(
+    model: ModelInfo, forecast: Forecast | None, looked: Looked | None = None, server: Sequence[Row] = ()
+) -> ModelCard:
+    """Put together what is known about a model; `server` of the one that has it."""
     ways = snippets(model, device=device_of(forecast), context=context_of(forecast))
-    return ModelCard(model=model, forecast=forecast, looked=looked, snippets=ways)
+    return ModelCard(model=model, forecast=forecast, looked=looked, snippets=ways, server=tuple(server))
 
 
 def sections(known: ModelCard) -> tuple[Section, ...]:
     """Return what is known in the order in which people ask: can it run, will it fit, what is it, how is it used."""
     model, looked = known.model, known.looked
+    if model.container == "server":
+        return _served(known)
     parts = [
         Section(title="Model", rows=tuple(_identity(model, known.forecast))),
         Section(title="Problems", rows=tuple(_problems(model))),
         Section(title="On this machine", rows=tuple(forecast_rows(model, known.forecast))),
+        Section(title="Quality", rows=tuple(quality_rows(looked.quality if looked is not None else ()))),
         Section(title="Quantization", rows=tuple(_quantization(model))),
         Section(title="Network", rows=tuple(_network(model))),
         _template(model, looked),
@@ -79,6 +90,25 @@ def sections(known: ModelCard) -> tuple[Section, ...]:
 
 
 # The parts
+
+
+def _served(known: ModelCard) -> tuple[Section, ...]:
+    """Return what is known of a model of a server: its files, its memory and its template are there, not here."""
+    model = known.model
+    identity = [
+        Row("Name", _line(model.name)),
+        Row("Verdict", f"{model.server} answers for it", "warning" if model.problems else "good"),
+        Row("Server", model.server),
+        Row("URL", _line(model.root, 1000)),
+    ]
+    window = f"{model.context_window:,} tokens" if model.context_window else "not told by the server"
+    parts = [
+        Section(title="Model", rows=(*identity, Row("Context", window))),
+        Section(title="Problems", rows=tuple(_problems(model))),
+        Section(title="Server", rows=known.server),
+        *(_snippet(snippet) for snippet in known.snippets),
+    ]
+    return tuple(part for part in parts if part.rows)
 
 
 def _identity(model: ModelInfo, found: Forecast | None) -> Iterator[Row]:

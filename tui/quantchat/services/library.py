@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from quantchat.domain.backends import OWN, EngineSpec, engine_spec
 from quantchat.domain.chat import new_id
 from quantchat.domain.models import ModelInfo
 from quantchat.engine import protocol
@@ -18,10 +19,11 @@ from quantchat.errors import EngineError, ErrorReport, QuantchatError
 from quantchat.services.engine import Engine, EventHandler, default_engine
 from quantchat.services.engine import EngineFactory as EngineFactory
 from quantchat.services.engine import exit_report as exit_report
-from quantchat.services.facts import EngineChanged, Listener, Notice
+from quantchat.services.facts import EngineChanged, Listener, Notice, ServersChanged
 from quantchat.services.loads import KernelTrials, LoadOptions, blame
 from quantchat.services.loads import LoadStatus as LoadStatus
 from quantchat.services.scanning import Scanner
+from quantchat.services.servers import server_target
 
 BUILD_CODE = "kernel-build"
 STOP_GRACE = 2.0
@@ -49,6 +51,7 @@ class Library:
         loading: The load under way.
         last_model: What was asked for last, loaded or not.
         note: What to show while no model is loaded, such as that it was idle.
+        server_state: How the server of the loaded model is, if it is one's.
     """
 
     def __init__(
@@ -58,13 +61,15 @@ class Library:
         models_dirs: Sequence[Path] = (),
         options: LoadOptions | None = None,
         engine_factory: EngineFactory | None = None,
+        trials: KernelTrials | None = None,
     ) -> None:
         self._listen = listener
         self.scanner = Scanner(listener, models_dirs)
         self._options = options or LoadOptions()
-        self._trials = KernelTrials()
+        self._trials = trials or KernelTrials()
         self._engine_factory = engine_factory or default_engine
         self._engine: Engine | None = None
+        self._spec = OWN
         self._touched = False
         self._lock = asyncio.Lock()
         self.on_turn_event: EventHandler = lambda _event: None
@@ -75,6 +80,7 @@ class Library:
         self.model: ModelInfo | None = None
         self.last_model: ModelInfo | None = None
         self.note = ""
+        self.server_state: protocol.ServerState | None = None
         self._had: tuple[ModelInfo, ...] = ()
 
     @property
@@ -96,6 +102,11 @@ class Library:
         """What the user wants of every load."""
         return self._options
 
+    @property
+    def trials(self) -> KernelTrials:
+        """What is known of kernels, for an engine beside this one."""
+        return self._trials.beside()
+
     def failed_kernels(self, model: ModelInfo) -> tuple[protocol.KernelRefusal, ...]:
         """Kernels that failed since the program was started and are not tried for a model again."""
         return self._trials.failed(model)
@@ -115,10 +126,10 @@ class Library:
         """Look for models in all roots, off the event loop."""
         await self.scanner.scan()
 
-    async def start_engine(self) -> None:
-        """Start the engine process if none runs, so that its imports are done before a model is chosen."""
+    async def start_engine(self, spec: EngineSpec = OWN) -> None:
+        """Start an engine process if none runs, so that its imports are done before a model is chosen."""
         async with self._lock:
-            await self._ensure_engine()
+            await self._ensure_engine(spec)
 
     async def load(self, model: ModelInfo) -> None:
         """Load a model in place of the one that is there; the outcome comes as facts.
@@ -133,20 +144,24 @@ class Library:
         await self._load(model, None)
 
     async def _load(self, model: ModelInfo, kernel: str | None) -> None:
+        target = server_target(model, self._options.servers)
         # A load cannot be asked to stop, so its process gets no time to.
         grace = 0.0 if self.loading is not None else STOP_GRACE
         status = self._start_load(model)
         async with self._lock:
-            if self._touched:
+            spec = engine_spec(model, self._options.interpreters)
+            if self._touched or spec != self._spec:
                 await self._end_engine(grace)
                 self._enter(status.request, "starting the engine")
             if self._current(status.request) is None:
                 return
             try:
-                await self._ensure_engine()
-                self._touched = True
-                self._send(self._trials.command(status.request, model, self._options, kernel))
-            except EngineError:
+                await self._ensure_engine(spec)
+                # One that ends as soon as it is started says why by its end, which ends the load.
+                if self._current(status.request) is not None and self._engine is not None and self._engine.running:
+                    self._touched = True
+                    self._send(self._trials.command(status.request, model, self._options, kernel, target))
+            except QuantchatError:
                 self._clear_load()
                 raise
 
@@ -189,7 +204,7 @@ class Library:
             if self.loading is None:
                 self.note = note
                 self._listen(EngineChanged())
-            await self._ensure_engine()
+            await self._ensure_engine(self._spec)
 
     async def close(self, grace: float) -> None:
         """End the engine process; it is killed after `grace` seconds, and at once while it loads."""
@@ -219,11 +234,11 @@ class Library:
             raise EngineError("The engine is not running", remedy="Load a model to start it", code="engine-gone")
         self._engine.send(command)
 
-    async def _ensure_engine(self) -> None:
+    async def _ensure_engine(self, spec: EngineSpec = OWN) -> None:
         if self._engine is not None and self._engine.running:
             return
-        engine = self._engine_factory(lambda event: self._on_event(engine, event))
-        self._engine = engine
+        engine = self._engine_factory(lambda event: self._on_event(engine, event), spec)
+        self._engine, self._spec = engine, spec
         self._touched = False
         self.ready = None
         await engine.start()
@@ -232,7 +247,7 @@ class Library:
     async def _end_engine(self, grace: float) -> None:
         engine, self._engine = self._engine, None
         self._touched = False
-        self.ready = None
+        self.ready = self.server_state = None
         if engine is not None:
             await engine.close(grace)
 
@@ -254,6 +269,9 @@ class Library:
                 self._on_load_failed(event)
             case EngineExited():
                 self._on_exit(event)
+            case protocol.ServerState():
+                self.server_state = event
+                self._listen(ServersChanged())
             case protocol.Log(level="error" | "warning"):
                 self._listen(Notice(report=ErrorReport(code="engine-log", title=event.text), severity="warning"))
             case _:
@@ -328,7 +346,7 @@ class Library:
             self.on_turn_event(protocol.LoadFailed(request="", error=error.report))
 
     def _on_exit(self, event: EngineExited) -> None:
-        self._engine = None
+        self._engine = self.server_state = None
         was_loading = self.loading
         refusal = blame(was_loading, event) if was_loading is not None else None
         if was_loading is not None and refusal is not None and self._trials.note(refusal):
@@ -338,7 +356,12 @@ class Library:
         self.loading = self.loaded = self.model = None
         self._listen(EngineChanged())
         self.on_turn_event(event)
+        report = self.explained(event)
         if was_loading is not None:
-            self._listen(Notice(report=self._with_way_back(exit_report(event)), dialog=True))
+            self._listen(Notice(report=self._with_way_back(report), dialog=True))
         elif not event.expected:
-            self._listen(Notice(report=exit_report(event)))
+            self._listen(Notice(report=report))
+
+    def explained(self, event: EngineExited) -> ErrorReport:
+        """Explain the end of the last engine: another interpreter is blamed for one that was never ready."""
+        return exit_report(event, self._spec.python if self.ready is None else "")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
+from quantchat.domain.backends import Interpreters
 from quantchat.domain.memory import GIB
 from quantchat.domain.models import ModelInfo
+from quantchat.domain.servers import ServerSpec, ServerTarget
 from quantchat.engine.protocol import Decoding, DeviceShare, EngineExited, KernelRefusal, Load
 from quantchat.store.settings import Settings
 
@@ -16,7 +20,12 @@ Likeness = tuple[object, ...]
 
 
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user wants of every load; the fields are those of `protocol.Load`."""
+    """What the user wants of every load; the fields are those of `protocol.Load`, and these.
+
+    Attributes:
+        interpreters: Other Python interpreters that engine processes are started with.
+        servers: Servers by name, whose models can be asked.
+    """
 
     kernel: str | None = None
     device: str | None = None
@@ -24,6 +33,8 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     decoding: Decoding = "auto"
     kv_budget: int | None = None
     host_kv_budget: int | None = None
+    interpreters: Interpreters = Interpreters()
+    servers: Mapping[str, ServerSpec] = {}
 
 
 def options_of(settings: Settings, *, kernel: str | None = None, device: str | None = None) -> LoadOptions:
@@ -35,6 +46,8 @@ def options_of(settings: Settings, *, kernel: str | None = None, device: str | N
         decoding=settings.decoding,
         kv_budget=_bytes(settings.kv_cache_gib),
         host_kv_budget=_bytes(settings.kv_cache_host_gib),
+        interpreters=settings.engine,
+        servers=settings.servers,
     )
 
 
@@ -83,6 +96,12 @@ class KernelTrials:
         self._chain: dict[str, KernelRefusal] = {}
         self._asked: set[str | None] = set()
 
+    def beside(self) -> KernelTrials:
+        """Return trials for loads at the same time; what fails in either is known to both."""
+        other = KernelTrials()
+        other._builds, other._runs = self._builds, self._runs
+        return other
+
     def begin(self) -> None:
         """A load that is no second attempt begins."""
         self._chain, self._asked = {}, set()
@@ -104,7 +123,14 @@ class KernelTrials:
         """Whether a kernel was not asked for in this load yet."""
         return kernel not in self._asked
 
-    def command(self, request: str, model: ModelInfo, options: LoadOptions, kernel: str | None) -> Load:
+    def command(
+        self,
+        request: str,
+        model: ModelInfo,
+        options: LoadOptions,
+        kernel: str | None,
+        server: ServerTarget | None = None,
+    ) -> Load:
         """Put the command together.
 
         Args:
@@ -112,6 +138,7 @@ class KernelTrials:
             model: What to load.
             options: The user's wishes.
             kernel: For another attempt: the engine's own proposal, which wins.
+            server: Where to ask, for a model of a server.
         """
         failed = self.failed(model)
         wish = kernel or options.kernel
@@ -128,6 +155,7 @@ class KernelTrials:
             decoding=options.decoding,
             kv_budget=options.kv_budget,
             host_kv_budget=options.host_kv_budget,
+            server=server,
         )
 
     def loaded(self, model: ModelInfo) -> None:

@@ -70,7 +70,7 @@ class MemoryWatch:
 
     async def learn(self, model: ModelInfo, report: LoadReport, versions: dict[str, str]) -> None:
         """Keep what a load came to, beside what was predicted."""
-        if not report.device_bytes:
+        if not report.device_bytes or model.container == "server":
             return
         async with self._lock:
             await asyncio.to_thread(self._learn, model, report, versions)

@@ -1,4 +1,7 @@
-"""Looking for models: at the start, when asked, and while somebody has the list before their eyes."""
+"""Looking for models: at the start, when asked, and while somebody has the list before their eyes.
+
+Those of servers, which others ask, are put beside them.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ Models = tuple[ModelInfo, ...]
 
 
 class Scanner:
-    """The models that are on this machine, kept as the disk has them.
+    """The models that are on this machine, kept as the disk has them, and those of servers.
 
     The walk runs on a thread, where it mostly waits for the system; folders that are not in the index are read by
     processes of their own, because one large header would hold the interpreter for longer than a frame.
@@ -40,6 +43,8 @@ class Scanner:
     """
 
     def __init__(self, listener: Listener, folders: Sequence[Path] = ()) -> None:
+        self._found: Models = ()
+        self._served: Models = ()
         self.models: Models = ()
         self._asked = 0
         self._listen = listener
@@ -133,8 +138,13 @@ class Scanner:
         if stop.is_set():
             return
         now = {model.path for model in models}
-        grown = (*models, *(model for model in self.models if model.path not in now))
-        self._show(tuple(sorted(grown, key=lambda model: (model.name.casefold(), model.path))))
+        grown = (*models, *(model for model in self._found if model.path not in now))
+        self._show(_sorted(grown))
+
+    def take_served(self, models: Models) -> None:
+        """Take the models of all servers in place of those that were known."""
+        self._served = models
+        self._tell(always=False)
 
     def _take(self, result: ScanResult, *, asked: bool) -> None:
         self._show(result.models, always=asked)
@@ -144,9 +154,18 @@ class Scanner:
             self._listen(Notice(report=_gathered(new), severity="warning"))
 
     def _show(self, models: Models, *, always: bool = False) -> None:
+        self._found = models
+        self._tell(always=always)
+
+    def _tell(self, *, always: bool) -> None:
+        models = _sorted((*self._found, *self._served)) if self._served else self._found
         if always or models != self.models:
             self.models = models
             self._listen(ModelsChanged())
+
+
+def _sorted(models: Models) -> Models:
+    return tuple(sorted(models, key=lambda model: (model.name.casefold(), model.path)))
 
 
 def _gathered(problems: Sequence[ErrorReport]) -> ErrorReport:

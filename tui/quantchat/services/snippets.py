@@ -9,7 +9,7 @@ import glob
 import math
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from pprint import pformat
 from typing import Literal
@@ -17,6 +17,7 @@ from typing import Literal
 import msgspec
 
 from quantchat.domain.models import ModelInfo, QuantSpec
+from quantchat.services.serving import vllm
 
 Device = Literal["cpu", "cuda"]
 
@@ -90,7 +91,34 @@ def snippets(model: ModelInfo, *, device: Device, context: int | None = None) ->
         device: Where it would be loaded on this machine.
         context: Tokens to serve at most, such as the largest context that fits; the model's own window if None.
     """
-    return transformers_snippet(model, device), vllm_snippet(model, context)
+    own = (llama_snippet(model, device, context),) if model.container == "gguf" else ()
+    return *own, transformers_snippet(model, device), vllm_snippet(model, context)
+
+
+# llama.cpp
+
+
+def llama_snippet(model: ModelInfo, device: Device, context: int | None = None) -> Snippet:
+    """Write a script that runs a GGUF file as quantchat does."""
+    if reason := unfit(model) or _unnamed(model):
+        return Snippet(title="llama.cpp", language="python", reason=reason)
+    return Snippet(title="llama.cpp", language="python", text="\n".join(_llama(model, device, context)))
+
+
+def _llama(model: ModelInfo, device: Device, context: int | None) -> Iterator[str]:
+    build = 'CMAKE_ARGS="-DGGML_CUDA=on" ' if device == "cuda" else ""
+    yield f"# {build}pip install llama-cpp-python"
+    yield "from llama_cpp import Llama"
+    yield ""
+    yield "model = Llama("
+    yield f"    {model.path!r},"
+    yield f"    n_ctx={min(filter(None, (context, model.context_window)), default=4096)},"
+    yield from ["    n_gpu_layers=-1,"] if device == "cuda" else []
+    yield "    verbose=False,"
+    yield ")"
+    yield ASK.splitlines()[0]
+    yield "answer = model.create_chat_completion(messages, max_tokens=256)"
+    yield 'print(answer["choices"][0]["message"]["content"])'
 
 
 # transformers
@@ -98,7 +126,7 @@ def snippets(model: ModelInfo, *, device: Device, context: int | None = None) ->
 
 def transformers_snippet(model: ModelInfo, device: Device) -> Snippet:
     """Write a script that loads a model with transformers and asks it something."""
-    if reason := _unfit(model) or _unloadable(model) or _unnamed(model):
+    if reason := unfit(model) or _unloadable(model) or _unnamed(model):
         return Snippet(title="transformers", language="python", reason=reason)
     text = "\n".join(_gptqmodel(model, device) if _needs_gptqmodel(model) else _plain(model, device))
     return Snippet(title="transformers", language="python", text=text)
@@ -113,8 +141,10 @@ def _unloadable(model: ModelInfo) -> str:
     return f"{old[0].cause} {old[0].remedy}" if old else ""
 
 
-def _unfit(model: ModelInfo) -> str:
+def unfit(model: ModelInfo) -> str:
     """Say why nobody could load a folder as it is."""
+    if model.container == "server":
+        return f"It is on the server {model.server}, and its weights are not here."
     broken = [problem for problem in model.errors if problem.code not in OUR_OWN | {OLD_TRANSFORMERS}]
     return f"{broken[0].cause} {broken[0].remedy}" if broken else ""
 
@@ -133,7 +163,9 @@ def _plain(model: ModelInfo, device: Device) -> Iterator[str]:
     yield f"model = {loader}.from_pretrained("
     yield "    path,"
     if gguf:
-        yield f"    gguf_file={Path(model.path).name!r},  # unpacked to 16 bits; not all architectures can be"
+        yield "    # This unpacks the weights to 16 bits, where the architecture can be: it takes several times"
+        yield "    # the memory, and is slower than llama.cpp, which runs the file as it is."
+        yield f"    gguf_file={Path(model.path).name!r},"
     yield from ["    config=config,"] if own_config else []
     yield f"    dtype={_dtype(model, device)},"
     # Named: "auto" without a GPU chooses a kernel that needs one, and fails at the first token.
@@ -160,10 +192,11 @@ def _class_of(model: ModelInfo) -> tuple[str, bool]:
 def _head(model: ModelInfo, device: Device, names: list[str]) -> Iterator[str]:
     install = model.verdict.install.removeprefix("pip install ")
     packages = PACKAGES.get("gguf" if model.container == "gguf" else model.quant.method, PACKAGES["none"])
-    extra = install if model.verdict.state == "with" and install != model.verdict.install else ""
+    wanted = model.verdict.state == "with" and model.container != "gguf"
+    extra = install if wanted and install != model.verdict.install else ""
     yield f"# pip install {packages} {extra}".rstrip()
     if model.remote_code:
-        yield f"# It may want to run code of its own ({_code_files(model)}): read that before trust_remote_code=True."
+        yield f"# It may want to run code of its own ({code_files(model)}): read that before trust_remote_code=True."
     if model.quant.method in ("gptq", "awq"):
         yield from _few_cores(device)
     if _dtype(model, device).startswith("torch."):
@@ -180,7 +213,8 @@ def _few_cores(device: Device) -> Iterator[str]:
         yield ""
 
 
-def _code_files(model: ModelInfo) -> str:
+def code_files(model: ModelInfo) -> str:
+    """Name the files of a model's own code."""
     return ", ".join(repr(name)[1:-1] for name in model.files[:3]) or "its .py files"
 
 
@@ -228,6 +262,17 @@ def _conversation(model: ModelInfo) -> Iterator[str]:
     yield ANSWER
 
 
+def wrong_untold(model: ModelInfo, device: Device) -> str:
+    """Say why transformers does not load a model rightly where nobody can tell it more than the path."""
+    if reason := unfit(model) or _unloadable(model) or _unnamed(model):
+        return reason
+    if _needs_gptqmodel(model):
+        return "transformers by itself loads this one wrongly; GPTQModel loads it rightly."
+    if model.container != "gguf" and any(_own_config(model.quant, device)):
+        return "transformers must be told more of this one than config.json says, or its weights would be wrong."
+    return ""
+
+
 def _needs_gptqmodel(model: ModelInfo) -> bool:
     """Whether transformers loads it wrongly, by what can be seen from outside (`engine.loader.GPTQMODEL_CASES`)."""
     quant = model.quant
@@ -266,81 +311,29 @@ def _gptqmodel(model: ModelInfo, device: Device) -> Iterator[str]:
     yield from _conversation(model)
 
 
-# vLLM: what it takes, from `model_executor/layers/quantization/` of vLLM 0.28
-
-MARLIN_GROUPS = (-1, 32, 64, 128)
-BY_ITSELF = frozenset(
-    {"none", "compressed-tensors", "fp8", "torchao", "quark", "auto-round", "mxfp4", "nvfp4", "modelopt"}
-)
-"""Methods that vLLM reads from config.json."""
-PLUGINS = {"bitsandbytes": "vllm-bnb-plugin", "gguf": "vllm-gguf-plugin"}
+# vLLM
 
 
 def vllm_snippet(model: ModelInfo, context: int | None = None) -> Snippet:
     """Write the command that serves a model with vLLM."""
-    if reason := _unfit(model) or _not_served(model):
+    if reason := unfit(model) or vllm.refusal(model):
         return Snippet(title="vLLM", language="sh", reason=reason)
     return Snippet(title="vLLM", language="sh", text="\n".join(_serve(model, context)))
 
 
-def _not_served(model: ModelInfo) -> str:
-    if model.kind in ("adapter", "draft"):
-        return f"vLLM serves no {model.kind} alone, only together with the model that it belongs to."
-    if model.container in ("mlx", "pickle"):
-        return f"vLLM is given no {model.container} weights here; use a safetensors version."
-    method = model.quant.method
-    if method == "gptq":
-        return _refused_gptq(model.quant)
-    if method == "awq":
-        return _refused_awq(model.quant)
-    if method in BY_ITSELF or method in PLUGINS or model.container == "gguf":
-        return ""
-    return f"vLLM has no kernels for {model.quant.label()}."
-
-
-def _refused_gptq(quant: QuantSpec) -> str:
-    if quant.checkpoint_format == "marlin":
-        return "vLLM repacks GPTQ for Marlin itself, and reads no weights that are packed so already."
-    if quant.bits not in (4, 8) or quant.sym is False:
-        kind = "symmetric" if quant.sym is not False else "asymmetric"
-        return f"vLLM takes GPTQ with 4 or 8 bits, symmetric; this one has {quant.bits} bits and is {kind}."
-    return _refused_groups(quant)
-
-
-def _refused_awq(quant: QuantSpec) -> str:
-    if quant.bits != 4:
-        return f"vLLM takes AWQ with 4 bits; this one has {quant.bits}."
-    if quant.checkpoint_format not in (None, "gemm"):
-        return f"vLLM reads AWQ's gemm packing; this one is packed for {quant.checkpoint_format}."
-    return _refused_groups(quant)
-
-
-def _refused_groups(quant: QuantSpec) -> str:
-    if quant.group_size in (None, *MARLIN_GROUPS):
-        return ""
-    return f"vLLM's kernels take groups of 32, 64, 128 or a whole column; this one has groups of {quant.group_size}."
-
-
 def _serve(model: ModelInfo, context: int | None) -> Iterator[str]:
-    plugin = PLUGINS.get("gguf" if model.container == "gguf" else model.quant.method)
-    if plugin:
+    if plugin := vllm.plugin(model):
         yield f"# pip install {plugin}"
     if model.container == "gguf":
-        yield "# BASE_MODEL: what it was made from, for the tokenizer"
+        yield f"# {vllm.BASE_MODEL}: what it was made from, for the tokenizer"
     if model.remote_code:
-        yield f"# It may want to run code of its own ({_code_files(model)}): read that before --trust-remote-code."
-    yield " ".join(["vllm serve", shell_quoted(model.path), *_options(model, context)])
+        yield f"# It may want to run code of its own ({code_files(model)}): read that before --trust-remote-code."
+    yield shell_line(["vllm", "serve", model.path, *vllm.model_options(model, context)])
 
 
-def _options(model: ModelInfo, context: int | None) -> Iterator[str]:
-    if model.quant.method in ("gptq", "awq"):
-        yield f"--quantization {model.quant.method}_marlin"
-    if model.container == "gguf":
-        yield "--tokenizer BASE_MODEL"
-    if model.kind == "embedding":
-        yield "--runner pooling"
-    elif window := min(filter(None, (context, model.context_window)), default=0):
-        yield f"--max-model-len {window}"
+def shell_line(words: Iterable[str]) -> str:
+    """Write a command for a POSIX shell."""
+    return " ".join(map(shell_quoted, words))
 
 
 def shell_quoted(text: str) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from quantchat.domain.chat import ChatMessage, Message, Session
-from quantchat.domain.generation import TurnStatistics
+from quantchat import __version__
+from quantchat.domain.chat import ChatMessage, Message, RunCard, Session
+from quantchat.domain.generation import SamplingSettings, TurnStatistics
+from quantchat.domain.models import ModelInfo
 from quantchat.domain.thinking import Channel
+from quantchat.engine.protocol import LoadReport
 from quantchat.errors import UsageError
 
 Stage = Literal["prefill", "decoding", "stopping"]
@@ -45,6 +48,23 @@ def begin(session: Session, waiting: Waiting) -> tuple[list[ChatMessage], Messag
     else:
         question = waiting.parent or ""
     return session.prompt(question), session.append("assistant", "", parent=question)
+
+
+def run_card(
+    model: ModelInfo | None, report: LoadReport | None, versions: Mapping[str, str], sampling: SamplingSettings
+) -> RunCard:
+    """Note what writes an answer, and how; `versions` are those of the engine's libraries."""
+    return RunCard(
+        model=model.name if model else "",
+        path=model.path if model else "",
+        revision=(model.revision or "") if model else "",
+        quantization=model.quant.label() if model else "",
+        kernel=report.kernel if report else "",
+        device=report.device if report else "",
+        decoding=report.decoding if report else "",
+        sampling=sampling,
+        versions={"quantchat": __version__, **versions} if versions else {},
+    )
 
 
 class Backlog:

@@ -96,6 +96,10 @@ class LoadWhenFree:
         if not model.loadable:
             self._say_no(model, " ".join(f"{problem.cause} {problem.remedy}" for problem in model.errors[:1]))
             return
+        if model.container == "server":
+            # It needs no memory of this machine.
+            self._load(model)
+            return
         self.waiting = Wait(model=model, needed=free_bytes or 0, since=time.monotonic())
         self._listen(EngineChanged())
         self._task = asyncio.ensure_future(self._wait(model, free_bytes))

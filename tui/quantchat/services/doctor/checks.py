@@ -22,6 +22,7 @@ from quantchat.services.doctor.models import look_at_models
 from quantchat.services.doctor.packages import look_at_packages, look_at_python
 from quantchat.services.doctor.probe import PROBE_SECONDS
 from quantchat.services.doctor.settings import look_at_settings
+from quantchat.services.doctor.stacks import look_at_stacks
 from quantchat.services.doctor.terminal import look_at_terminal
 from quantchat.services.doctor.tmux import look_at_tmux
 
@@ -56,6 +57,7 @@ CHECKS = (
     Check("torch", "torch and CUDA", look_at_torch, PROBED),
     Check("nvcc", "nvcc", look_at_nvcc, PROBED),
     Check("caches", "compiled kernels", look_at_caches, PROBED),
+    Check("stacks", "other interpreters", look_at_stacks, PROBED),
     Check("models", "models", look_at_models, PROBED),
 )
 """In the order of their findings: those that wait for the imports come last, so that the others are soon there."""

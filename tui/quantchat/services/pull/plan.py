@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import msgspec
 from quantchat.domain.memory import format_bytes
 from quantchat.domain.models import ModelInfo
 from quantchat.errors import FetchError, StorageError
+from quantchat.hardware.host import free_disk
 from quantchat.services.pull.files import Offer, RemoteFile, is_weights
 from quantchat.services.pull.names import Wanted
 from quantchat.services.pull.words import Described, Fetch, Limits
@@ -110,7 +110,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 def make_plan(described: Described) -> Plan:
     """Plan the download of the files that are taken by default, on the disk as it is now."""
     taken = {offer.file.path for offer in described.offers if offer.taken}
-    return _plan(described, taken, _free_bytes(Path(described.cache)))
+    return _plan(described, taken, free_disk(Path(described.cache)))
 
 
 def _plan(described: Described, taken: Collection[str], free: int | None) -> Plan:
@@ -126,16 +126,3 @@ def _no_weights(offers: Collection[Offer]) -> str:
     if any(is_weights(name) for name in names):
         return "Its weights are no safetensors; pickles can run code when they are loaded. --all takes everything."
     return "It holds no weights."
-
-
-def _free_bytes(folder: Path) -> int | None:
-    """Free bytes where a folder is, or will be."""
-    for place in (folder, *folder.parents):
-        try:
-            status = os.statvfs(place)
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return None
-        return status.f_bavail * status.f_frsize
-    return None

@@ -21,6 +21,7 @@ from quantchat.services.removal.disk import files_below, folders_below, locked_f
 from quantchat.services.removal.hub import locks_of, plan_in_cache, snapshot_of
 from quantchat.services.removal.links import Going
 from quantchat.services.removal.removals import Removal, impossible, reason_of, refusal
+from quantchat.services.servers import require_here
 
 
 def plan_removal(model: ModelInfo, models: Iterable[ModelInfo], roots: Sequence[Path]) -> Removal:
@@ -35,6 +36,7 @@ def plan_removal(model: ModelInfo, models: Iterable[ModelInfo], roots: Sequence[
         ModelError: It must not be removed, with the reason.
         StorageError: The system would not let it be removed.
     """
+    require_here(model, "be deleted", f"`quantchat servers remove {model.server}` forgets the server")
     path = Path(model.path)
     snapshot = snapshot_of(path)
     others = [other for other in models if other.path != model.path]
