@@ -4,41 +4,32 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from quantchat import __version__
-from quantchat.cli.common import FOLDER, explained, find_models
+from quantchat.cli.common import FOLDER, explained, models_named
+from quantchat.cli.compare import compare
 from quantchat.cli.doctor import doctor
+from quantchat.cli.evaluate import evaluate_command
+from quantchat.cli.inspect import prompt
+from quantchat.cli.kernels import known_kernel, known_kernels
 from quantchat.cli.libraries import presets, prompts
 from quantchat.cli.models import models_command
 from quantchat.cli.pull import pull
+from quantchat.cli.quantize import quantize
+from quantchat.cli.run import run
+from quantchat.cli.serve import serve
+from quantchat.cli.servers import servers_command
 from quantchat.cli.sessions import sessions_command
 
 if TYPE_CHECKING:
+    from quantchat.domain.servers import ServerSpec
     from quantchat.engine.protocol import Decoding
-
-
-def known_kernel(_context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
-    """Refuse a kernel that is in no row of the table, and list those that are."""
-    if name is None:
-        return None
-    from quantchat.domain.kernel_table import NAMES
-
-    short = dict.fromkeys(kernel.partition("_")[2] for kernel in NAMES)
-    if name in (*NAMES, *short):
-        return name
-    raise click.BadParameter(f"{name!r} is no kernel. There are {', '.join(short)}; also with gptq_ or awq_ before.")
-
-
-def known_kernels(context: click.Context, option: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse the first that is no kernel."""
-    for name in names:
-        known_kernel(context, option, name)
-    return names
+    from quantchat.services.facts import Beside
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -92,9 +83,11 @@ def open_screen(
     theme: str | None = None,
     kernel: str | None = None,
     device: str | None = None,
+    servers: Mapping[str, ServerSpec] | None = None,
     slow_link: bool = False,
+    beside: Beside | None = None,
 ) -> None:
-    """Run the full-screen program until the user leaves it."""
+    """Run the full-screen program until the user leaves it; `beside` runs with it and may tell it something."""
     # The imports make many objects and no garbage; the app turns collection on again after its first frame.
     gc.disable()
     from quantchat.ui.app import QuantchatApp
@@ -112,7 +105,9 @@ def open_screen(
             theme=theme,
             kernel=kernel,
             device=device,
+            servers=servers,
             slow_link=slow_link,
+            beside=beside,
         )
     app.run()
     sys.exit(app.return_code or 0)
@@ -162,13 +157,11 @@ def bench(
 
     MODEL is a path or a name from `quantchat models`. Several models, or several kernels, are compared.
     """
-    from quantchat.catalog.scan import find_model
     from quantchat.cli.bench import bench_targets
     from quantchat.services.bench import Target
 
     with explained():
-        found, _ = find_models(context, models_dirs)
-        chosen = [find_model(name, found.models) for name in models]
+        chosen = models_named(context, models_dirs, models)
         targets = [
             Target(model=model, kernel=kernel, device=device, decoding=decoding)
             for model in chosen
@@ -177,9 +170,16 @@ def bench(
         bench_targets(targets, quick=quick, as_json=as_json)
 
 
+main.add_command(compare)
 main.add_command(doctor)
+main.add_command(evaluate_command)
 main.add_command(models_command)
 main.add_command(presets)
+main.add_command(prompt)
 main.add_command(prompts)
 main.add_command(pull)
+main.add_command(quantize)
+main.add_command(run)
+main.add_command(serve)
+main.add_command(servers_command)
 main.add_command(sessions_command)

@@ -14,6 +14,9 @@ from quantchat.domain.text import clean
 from quantchat.services import info
 from quantchat.services.fit import forecast
 from quantchat.services.memory import look_once
+from quantchat.services.serverlist import Servers
+from quantchat.services.servers import server_rows
+from quantchat.store.settings import load_settings
 
 COLOURS: dict[Tone, str] = {"good": "green", "warning": "yellow", "error": "red"}
 
@@ -21,7 +24,17 @@ COLOURS: dict[Tone, str] = {"good": "green", "warning": "yellow", "error": "red"
 def card_of(model: ModelInfo) -> info.ModelCard:
     """Look at a model's folder and at the memory of this machine."""
     view = asyncio.run(look_once())
-    return info.card(model, forecast(model, view), info.look(model))
+    return info.card(model, forecast(model, view), info.look(model), _server(model))
+
+
+def _server(model: ModelInfo) -> tuple[Row, ...]:
+    """Ask the server of a model what it is."""
+    servers = {name: spec for name, spec in load_settings()[0].servers.items() if name == model.server}
+    if not servers:
+        return ()
+    asked = Servers(lambda _fact: None, servers)
+    asyncio.run(asked.ask())
+    return server_rows(model.server, servers[model.server], asked.known[0].listing)
 
 
 def as_json(known: info.ModelCard) -> str:

@@ -16,6 +16,7 @@ from quantchat.cli.common import (
     explained,
     find_models,
     json_option,
+    models_named,
     say,
     scan_roots,
 )
@@ -41,7 +42,7 @@ sort_option = click.option("--sort", "order", type=click.Choice(get_args(Order))
 @sort_option
 @click.pass_context
 def models_command(context: click.Context, models_dirs: tuple[Path, ...], as_json: bool, order: Order | None) -> None:
-    """List the models on this machine; WORDs keep those that hold them all."""
+    """List the models on this machine and on servers; WORDs keep those that hold them all."""
     if context.invoked_subcommand is None:
         _list(context, (), models_dirs, as_json, order)
 
@@ -55,7 +56,7 @@ def models_command(context: click.Context, models_dirs: tuple[Path, ...], as_jso
 def list_command(
     context: click.Context, words: tuple[str, ...], models_dirs: tuple[Path, ...], as_json: bool, order: Order | None
 ) -> None:
-    """List the models on this machine; WORDs keep those that hold them all."""
+    """List the models on this machine and on servers; WORDs keep those that hold them all."""
     assert context.parent is not None
     above = context.parent.params
     _list(context, words, models_dirs, as_json or above["as_json"], order or above["order"])
@@ -101,13 +102,11 @@ def show_command(context: click.Context, name: str, models_dirs: tuple[Path, ...
 
     NAME is a path, a name from `quantchat models`, or a part of one.
     """
-    from quantchat.catalog.scan import find_model
     from quantchat.cli.modelcard import as_json as card_as_json
     from quantchat.cli.modelcard import card_of, printed
 
     with explained():
-        scanned, _ = find_models(context, models_dirs)
-        known = card_of(find_model(name, scanned.models))
+        known = card_of(*models_named(context, models_dirs, [name]))
     if as_json:
         click.echo(card_as_json(known))
     else:

@@ -136,7 +136,7 @@ def _size(model: ModelInfo) -> int:
 
 
 def _bytes(model: ModelInfo) -> str:
-    return format_bytes(_size(model))
+    return model.server or format_bytes(_size(model))
 
 
 def count(parameters: int | None) -> str:

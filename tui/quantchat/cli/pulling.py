@@ -48,8 +48,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     as_json: bool = False
 
 
-def pull_model(name: str, options: Options) -> None:
-    """Download a model, after saying what that means.
+def pull_model(name: str, options: Options) -> str:
+    """Download a model, after saying what that means; return its folder, empty after a dry run.
 
     Raises:
         QuantchatError: if it cannot be had.
@@ -61,18 +61,20 @@ def pull_model(name: str, options: Options) -> None:
         )
         plan = run_stoppable(_plan(task, show), STOPPED)
         if options.dry_run:
-            return
+            return ""
         fetch = plan.task()
         _require_weights(plan, options)
         if not (options.as_json or options.yes) and plan.missing:
             _ask(plan)
-        show.done(plan, run_stoppable(_download(plan, fetch, show), STOPPED))
+        folder = run_stoppable(_download(plan, fetch, show), STOPPED)
+        show.done(plan, folder)
     except click.Abort:
         # Ctrl+C or Ctrl+D instead of an answer.
         raise Cancelled("Nothing was downloaded") from None
     except QuantchatError as error:
         show.failed(error)
         raise
+    return folder
 
 
 def show_search(words: str, *, as_json: bool) -> None:
