@@ -7,31 +7,33 @@ import contextvars
 import gc
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from textual.binding import BindingType
 from textual.content import Content
 from textual.filter import LineFilter
 
+from quantchat.domain.servers import ServerSpec
 from quantchat.domain.text import clean
 from quantchat.errors import ErrorReport, QuantchatError, StorageError
 from quantchat.services.desk import Desk
-from quantchat.services.facts import Fact, Notice
+from quantchat.services.engine import expected_engine
+from quantchat.services.facts import Beside, Fact, Notice
 from quantchat.store.settings import load_settings
 from quantchat.ui.hangup import HangUp
 from quantchat.ui.keys import bindings, key_map, textual_keymap
+from quantchat.ui.notices import TellingApp
 from quantchat.ui.pastes import take_pastes_whole
 from quantchat.ui.screens.chat import NARROW, WIDE_COLUMNS, ChatScreen
 from quantchat.ui.theming import Themes
-from quantchat.ui.wire.hook import WiredApp
 from quantchat.ui.wire.link import choose_link
 
 LOOK_SECONDS = 1.0
 
 
-class QuantchatApp(WiredApp[None], inherit_bindings=False):
+class QuantchatApp(TellingApp, inherit_bindings=False):
     """The full-screen program.
 
     Args:
@@ -41,7 +43,9 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         resume: Open the session that was shown last.
         temporary: Begin with a session that is never written.
         theme, kernel, device: What wins over the settings of these names.
+        servers: Servers of this run beside those of the settings.
         slow_link: Send as little as can be, whatever the setting says.
+        beside: Runs with it.
     """
 
     TITLE = "quantchat"
@@ -62,8 +66,11 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         theme: str | None = None,
         kernel: str | None = None,
         device: str | None = None,
+        servers: Mapping[str, ServerSpec] | None = None,
         slow_link: bool = False,
+        beside: Beside | None = None,
     ) -> None:
+        self._beside = beside
         self._chat: ChatScreen | None = None
         take_pastes_whole()
         settings, problems = load_settings()
@@ -76,7 +83,7 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         self.themes = Themes(self)
         few_colours = self.link.few_colors or self.console.color_system == "standard"
         self.themes.begin(settings.theme, theme, few_colours=few_colours)
-        self.desk = Desk(settings, self._take, models_dirs=models_dirs, kernel=kernel, device=device)
+        self.desk = Desk(settings, self._take, models_dirs=models_dirs, kernel=kernel, device=device, servers=servers)
         self._wanted_model = model
         self._wanted_session = session
         self._resume = (resume or settings.reopen) and not temporary
@@ -105,7 +112,7 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
 
     def on_mount(self) -> None:
         self._own = contextvars.copy_context()
-        self._hang_up = HangUp(lambda: self.run_worker(self.action_quit()))
+        self._hang_up = HangUp(lambda: self.run_worker(self.leave()))
         self.call_after_refresh(self._after_first_frame)
 
     def on_unmount(self) -> None:
@@ -116,12 +123,15 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         gc.freeze()
         gc.enable()
         self.run_worker(self._start(), name="start")
+        if self._beside is not None:
+            self.run_worker(self._beside(self._take), name="beside")
 
     async def _start(self) -> None:
         chat = self.chat
         self.check_drawing()
         engine = asyncio.create_task(self._start_engine())
-        await self._show_problems()
+        self.desk.run(self.desk.servers.ask())
+        self.show_problems([*self._problems, *await self.themes.look()])
         recovered = await self.desk.archive.recover()
         if recovered:
             self.notify(f"Recovered {len(recovered)} interrupted answer{'s' * (len(recovered) > 1)}", markup=False)
@@ -131,24 +141,16 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         await self._look()
         await self.desk.library.scan()
         await engine
-        self._load_wanted_model()
+        await self._load_wanted_model()
         self.desk.run(self.desk.finder.keep_index())
 
     async def _start_engine(self) -> None:
+        desk = self.desk
+        wanted = self._wanted_model or desk.state.last_model
         try:
-            await self.desk.library.start_engine()
+            await desk.library.start_engine(expected_engine(wanted, desk.settings.engine, desk.servers.specs))
         except QuantchatError as error:
-            self._show_notice(Notice(report=error.report, dialog=True))
-
-    async def _show_problems(self) -> None:
-        """Tell what is wrong with settings, keys and themes: one thing in a toast, more in one dialog."""
-        problems = [*self._problems, *await self.themes.look()]
-        if len(problems) == 1:
-            self._show_notice(Notice(report=problems[0], severity="warning"))
-        elif problems:
-            from quantchat.ui.screens.dialogs import gathered
-
-            self.show_error(gathered(problems))
+            self.show_notice(Notice(report=error.report, dialog=True))
 
     def _open_wanted_session(self) -> None:
         wanted = self._wanted_session or (self._last_session() if self._resume else None)
@@ -157,7 +159,7 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
         try:
             self.chat.open_session(self.desk.archive.open(wanted))
         except QuantchatError as error:
-            self._show_notice(Notice(report=error.report, dialog=True))
+            self.show_notice(Notice(report=error.report, dialog=True))
 
     def _last_session(self) -> str | None:
         """The session that was shown last; if that is gone, the one that changed last."""
@@ -167,15 +169,16 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
             return last
         return next((summary.id for summary in self.chat.summaries if not summary.archived), None)
 
-    def _load_wanted_model(self) -> None:
+    async def _load_wanted_model(self) -> None:
         if self._wanted_model is None:
             return
-        from quantchat.catalog.scan import find_model
-
         try:
-            self.desk.load(find_model(self._wanted_model, self.desk.library.models))
+            model = await self.desk.servers.named(self._wanted_model, self.desk.library.models)
+            # Who has chosen another while a server was waited for wants this one no more.
+            if self.desk.library.last_model is None:
+                self.desk.load(model)
         except QuantchatError as error:
-            self._show_notice(Notice(report=error.report, dialog=True))
+            self.show_notice(Notice(report=error.report, dialog=True))
 
     @property
     def chat(self) -> ChatScreen:
@@ -199,15 +202,9 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
 
     def _handle(self, fact: Fact) -> None:
         if isinstance(fact, Notice):
-            self._show_notice(fact)
+            self.show_notice(fact)
         else:
             self.chat.take(fact)
-
-    def notify(self, message: str, *, markup: bool = False, **options: Any) -> None:
-        """Show a toast, once; what it says may hold file names and other people's words."""
-        words = clean(message)
-        if all(shown.message != words for shown in self._notifications):
-            super().notify(words, markup=markup, **options)
 
     def copy_to_clipboard(self, text: str) -> None:
         """Take what Textual's own keys copy the way of all copies."""
@@ -215,32 +212,15 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
 
         clipboard.send(self, text, "the selection")
 
-    def _show_notice(self, notice: Notice) -> None:
-        if notice.dialog:
-            self._show_at_a_pause(notice.report)
-        else:
-            self.notify(notice.report.sentence(), severity=notice.severity, timeout=10, markup=False)
-
-    def _show_at_a_pause(self, report: ErrorReport) -> None:
-        """Show a dialog that nobody asked for, which would take the letters of a prompt that is being written."""
-        rest = self._chat.seconds_to_pause() if self._chat is not None else 0.0
-        if rest > 0:
-            self.set_timer(rest, lambda: self._show_at_a_pause(report))
-        else:
-            self.show_error(report)
-
-    def show_error(self, report: ErrorReport) -> None:
-        """Show what needs reading in a dialog."""
-        from quantchat.ui.screens.dialogs import ErrorScreen
-
-        self.push_screen(ErrorScreen(report))
+    def seconds_to_pause(self) -> float:
+        return self._chat.seconds_to_pause() if self._chat is not None else 0.0
 
     async def _look(self) -> None:
         await self.desk.look()
         if not self.leaving:
             self.chat.draw_memory()
         for problem in await self.themes.look():
-            self._show_notice(Notice(report=problem, severity="warning"))
+            self.show_notice(Notice(report=problem, severity="warning"))
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         return self._no_colour or super().get_line_filters()
@@ -252,6 +232,11 @@ class QuantchatApp(WiredApp[None], inherit_bindings=False):
     # End
 
     async def action_quit(self) -> None:
+        """Leave; what would be lost is asked about first."""
+        if not self.chat.ask_to_quit():
+            await self.leave()
+
+    async def leave(self) -> None:
         """Keep what streams, write everything, end the engine, leave."""
         if self.leaving:
             return

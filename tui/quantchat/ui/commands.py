@@ -114,7 +114,15 @@ COMMANDS: tuple[Command, ...] = (
     Command("editor", "Write in $EDITOR", "Write the prompt in your own editor", "editor", "ctrl+g", "editor"),
     Command("attach", "Attach a file", "Put a text file into the prompt", "attach", "", "attach", "file"),
     # Models and sessions
-    Command("models", "Models", "Choose a model to load", "models", "ctrl+l,f4", "models"),
+    Command(
+        "models",
+        "Models",
+        "Choose a model to load, or load the one named",
+        "models",
+        "ctrl+l,f4",
+        "models,model",
+        "[model]",
+    ),
     Command("unload", "Unload model", "Give back the model's memory, or break off its load", "unload", "f7", "unload"),
     Command(
         "previous-model", "Previous model", "Load the model that was loaded before", "previous_model", "", "previous"
@@ -130,11 +138,32 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("info", "Model info", "Everything that is known about a model", "info", "alt+i", "info", "[model]"),
     Command("kernels", "Kernels", "Which run, which do not, and why", "kernels", "", "kernels"),
+    Command("compare", "Compare models", "One prompt, two models, in columns", "compare", "", "compare", "[model]"),
+    Command("evaluate", "Evaluate a model", "What its quantization cost", "evaluate", "", "evaluate", "[model]"),
+    Command("quality", "Quality of models", "What was measured, as a table and a chart", "quality", "", "quality"),
     Command("doctor", "Doctor", "Examine this machine, with what mends it", "doctor", "", "doctor", "[model]"),
     Command("pull", "Download a model", "Fetch a model, with its fit before", "pull", "", "pull", "[repo]"),
+    Command(
+        "quantize",
+        "Quantize a model",
+        "Make a GPTQ or AWQ model; the job goes on behind the chat",
+        "quantize",
+        "alt+q",
+        "quantize",
+        "[model]",
+    ),
     Command("sort", "Sort models", "Sort models by name, size, fit or last use", "sort_models", "", "sort", "[order]"),
     Command(
         "folders", "Model folders", "Add and remove folders in which models are looked for", "folders", "", "folders"
+    ),
+    Command(
+        "servers",
+        "Servers",
+        "Servers whose models are used: add, change, take out, ask again",
+        "servers",
+        "",
+        "servers,server",
+        "[name url]",
     ),
     Command("rescan", "Scan for models", "Look for models again", "rescan", "f5", "rescan"),
     Command("new", "New session", "Start an empty session", "new_session", "ctrl+n", "new"),
@@ -173,6 +202,15 @@ COMMANDS: tuple[Command, ...] = (
     Command("seed", "Seed", "Answer with a seed, or the last one's; alone: none", "seed", "", "seed", "[seed]"),
     Command("save-preset", "Save preset", "Keep this session's values", "save_preset", "", "save-preset", "[name]"),
     Command("template", "Chat template", "Ask with another template", "template", "", "template", "[file]"),
+    Command(
+        "inspect",
+        "Prompt inspector",
+        "The exact prompt with its tokens, and what is wrong with it",
+        "inspect",
+        "alt+v",
+        "inspect,prompt",
+        "[text]",
+    ),
     # Reading
     Command(
         "reading",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
 from quantchat.domain.memory import Fit
 from quantchat.domain.models import ModelInfo
+from quantchat.domain.servers import PREFIX, host_of, server_path
 from quantchat.domain.text import clean
 from quantchat.engine.protocol import LoadReport
+from quantchat.errors import ErrorReport
+from quantchat.services.serverlist import Known
 from quantchat.store.state import ModelsOrder
 from quantchat.ui.views import model_row
 from quantchat.ui.widgets.rows import Row
@@ -24,6 +27,17 @@ ORDER_WORDS: Mapping[ModelsOrder, str] = {
     "used": "last used first",
 }
 _FITS: tuple[Fit | None, ...] = ("fits", "tight", None, "too big", "broken")
+SILENCE: Mapping[str, str] = {
+    "keys-readable": "keys refused",
+    "keys-unreadable": "keys refused",
+    "server-address": "wrong address",
+    "server-busy": "too busy",
+    "server-key": "key refused",
+    "server-key-missing": "key missing",
+    "server-timeout": "too slow",
+    "server-unreachable": "no answer",
+}
+"""Why a server gives no models, in words for a narrow row; Enter on it tells the whole reason."""
 HEADING = "root:"
 """What the ids of rows begin with that are no models."""
 
@@ -46,7 +60,7 @@ class Shelf:
     """Makes the rows, and makes none anew whose model did not change: they are drawn each second."""
 
     def __init__(self) -> None:
-        self._made: dict[str, tuple[ModelInfo, Fit | None, LoadReport | None, Row]] = {}
+        self._made: dict[str, tuple[ModelInfo, Fit | None, LoadReport | None, str, Row]] = {}
 
     def rows(
         self,
@@ -54,32 +68,39 @@ class Shelf:
         judge: Callable[[ModelInfo], Fit | None],
         loaded: LoadReport | None,
         wanted: Wanted,
+        notes: Mapping[str, str] | None = None,
     ) -> list[Row]:
-        """One row per model that is wanted, below headings where models of several roots stand in order of name."""
+        """One row per model that is wanted, below headings where models of several roots stand in order of name.
+
+        Args:
+            notes: What else is said of models, by path.
+        """
         words = wanted.words.casefold().split()
         judged = [(model, judge(model)) for model in models if matches(model, words)]
         if wanted.order != "name":
             judged.sort(key=lambda pair: _place(pair[0], pair[1], wanted))
         made, self._made = self._made, {}
-        rows = {model.path: self._row(made, model, fit, loaded) for model, fit in judged}
+        said = notes or {}
+        rows = {model.path: self._row(made, model, fit, loaded, said.get(model.path, "")) for model, fit in judged}
         if wanted.order != "name":
             return list(rows.values())
         return grouped([model for model, _ in judged], rows)
 
     def _row(
         self,
-        made: Mapping[str, tuple[ModelInfo, Fit | None, LoadReport | None, Row]],
+        made: Mapping[str, tuple[ModelInfo, Fit | None, LoadReport | None, str, Row]],
         model: ModelInfo,
         fit: Fit | None,
         loaded: LoadReport | None,
+        note: str,
     ) -> Row:
         here = loaded if loaded is not None and loaded.path == model.path else None
         old = made.get(model.path)
-        if old is not None and old[0] is model and old[1] == fit and old[2] == here:
+        if old is not None and old[0] is model and old[1:4] == (fit, here, note):
             self._made[model.path] = old
-            return old[3]
-        row = model_row(model, fit, here)
-        self._made[model.path] = model, fit, here, row
+            return old[4]
+        row = model_row(model, fit, here, note)
+        self._made[model.path] = model, fit, here, note, row
         return row
 
 
@@ -87,19 +108,52 @@ def matches(model: ModelInfo, words: Sequence[str]) -> bool:
     """Whether all words occur in a model's name or quantization, in any case."""
     if not words:
         return True
-    known = f"{model.name} {model.quant.label()}".casefold()
+    known = f"{model.name} {model.quant.label()} {model.server}".casefold()
     return all(word in known for word in words)
 
 
 def grouped(models: Sequence[ModelInfo], rows: Mapping[str, Row]) -> list[Row]:
     """Put rows below the roots of their models, if there are several."""
     roots: dict[str, list[Row]] = {}
+    served: dict[str, tuple[str, str]] = {}
     for model in models:
-        roots.setdefault(model.root, []).append(rows[model.path])
+        place = f"{PREFIX}{model.server}" if model.server else model.root
+        roots.setdefault(place, []).append(rows[model.path])
+        if model.server:
+            served[place] = model.server, model.root
     if len(roots) < 2:
         return list(rows.values())
-    named = sorted((root_name(root), root) for root in roots)
-    return [row for name, root in named for row in (_heading(root, name), *roots[root])]
+    # Servers below what is on this machine.
+    named = sorted(
+        (root in served, server_name(*served[root]) if root in served else root_name(root), root) for root in roots
+    )
+    return [row for _, name, root in named for row in (_heading(root, name), *roots[root])]
+
+
+def server_name(name: str, url: str) -> str:
+    """Say which server it is: its name, and where it is."""
+    return clean(f"{name} · {host_of(url)}", newlines=False)
+
+
+def silent_rows(servers: Iterable[Known], asking: Collection[str], wanted: Wanted) -> list[Row]:
+    """One row for each server that gives no models, with the reason."""
+    words = wanted.words.casefold().split()
+    silent = (server for server in servers if server.listing is not None and not server.listing.models)
+    return [
+        Row(
+            server_path(server.name, ""),
+            server_name(server.name, server.spec.url),
+            "asking …" if server.name in asking else _silence(server.error),
+            "!",
+            "$error",
+        )
+        for server in silent
+        if all(word in server.name.casefold() for word in words)
+    ]
+
+
+def _silence(error: ErrorReport | None) -> str:
+    return SILENCE.get(error.code, "failed") if error is not None else "no models"
 
 
 def _heading(root: str, name: str) -> Row:

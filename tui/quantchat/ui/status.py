@@ -10,8 +10,9 @@ from textual.content import Content
 
 from quantchat.domain.chat import Session
 from quantchat.domain.memory import GIB, format_bytes
+from quantchat.domain.servers import split_path
 from quantchat.domain.text import clean
-from quantchat.engine.protocol import LoadReport
+from quantchat.engine.protocol import LoadReport, ServerState
 from quantchat.hardware.gpu import GpuDevice, GpuSnapshot
 from quantchat.services.context import Measured
 from quantchat.services.library import LoadStatus
@@ -39,6 +40,16 @@ def kernel_name(kernel: str) -> str:
     for prefix in ("gptq_", "awq_", "torch_cpu_", "torch_"):
         kernel = kernel.removeprefix(prefix) or kernel
     return kernel
+
+
+def model_text(report: LoadReport) -> str:
+    """By what the loaded model runs, and where; of a server its name, as its host stands elsewhere."""
+    return _runner(report) if split_path(report.path) else f"{kernel_name(report.kernel)} {report.device}"
+
+
+def _runner(report: LoadReport) -> str:
+    server, _ = split_path(report.path) or ("", "")
+    return clean(server, newlines=False) or kernel_name(report.kernel)
 
 
 def gib(count: int) -> str:
@@ -90,6 +101,32 @@ def _share(device: GpuDevice) -> str:
     return f"{gib(device.used or 0)}/{gib(device.total or 0)} GiB"
 
 
+def server_texts(host: str, state: ServerState | None, view: MemoryView | None) -> tuple[str, ...]:
+    """The server of the loaded model, the most telling first; with this machine's GPUs where it runs beside them."""
+    place = clean(host, newlines=False)
+    if state is None:
+        return (place,)
+    if not state.healthy:
+        return (f"{place}  reconnecting …", "reconnecting …")
+    requests = [f"{count} {word}" for count, word in ((state.running, "running"), (state.waiting, "waiting")) if count]
+    if state.running == 0 and not state.waiting:
+        requests = ["idle"]
+    cache, hits = state.cache_used, state.prefix_hits
+    short = [*requests, *([f"KV {cache:.0%}"] if cache is not None else [])]
+    full = [*requests, *([f"KV {meter(cache)} {cache:.0%}"] if cache is not None else [])]
+    full += [f"prefix hits {hits:.0%}"] if hits is not None else []
+    texts = ["  ".join((place, *full)), "  ".join((place, *short)), place]
+    beside = is_here(host) and view is not None and isinstance(view.gpus, GpuSnapshot) and view.gpus.devices
+    texts = [f"{texts[0]} │ {memory_texts(view)[1]}", *texts] if beside else texts
+    return tuple(dict.fromkeys(texts))
+
+
+def is_here(host: str) -> bool:
+    """Whether a host is this machine."""
+    name = host.rpartition(":")[0] or host
+    return name in ("localhost", "[::1]") or name.startswith("127.")
+
+
 def turn_text(
     turn: Turn | None,
     last: Session | None,
@@ -104,13 +141,16 @@ def turn_text(
     window = report.context_window if report is not None else 0
     if turn is not None:
         first = turn.time_to_first_token
-        return _figures(turn.tokens_per_second, first, turn.prompt_tokens + turn.tokens, window, others)
+        # Without the prompt's length, which some servers do not tell, the answer's says nothing of the context.
+        used = turn.prompt_tokens + turn.tokens if turn.prompt_tokens else 0
+        return _figures(turn.tokens_per_second, first, used, window, others)
     answers = [m for m in (last.branch() if last else []) if m.statistics is not None]
     measured = context.tokens if context is not None else 0
     if not answers or answers[-1].statistics is None:
         return "  ".join([*_running(others), *([f"ctx {measured}/{window}"] if window else [])])
     cost = answers[-1].statistics
-    return _figures(cost.tokens_per_second, cost.prefill_seconds, measured or cost.context_tokens, window, others)
+    used = measured or (cost.context_tokens if cost.prompt_tokens else 0)
+    return _figures(cost.tokens_per_second, cost.prefill_seconds, used, window, others)
 
 
 def _figures(speed: float, first: float | None, used: int, window: int, others: int) -> str:
@@ -129,17 +169,20 @@ def _running(others: int) -> list[str]:
     return [f"+{others} answering"] if others else []
 
 
-def status_line(memories: Sequence[str], model: str, figures: str, width: int) -> Content:
+def status_line(memories: Sequence[str], model: str, figures: str, width: int, job: Sequence[str] = ()) -> Content:
     """Lay the status bar out.
 
-    When it is narrow the kernel goes, then the time to the first word, then details of the memory, then the speed.
+    When it is narrow the kernel goes, then the time to the first word, then details of the memory, then the speed, and
+    last words of the job that runs behind the chat, which is given in ever fewer words.
     """
-    parts = [part for part in figures.split("  ") if part]
+    parts = [part for part in (*figures.split("  "), *job[:1]) if part]
+    figures = "  ".join(parts)
     running = "  ".join(part for part in parts if not part.startswith("TTFT")) or model
     full, *shorter = memories
     everything = "  ".join(part for part in (model, figures) if part)
     choices = [(full, everything), (full, figures or model), *((memory, running) for memory in memories)]
     choices += [(memory, "".join(parts[-1:])) for memory in memories]
+    choices += [(memories[-1], words) for words in job[1:]]
     for memory, right in choices:
         gap = width - 2 - cell_len(memory) - cell_len(right)
         if gap >= 2:
@@ -154,7 +197,7 @@ def header_line(title: str, report: LoadReport | None, note: str, width: int, pr
     """
     model = clean(report.name, newlines=False) if report else "no model"
     if report is not None and width < NARROW_COLUMNS:
-        model += f" · {kernel_name(report.kernel)}"
+        model += f" · {_runner(report)}"
     room = max(_PRESET, width // 3)
     sampling = f"  {cut_end(clean(preset, newlines=False), room)}" if preset and width >= _PRESET_FROM else ""
     taken = cell_len(note) + cell_len(sampling)
@@ -191,6 +234,11 @@ def refusal_line(context: Measured | None) -> Content:
 def note_line(note: str) -> Content:
     """What is to be known while no model is loaded."""
     return Content.styled(f" {clean(note, newlines=False)}", "dim") if note else Content()
+
+
+def with_note(line: Content, note: str) -> Content:
+    """A line with a note behind it; an empty one gets none."""
+    return Content.assemble(line, (f"  {clean(note, newlines=False)}", "$warning")) if line and note else line
 
 
 def turn_line(turn: Turn | None, waiting: int, others: int) -> Content:

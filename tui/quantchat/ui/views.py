@@ -10,6 +10,7 @@ from quantchat.domain.chat import Message, Session
 from quantchat.domain.memory import Fit, format_bytes
 from quantchat.domain.models import ModelInfo
 from quantchat.domain.runcard import ENDINGS
+from quantchat.domain.servers import split_path
 from quantchat.domain.text import clean
 from quantchat.domain.tree import BEGINNING
 from quantchat.engine.protocol import LoadReport
@@ -39,8 +40,10 @@ def model_rows(
     ]
 
 
-def model_row(model: ModelInfo, fit: Fit | None, loaded: LoadReport | None) -> Row:
+def model_row(model: ModelInfo, fit: Fit | None, loaded: LoadReport | None, note: str = "") -> Row:
     """Fit mark, name, quantization and size of a model; its kernel instead of its size while it is loaded."""
+    if model.container == "server":
+        return _served_row(model, loaded is not None)
     mark, style = FIT_MARKS[fit] if fit else (" ", "")
     size = model.weight_bytes or model.disk_bytes
     detail = f"{model.quant.label()} {format_bytes(size)}" if size else model.quant.label()
@@ -49,7 +52,31 @@ def model_row(model: ModelInfo, fit: Fit | None, loaded: LoadReport | None) -> R
         detail = f"{model.quant.label()} {kernel_name(loaded.kernel)}"
     if not model.loadable:
         detail = "needs a package" if model.lacks_only_package else "cannot load"
-    return Row(model.path, clean(model.name, newlines=False), detail, mark, style, strong=loaded is not None)
+    name = clean(model.name, newlines=False)
+    # In place of the size, which the info panel has too; a kernel that runs is worth more.
+    noted = f"{model.quant.label()} {note}" if note and loaded is None and model.quant.method != "none" else ""
+    return Row(model.path, name, detail, mark, style, strong=loaded is not None, note=note, noted=noted)
+
+
+def _served_row(model: ModelInfo, loaded: bool) -> Row:
+    """The server and the context window of its model."""
+    mark, style = LOADED_MARK if loaded else ("!", "$warning") if model.problems else (" ", "")
+    window = format_tokens(model.context_window)
+    detail = f"{model.server} {window}" if window else model.server
+    return Row(model.path, clean(model.name, newlines=False), detail, mark, style, strong=loaded)
+
+
+def way_of(kernel: str, path: str, decoding: str) -> str:
+    """By what a model was run: its kernel, or the name of its server."""
+    server, _ = split_path(path) or ("", "")
+    return clean(server, newlines=False) or f"{kernel_name(kernel)} {decoding}".strip()
+
+
+def format_tokens(count: int | None) -> str:
+    """Write a context window short: `32k`."""
+    if not count:
+        return ""
+    return f"{round(count / 1024)}k" if count >= 1024 else str(count)
 
 
 def message_views(session: Session, turn: Turn | None, busy: bool) -> list[MessageView]:
@@ -158,6 +185,6 @@ def figures_of(message: Message) -> tuple[str, ...]:
         f"{cost.tokens_per_second:.1f} tok/s" if cost.tokens_per_second else "",
         f"TTFT {cost.prefill_seconds:.2f} s" if cost.prefill_seconds else "",
         f"{cost.reused_tokens:,} reused" if cost.reused_tokens else "",
-        f"{kernel_name(run.kernel)} {run.decoding}".strip() if run is not None else "",
+        way_of(run.kernel, run.path, run.decoding) if run is not None else "",
     )
     return tuple(figure for figure in figures if figure)

@@ -92,7 +92,8 @@ def command_candidates(query: Query) -> list[Candidate]:
     """The commands whose names begin so; the exact one first."""
     found = []
     for command in COMMANDS:
-        name = next((name for name in command.slashes if name.startswith(query.prefix)), None)
+        names = [name for name in command.slashes if name.startswith(query.prefix)]
+        name = query.prefix if query.prefix in names else next(iter(names), None)
         if name is not None:
             label = f"/{name} {command.argument}".rstrip()
             found.append(Candidate(label, f"/{name}{' ' if command.argument else ''}", command.help, command))

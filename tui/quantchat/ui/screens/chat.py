@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
@@ -52,6 +52,15 @@ NARROW, WIDE = "-narrow", "-wide"
 WIDE_COLUMNS = 100
 FEW = 8
 """More messages than these are exchanged at once, as when another branch is shown: one by one, each is laid out."""
+STALE: Mapping[type[facts.Fact], tuple[str, ...]] = {
+    facts.ModelsChanged: ("models", "status", "activity"),
+    facts.ServersChanged: ("models", "status", "activity"),
+    facts.PullChanged: ("models", "status", "activity"),
+    facts.QuantizeChanged: ("status", "activity"),
+    facts.QualityChanged: ("models", "status", "activity"),
+    facts.WarmChanged: ("sessions",),
+}
+"""What has to be drawn again and nothing else to be done."""
 PLACEHOLDER = "Ask something.  F1 help, Ctrl+L models, Enter sends"
 
 
@@ -115,19 +124,17 @@ class ChatScreen(ChatActions, Screen[None]):
                 self._on_session_changed(session, answered)
             case facts.SessionsChanged():
                 self.reload_sessions()
-            case facts.ModelsChanged() | facts.PullChanged():
-                self.later("models", "status", "activity")
             case facts.EngineChanged():
                 self.desk.context.touch()
                 self.later("models", "sessions", "header", "activity", "status", "mark")
-            case facts.WarmChanged():
-                self.later("sessions")
             case facts.TurnProgress(session=session) if session == self.session.id:
                 self.later("activity", "mark")
             case facts.ContextMeasured(session=session) if session == self.session.id:
                 self.later("activity", "status", "mark")
             case _:
-                return
+                if isinstance(fact, facts.ModelsChanged):
+                    self.desk.quality.read()
+                self.later(*STALE.get(type(fact), ()))
 
     def _on_session_changed(self, session_id: str, answered: bool) -> None:
         if session_id == self.session.id:
@@ -156,7 +163,7 @@ class ChatScreen(ChatActions, Screen[None]):
 
     def later(self, *parts: str) -> None:
         """Draw parts of the screen soon, once for many changes."""
-        if not self._stale:
+        if parts and not self._stale:
             self.set_timer(SETTLE_SECONDS, self._draw_stale)
         self._stale.update(parts)
 
@@ -224,22 +231,29 @@ class ChatScreen(ChatActions, Screen[None]):
             line = status.load_line(loading)
         else:
             line = (
-                status.turn_line(self.own_turn, waiting, self.others)
+                status.with_note(status.turn_line(self.own_turn, waiting, self.others), self.server_line())
                 or status.note_line(self.followed_line())
                 or status.refusal_line(self.desk.context.of(self.session))
-                or status.note_line(self.desk.library.note or self.desk.wait_line() or self.desk.pull_line())
+                or status.note_line(self._behind())
                 or status.note_line(self.reading_hint())
             )
         self.query_one("#activity", Line).show(line)
 
+    def _behind(self) -> str:
+        """What goes on behind the chat."""
+        desk = self.desk
+        server = self.server_line() or desk.library.note
+        return server or desk.wait_line() or desk.pull_line() or self.job_line() or self.evaluation_line()
+
     def _draw_status(self) -> None:
         library = self.desk.library
         report = library.loaded
-        model = f"{status.kernel_name(report.kernel)} {report.device}" if report else ""
+        model = status.model_text(report) if report else ""
         context = self.desk.context.of(self.session)
         figures = status.turn_text(self.own_turn, self.session, report, self.others, context)
-        memory = status.memory_texts(self.desk.memory.latest)
-        self.query_one("#status", Line).show(status.status_line(memory, model, figures, self.size.width))
+        memory = self.server_texts() or status.memory_texts(self.desk.memory.latest)
+        line = status.status_line(memory, model, figures, self.size.width, self.job_texts() or self.evaluation_texts())
+        self.query_one("#status", Line).show(line)
 
     def _draw_mark(self) -> None:
         self.transcript.mark_unseen(self.desk.context.unseen(self.session))
@@ -285,7 +299,9 @@ class ChatScreen(ChatActions, Screen[None]):
 
     async def refresh_sessions(self) -> None:
         self.summaries = await self.desk.archive.summaries()
-        self.draw("sessions")
+        # As in `draw_memory`: the program may have begun to end while the files were read.
+        with contextlib.suppress(NoMatches):
+            self.draw("sessions")
 
     def open_session(self, session: Session) -> None:
         """Show another session; a streaming one goes on streaming."""

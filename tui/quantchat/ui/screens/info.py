@@ -43,6 +43,7 @@ class InfoScreen(ModalScreen[bool]):
     Args:
         model: What to show.
         predict: Says what a load would come to with the memory as it was seen last; None if nobody has looked.
+        server: What is known of the server that has it.
     """
 
     CSS_PATH = ["dialogs.tcss", "info.tcss"]  # noqa: RUF012 - Textual declares it so
@@ -54,8 +55,14 @@ class InfoScreen(ModalScreen[bool]):
         Binding("enter", "load", "Load"),
     ]
 
-    def __init__(self, model: ModelInfo, predict: Callable[[ModelInfo], Forecast | None]) -> None:
+    def __init__(
+        self,
+        model: ModelInfo,
+        predict: Callable[[ModelInfo], Forecast | None],
+        server: Callable[[], Sequence[Row]] = tuple,
+    ) -> None:
         super().__init__()
+        self._server = server
         self.model = model
         self._predict = predict
         self._forecast: Forecast | None = None
@@ -64,7 +71,7 @@ class InfoScreen(ModalScreen[bool]):
 
     @property
     def sections(self) -> tuple[Section, ...]:
-        return sections(card(self.model, self._forecast, self._looked))
+        return sections(card(self.model, self._forecast, self._looked, self._server()))
 
     @property
     def complete(self) -> bool:

@@ -18,7 +18,11 @@ class ModelList(Filtering, RowList, can_focus=True):
         """The user wants the next order."""
 
     class InfoRequested(Message):
-        """The user wants to know more about the highlighted model."""
+        """The user wants to know more about the highlighted row."""
+
+        def __init__(self, rows: ModelList) -> None:
+            super().__init__()
+            self.rows = rows
 
     def __init__(self, *, id: str) -> None:
         super().__init__("Models", id=id, empty="Looking for models …")
@@ -34,4 +38,4 @@ class ModelList(Filtering, RowList, can_focus=True):
         self.post_message(self.SortRequested())
 
     def action_info_row(self) -> None:
-        self.post_message(self.InfoRequested())
+        self.post_message(self.InfoRequested(self))

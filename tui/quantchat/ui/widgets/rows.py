@@ -31,6 +31,7 @@ class Row:
     Attributes:
         prose: Whether the name is words, which lose their end where there is no room; other names lose their middle.
         note: Said before the details where there is room for it beside the name.
+        noted: Details with the note among them, for where there is no room for all of both; empty leaves the note out.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Row:
     enabled: bool = True
     prose: bool = False
     note: str = ""
+    noted: str = ""
 
 
 def fit_row(row: Row, width: int) -> Content:
@@ -49,6 +51,8 @@ def fit_row(row: Row, width: int) -> Content:
     detail = row.detail if width - cell_len(row.detail) >= 14 else ""
     if row.note and width - cell_len(f"{row.note} {detail}") - 3 >= min(_NAME, cell_len(row.name)):
         detail = f"{row.note} {detail}"
+    elif row.noted and width - cell_len(row.noted) >= 14:
+        detail = row.noted
     space = max(width - 2 - (cell_len(detail) + 1 if detail else 0), 1)
     name = set_cell_size((cut_end if row.prose else shorten)(row.name, space), space)
     text = Content.assemble((row.mark, row.style), " ", (name, "bold" if row.strong else ""))

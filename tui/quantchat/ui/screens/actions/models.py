@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from quantchat.domain.servers import PREFIX
 from quantchat.errors import QuantchatError
 from quantchat.ui.keys import show_keys
 from quantchat.ui.screens.actions.part import ScreenPart
-from quantchat.ui.shelf import HEADING, ORDER_WORDS, ORDERS, Shelf, Wanted, next_order
+from quantchat.ui.shelf import HEADING, ORDER_WORDS, ORDERS, Shelf, Wanted, next_order, silent_rows
 from quantchat.ui.widgets.models import ModelList
 
 if TYPE_CHECKING:
@@ -27,14 +28,28 @@ class ModelActions(ScreenPart):
     def _shelf(self) -> Shelf:
         return Shelf()
 
-    def action_models(self) -> None:
-        self._focus_list("models")
+    def action_models(self, name: str = "") -> None:
+        """Go to the list, or load the model that is named."""
+        if not name.strip():
+            self._focus_list("models")
+        else:
+            self.desk.run(self._load_named(name.strip()))
+
+    async def _load_named(self, name: str) -> None:
+        """Load a model by its name, which a server that is being asked may have."""
+        try:
+            model = await self.desk.servers.named(name, self.desk.library.models)
+        except QuantchatError as error:
+            self._app.notify(str(error), severity="warning", markup=False)
+        else:
+            self.choose_model(model.path)
 
     def choose_model(self, path: str) -> None:
         """Load a model, or say why it cannot be loaded."""
         screen = self._screen
         model = self.desk.find(path)
         if model is None:
+            screen.choose_server(path)
             return
         screen.remove_class("-sidebar-over")
         screen.set_focus(screen.prompt)
@@ -80,11 +95,15 @@ class ModelActions(ScreenPart):
             if wanted:
                 self.choose_model(model.path)
 
-        self._app.push_screen(InfoScreen(model, self._predict), load)
+        self._app.push_screen(InfoScreen(model, self._predict, lambda: self._screen.server_rows(model)), load)
 
     def on_model_list_info_requested(self, event: ModelList.InfoRequested) -> None:
         event.stop()
-        self.action_info()
+        row = event.rows.highlighted_id
+        if row and row.startswith(PREFIX) and self.desk.find(row) is None:
+            self._screen.action_servers()
+        else:
+            self.action_info()
 
     def _meant(self, name: str) -> ModelInfo | None:
         """Find a model by what was typed, or by what the user looks at; tell if there is none."""
@@ -130,7 +149,8 @@ class ModelActions(ScreenPart):
         desk = self.desk
 
         def machine() -> Machine:
-            models, wanted, wishes = desk.library.models, name.strip(), desk.library.options
+            models = tuple(model for model in desk.library.models if not model.server)
+            wanted, wishes = name.strip(), desk.library.options
             return Machine(
                 models=lambda: (find_model(wanted, models),) if wanted else models,
                 models_dirs=[*desk.given_folders, *(Path(expanded(own)) for own in desk.settings.models_dirs)],
@@ -149,8 +169,11 @@ class ModelActions(ScreenPart):
         models = self._screen.query_one(ModelList)
         models.empty = _empty(models.filter, scanning=scanner.scanning)
         wanted = Wanted(state.models_order, models.filter, state.used_models)
-        rows = self._shelf.rows(scanner.models, self._screen.judge, self.desk.library.loaded, wanted)
+        quality = self.desk.known_quality
+        notes = quality.marks.known if quality is not None else {}
+        rows = self._shelf.rows(scanner.models, self._screen.judge, self.desk.library.loaded, wanted, notes)
         shown = sum(not row.id.startswith(HEADING) for row in rows)
+        rows += silent_rows(self.desk.servers.known, self.desk.servers.asking, wanted)
         filtered = f"{shown} of {len(scanner.models)}" if models.filter else ""
         sorted_by = "" if state.models_order == "name" else ORDER_WORDS[state.models_order]
         hint = _hint(self._app.key_map) if models.has_focus and not filtered else ""
@@ -193,6 +216,7 @@ class ModelActions(ScreenPart):
 
     def action_rescan(self) -> None:
         self.desk.run(self.desk.library.scan())
+        self.desk.run(self.desk.servers.refresh())
         self._screen.later("models")
 
 
