@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from disks import mounted
+
 # The same cases in every run there: a new find belongs to a developer's run, not to somebody else's change.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
@@ -18,8 +21,15 @@ if os.environ.get("CI"):
 
 
 MAKING = pytest.StashKey[subprocess.Popen[bytes]]()
-ORDER = ("unit", "ui", "engine", "doctor", "screen", "gpu")
+ORDER = ("unit", "ui", "engine", "doctor", "screen", "gpu", "retired")
 """What needs no model comes first, while the demo's is being made."""
+
+
+def pytest_configure() -> None:
+    """Hear signals that a shell in the background or `nohup` left out: programs that tests start would, too."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,15 +66,8 @@ def _scratch_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of 64 KiB."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "quantchat-test", str(mount)], capture_output=True, text=True
-    )
-    if made.returncode:
-        pytest.skip(f"mounting a tmpfs is not permitted here: {made.stderr.strip()}")
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=True)
+    with mounted(tmp_path / "disk", "size=64k"):
+        yield tmp_path / "disk"
 
 
 def fill(folder: Path) -> Path:

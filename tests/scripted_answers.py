@@ -12,8 +12,9 @@ import msgspec
 
 from quantchat.domain.chat import CONTEXT_FULL, ChatMessage
 from quantchat.domain.generation import FinishReason
-from quantchat.engine.protocol import Channel, Generate, Partial, WarmSession
+from quantchat.engine.protocol import Channel, Generate, Partial, RenderedPrompt, RenderPrompt, ServerState, WarmSession
 from quantchat.errors import ErrorReport
+from scripted_jobs import QuantizeScript
 
 WINDOW = 2048
 TOKEN_BYTES = 23_040
@@ -25,10 +26,12 @@ class LoadScript(msgspec.Struct, forbid_unknown_fields=True):
     fail: ErrorReport | None = None
     next_kernel: str | None = None
     crash: bool = False
+    server: ServerState | None = None
 
 
 class Answer(msgspec.Struct, forbid_unknown_fields=True):
     match: str | None = None
+    model: str = ""
     text: str | None = None
     thinking: str = ""
     tokens_per_second: float = 50.0
@@ -51,10 +54,12 @@ class Script(msgspec.Struct, forbid_unknown_fields=True):
     noise: str = ""
     garbage: str = ""
     unload_freed: int = 93 * 1024**2
+    quantize: QuantizeScript = msgspec.field(default_factory=QuantizeScript)
     title: Answer = msgspec.field(default_factory=lambda: Answer(text=""))
 
-    def answer_to(self, prompt: str) -> Answer:
-        return next((a for a in self.answers if a.match is None or a.match in prompt), Answer())
+    def answer_to(self, prompt: str, model: str = "") -> Answer:
+        fitting = (a for a in self.answers if a.model in model and (a.match is None or a.match in prompt))
+        return next(fitting, Answer())
 
     def names(self, command: Generate) -> bool:
         """Whether a title is asked for, which is no turn of a session."""
@@ -79,9 +84,31 @@ def prompt_of(messages: Sequence[ChatMessage]) -> list[str]:
     return [token for turn in turns for token in turn]
 
 
-def rendered(messages: list[ChatMessage]) -> str:
+def rendered(messages: list[ChatMessage], *, start: bool = True) -> str:
     turns = "".join(f"<|im_start|>{message.role}\n{message.content}<|im_end|>\n" for message in messages)
-    return turns + "<|im_start|>assistant\n"
+    return turns + ("<|im_start|>assistant\n" if start else "")
+
+
+def inspected(command: RenderPrompt, gone: int, window: int) -> RenderedPrompt:
+    """Answer as the real engines do, with words as tokens."""
+    # Late: most tests ask for no prompt.
+    from quantchat.engine.inspecting import PieceVocabulary, inspect
+
+    text = rendered(without(command.messages, gone))
+    pieces = [piece.encode() for piece in re.findall(r"<\|im_\w+\|>|\n|\s*(?:(?!<\|im_)\S)+|\s", text)]
+    vocabulary = PieceVocabulary(pieces.__getitem__, {n: p.decode() for n, p in enumerate(pieces) if p[:5] == b"<|im_"})
+    found, warnings = inspect(
+        text,
+        range(len(pieces)),
+        command.messages,
+        vocabulary,
+        render=lambda messages, start: rendered(list(messages), start=start),
+        dropped=gone,
+        window=window,
+    )
+    return RenderedPrompt(
+        request=command.request, text=text, tokens=len(pieces), window=window, pieces=found, warnings=warnings
+    )
 
 
 def dropped(messages: Sequence[ChatMessage], window: int, reserve: int) -> int:

@@ -6,8 +6,10 @@ variable `QUANTCHAT_SCRIPT` names a JSON file with any of:
     ready_delay         seconds before `Ready`
     exit_at_start       exit status, instead of ever being ready
     load                {"stages": ["reading weights", ...], "seconds": 0.2, "next_kernel": null,
-                         "fail": {"code", "title", "detail", "remedy"} or null, "crash": false}
+                         "fail": {"code", "title", "detail", "remedy"} or null, "crash": false,
+                         "server": a `ServerState` that is told once a server's model is loaded, or null}
     answers             list, first match wins: {"match": substring of the last message, or null for any,
+                         "model": substring of the model's name,
                          "text", "thinking", "tokens_per_second": 0 for as fast as it goes, "prefill_seconds",
                          "fast_tokens": so many come as fast as they go, "token_characters": 0 for words as tokens,
                          "reason": "stop", "fail": error as above, "crash_after_tokens": n}
@@ -17,6 +19,7 @@ variable `QUANTCHAT_SCRIPT` names a JSON file with any of:
     noise               text for stderr at the start
     garbage             text that is written to the protocol's pipe after `Ready`
     unload_freed        bytes that `Unloaded` names
+    quantize            what a quantization does, see `scripted_jobs.QuantizeScript`
     title               an answer as above, to the question for a session's title; by default nothing is said
 
 Without a script every prompt is echoed, one word per token, at 50 tokens per second. Turns of different sessions run
@@ -40,13 +43,13 @@ from quantchat.engine.protocol import (
     Command,
     CountTokens,
     Delta,
-    Dequantize,
     Evaluate,
     Event,
     Failed,
     Finished,
     Forget,
     Generate,
+    Job,
     JobFailed,
     JobFinished,
     JobProgress,
@@ -62,7 +65,6 @@ from quantchat.engine.protocol import (
     Prefill,
     Quantize,
     Ready,
-    RenderedPrompt,
     RenderPrompt,
     RequestFailed,
     Shutdown,
@@ -80,19 +82,20 @@ from scripted_answers import (
     Caches,
     Script,
     dropped,
+    inspected,
     prompt_of,
     read_script,
-    rendered,
     speech,
     tokens_of,
     too_long,
     without,
 )
+from scripted_jobs import Crashed, quantize
+from scripted_quality import figures
 
 __all__ = ["CRASH", "tokens_of"]
 
 CRASH = 70
-Job = Quantize | Dequantize | Evaluate | MeasureBandwidth
 PREFILL_CHUNK = 64
 PROGRESS_STEPS = 5
 
@@ -173,8 +176,8 @@ class ScriptedEngine:
                 TokenCount(request=command.request, tokens=tokens, window=window, dropped=gone, reserve=command.reserve)
             )
         else:
-            tokens = len(prompt_of(command.messages))
-            self.emit(RenderedPrompt(request=command.request, text=rendered(command.messages), tokens=tokens))
+            gone = dropped(command.messages, self._window(), command.reserve)
+            self.emit(inspected(command, gone, self._window()))
 
     def _window(self) -> int:
         model = self._model.model.context_window if self._model is not None else None
@@ -210,7 +213,7 @@ class ScriptedEngine:
                     turn = threading.Thread(target=self._answer, args=[generate], daemon=True)
                     self._turns.append(turn)
                     turn.start()
-                case Quantize() | Dequantize() | Evaluate() | MeasureBandwidth() as job:
+                case job:
                     outcome = self._run_job(job)
                     self._stopped.pop(job.job)
                     self.emit(outcome)
@@ -257,6 +260,8 @@ class ScriptedEngine:
             return
         self._model = load
         self.emit(Loaded(request=load.request, report=self._report(load)), Memory(resident=load.model.weight_bytes))
+        if load.server is not None and script.server is not None:
+            self.emit(script.server)
 
     def _report(self, load: Load) -> LoadReport:
         model = load.model
@@ -265,9 +270,9 @@ class ScriptedEngine:
             path=model.path,
             name=model.name,
             architecture=model.architecture or "LlamaForCausalLM",
-            device=load.device or "cpu",
+            device=load.device or ("cpu" if load.server is None else load.server.url),
             dtype="bfloat16",
-            kernel=load.kernel or "gptq_torch_aten",
+            kernel=load.kernel or ("gptq_torch_aten" if load.server is None else "server"),
             layers={"TorchAtenLinear": layers, "Linear": 1},
             weight_bytes=model.weight_bytes or 93 * 1024**2,
             device_bytes=model.weight_bytes or 93 * 1024**2,
@@ -289,7 +294,8 @@ class ScriptedEngine:
         if self._model is None:
             return Failed(turn=command.turn, error=ErrorReport(code="no-model", title="No model is loaded"))
         question = command.messages[-1].content
-        answer = self._script.title if self._script.names(command) else self._script.answer_to(question)
+        said = self._script.answer_to(question, self._model.model.name)
+        answer = self._script.title if self._script.names(command) else said
         gone = dropped(command.messages, self._window(), command.sampling.max_new_tokens)
         prompt = self._prompt(without(command.messages, gone), command)
         start = time.monotonic()
@@ -356,15 +362,25 @@ class ScriptedEngine:
 
     def _run_job(self, command: Job) -> JobFinished | JobFailed:
         stopped = self._stopped[command.job]
+        if isinstance(command, Quantize):
+            return self._quantize(command, stopped)
         for step in range(1, PROGRESS_STEPS + 1):
             if stopped.wait(self._script.load.seconds / PROGRESS_STEPS):
                 return JobFailed(job=command.job, error=ErrorReport(code="cancelled", title="Stopped"))
-            self.emit(JobProgress(job=command.job, stage="working", done=step, total=PROGRESS_STEPS))
+            share = step / PROGRESS_STEPS
+            self.emit(JobProgress(job=command.job, stage="working", done=step, total=PROGRESS_STEPS, share=share))
         if isinstance(command, Evaluate):
-            return JobFinished(job=command.job, figures={"perplexity": 20.0})
+            return JobFinished(job=command.job, figures=figures(command, self._model and self._model.model))
         if isinstance(command, MeasureBandwidth):
             return JobFinished(job=command.job, figures={"copy_bytes_per_second": 1e10, "token_bytes": 1e8})
-        return JobFinished(job=command.job, output=command.output)
+        return JobFinished(job=command.job, output=getattr(command, "output", ""))
+
+    def _quantize(self, command: Quantize, stopped: threading.Event) -> JobFinished | JobFailed:
+        try:
+            return quantize(command, self._script.quantize, stopped, self.emit)
+        except Crashed:
+            self._crash()
+            raise
 
     def _crash(self) -> None:
         print("scripted engine: \x1b[31mFatal\x1b[0m crash as told", file=sys.stderr, flush=True)

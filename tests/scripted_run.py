@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from scripted_shell import scripted_engine_env
 from terminal import Terminal, program_env, quantchat_command
 from tmux import Tmux
 from unit.catalog.model_folders import make_gptq
@@ -54,7 +53,7 @@ class ScriptedHome:
             (self.home / "config").mkdir(parents=True, exist_ok=True)
             (self.home / "config" / "config.toml").write_text(config)
         command = quantchat_command("--models-dir", str(self.models), *arguments)
-        whole = program_env(self.home, **self._engine_env(), **env)
+        whole = program_env(self.home, **scripted_engine_env(self.folder), **env)
         if inside == "tmux":
             terminal: Terminal = Tmux(command, env=whole, columns=columns, lines=lines, cwd=cwd, options=options)
         else:
@@ -71,13 +70,6 @@ class ScriptedHome:
     def close(self) -> None:
         for terminal in self._terminals:
             terminal.close()
-
-    def _engine_env(self) -> dict[str, str]:
-        return {
-            "HF_HUB_CACHE": str(self.folder / "hub"),
-            "QUANTCHAT_ENGINE_COMMAND": shlex.join([sys.executable, str(SCRIPTED_ENGINE)]),
-            "QUANTCHAT_SCRIPT": str(self.folder / "script.json"),
-        }
 
 
 Start = Callable[..., Terminal]

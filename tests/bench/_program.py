@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from quantchat.catalog.reader import read_model
+from quantchat.domain.backends import OWN, EngineSpec, Interpreters, engine_spec
 from quantchat.domain.chat import ChatMessage
 from quantchat.domain.generation import SamplingSettings, TurnStatistics
 from quantchat.engine.client import EngineClient, EngineExited
@@ -65,9 +66,9 @@ class Run:
 class Program:
     """Asks the engine process and waits for its answers, one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: EngineSpec = OWN) -> None:
         self._arrived: deque[tuple[float, Event | EngineExited]] = deque()
-        self._client = EngineClient(lambda event: self._arrived.append((time.perf_counter(), event)))
+        self._client = EngineClient(lambda event: self._arrived.append((time.perf_counter(), event)), spec=spec)
         self._names = 0
 
     async def load(self, folder: Path) -> LoadReport:
@@ -132,7 +133,7 @@ class Program:
 @contextlib.asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[tuple[Program, LoadReport]]:
     """A program with a model loaded."""
-    program = Program()
+    program = Program(engine_spec(read_model(folder), Interpreters()))
     try:
         yield program, await program.load(folder)
     finally:

@@ -1,7 +1,8 @@
 """Time from a key to its echo on the screen, while nothing happens, while the model loads, and while an answer streams.
 
 The real program with the demo's model under a pseudo-terminal. A key's echo is the moment at which its letter stands on
-the screen. Medians and 95th percentiles are printed.
+the screen. Medians and 95th percentiles are printed. With `--job` letters are typed while the bf16 model is quantized
+behind the chat instead.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench._report import Figure, parser, report
 from demo_model import demo_model
+from quantchat.services.demo import PLAIN
+from quantchat.ui.screens.job import HINTS
 from terminal import Terminal, program_env, quantchat_command
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -85,12 +88,35 @@ def measure(home: Path, models: Path, keys: int) -> dict[str, list[float]]:
         terminal.close()
 
 
+def measure_job(home: Path, models: Path, keys: int) -> dict[str, list[float]]:
+    """Type while layers are quantized behind the chat, then quit in the middle of it."""
+    terminal = Terminal(quantchat_command("--models-dir", str(models)), env=program_env(home), columns=120, lines=40)
+    try:
+        terminal.wait_for("GPTQ 4b", 60)
+        terminal.type(f"/quantize {PLAIN}\r")
+        terminal.wait_for("Time ", 30)
+        terminal.press("s")
+        terminal.wait_for("layer 1 of", PATIENCE)
+        terminal.press("esc")
+        terminal.wait_for(lambda text: HINTS[""] not in text, 10)
+        found = {"quantizing": typing(terminal, keys, lambda: "quantizing" in terminal.screen_text.splitlines()[-1])}
+        terminal.press("ctrl+q")
+        terminal.wait_for("y quits", 10)
+        terminal.press("y")
+        terminal.wait_exit()
+        return found
+    finally:
+        terminal.close()
+
+
 def main() -> None:
-    options = parser(__doc__ or "").parse_args()
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--job", action="store_true", help="measure while a model is quantized")
+    options = arguments.parse_args()
     models = demo_model().parent
     home = Path(tempfile.mkdtemp(prefix="quantchat-echo-"))
     try:
-        found = measure(home, models, 40 if options.quick else 100)
+        found = (measure_job if options.job else measure)(home, models, 40 if options.quick else 100)
     finally:
         shutil.rmtree(home, ignore_errors=True)
     figures = []

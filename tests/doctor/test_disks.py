@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import disks
 from doctor.rig import Seen, clean_env, doctor, only
 from quantchat.services.doctor.findings import Finding, Report
 
@@ -31,14 +32,8 @@ main()
 @pytest.fixture
 def mounted(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A file system of its own with the options that the test names."""
-    mount = tmp_path / "mounted"
-    mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", request.param, "quantchat-test", str(mount)]
-    made = subprocess.run(command, capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"mounting a tmpfs is not permitted here: {made.stderr.strip()}")
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=True)
+    with disks.mounted(tmp_path / "mounted", request.param):
+        yield tmp_path / "mounted"
 
 
 def test_a_disk_that_is_nearly_full(small_disk: Path) -> None:

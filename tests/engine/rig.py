@@ -26,12 +26,12 @@ def asking(text: str = "What is counted tomorrow?") -> list[ChatMessage]:
 class Rig:
     """Submits commands and waits for events; keeps all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: p.Backend = "torch") -> None:
         self.events: list[p.Event] = []
         self._queue: queue.SimpleQueue[p.Event] = queue.SimpleQueue()
         self._names = itertools.count()
         self._running: set[str] = set()
-        self.worker = Worker(self._queue.put)
+        self.worker = Worker(self._queue.put, backend)
         self.worker.start()
         self.ready = self.wait(p.Ready)
 

@@ -221,7 +221,7 @@ REPEATING = text(*(list(range(30, 50)) * 4))
 
 @pytest.mark.parametrize("sampling", [GREEDY, SamplingSettings(temperature=0.8, top_k=20, max_new_tokens=24)])
 def test_drafts_never_change_the_text(llama, sampling, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "_seed", lambda _: 7)
+    monkeypatch.setattr("quantchat.engine.answering._seed", lambda _: 7)
     # Guesses of every length, right ones and wrong ones, whatever they cost.
     monkeypatch.setattr(
         PromptLookup, "propose", lambda self, limit: self._ids[-40:][: min(limit, 5)] if self._plain else []

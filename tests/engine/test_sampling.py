@@ -16,7 +16,7 @@ from transformers.generation import logits_process as reference
 from demo_model import demo_model
 from engine import tiny
 from quantchat.domain.generation import SamplingSettings
-from quantchat.engine.penalties import tokenizations
+from quantchat.engine.rules import tokenizations
 from quantchat.engine.sampling import PROBE, Sampler
 from quantchat.errors import GenerationError
 

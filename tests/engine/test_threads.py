@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from quantchat.engine import threads
-from quantchat.engine.threads import LONG, RECENT, SEVERAL, DecodeThreads, Pace, Threads, calibrate
+from quantchat.engine import pace, threads
+from quantchat.engine.pace import LONG, RECENT, SEVERAL, DecodeThreads, Pace
+from quantchat.engine.threads import Threads, calibrate
 
 pytestmark = pytest.mark.engine
 
@@ -40,7 +41,7 @@ def test_a_single_slow_step_changes_nothing() -> None:
 
 def test_prompts_take_all_cores_until_those_are_fought_over(monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
-    monkeypatch.setattr(threads, "cores", lambda: 4)
+    monkeypatch.setattr(pace, "cores", lambda: 4)
     monkeypatch.setattr(threads.torch, "get_num_threads", lambda: 0)
     monkeypatch.setattr(threads.torch, "set_num_threads", counts.append)
     used = Threads(DecodeThreads(1, 0.01))

@@ -23,10 +23,11 @@ E = TypeVar("E")
 class EngineProcess:
     """Starts an engine and waits for what it reports. Use it with `async with`."""
 
-    def __init__(self, folder, env: dict[str, str] | None = None) -> None:
+    def __init__(self, folder, env: dict[str, str] | None = None, *, backend: p.Backend = "torch") -> None:
         self.events: list[object] = []
         self._news = asyncio.Event()
-        command = [sys.executable, "-P", "-m", "quantchat.engine", "--log", str(folder / "engine.log")]
+        log = str(folder / "engine.log")
+        command = [sys.executable, "-P", "-m", "quantchat.engine", "--backend", backend, "--log", log]
         self.client = EngineClient(self._record, command=command, log_path=folder / "engine.log", env=env or {})
         self.group = 0
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import disks
 from quantchat.domain.chat import Session
 from quantchat.store.schema import decode_session
 from scripted_run import ScriptedHome
@@ -19,18 +19,8 @@ ANSWERS: list[dict[str, object]] = [{"match": "long", "text": "word " * 20_000},
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Callable[[str], None]]:
     """The home as a file system of its own, which can be mounted anew."""
-    home = tmp_path / "home"
-    home.mkdir()
-
-    def mount(options: str) -> None:
-        command = ["mount", "-t", "tmpfs", "-o", options, "quantchat-test", str(home)]
-        made = subprocess.run(command, capture_output=True, text=True)
-        if made.returncode:
-            pytest.skip(f"mounting a tmpfs is not permitted here: {made.stderr.strip()}")
-
-    mount("size=96k,mode=700")
-    yield mount
-    subprocess.run(["umount", "-l", str(home)], check=True)
+    with disks.mounted(tmp_path / "home", "size=96k,mode=700") as mount:
+        yield mount
 
 
 def stored(home: ScriptedHome) -> list[Session]:

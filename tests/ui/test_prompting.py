@@ -309,7 +309,7 @@ async def test_a_prompt_whose_files_are_being_read_is_not_lost(
         rig.chat.open_session(rig.app.desk.archive.new())
         disk_answers.set()
         await rig.until(lambda: first.messages or first.queued, "the question")
-        assert first.draft == "later"
+        await rig.until(lambda: first.draft == "later", "the rest of the draft")
         rig.chat.choose_session(first.id)
         await rig.answered()
         disk_answers.clear()

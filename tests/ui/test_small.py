@@ -70,6 +70,7 @@ def test_the_status_bar_holds_memory_and_figures_at_every_width(gpus: int, width
 
 def test_the_kernel_stands_in_the_header_where_the_status_bar_has_no_room() -> None:
     class Report:
+        path = "/models/qwen"
         name = "Qwen2.5-7B-Instruct-GPTQ-Int4"
         kernel = "gptq_marlin"
 

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from scripted_run import INSIDE, SIZES, Inside, ScriptedHome, scripted
-from terminal import Terminal
+from scripted_shell import scripted_engine_env
+from terminal import Terminal, program_env
 from tmux import Tmux
 
 __all__ = ["scripted"]
@@ -172,7 +173,7 @@ def test_drawn_anew_after_suspend(scripted: ScriptedHome) -> None:
     shown = still(terminal)
     os.kill(terminal.pid, signal.SIGTSTP)
     terminal.wait_until(lambda: psutil.Process(terminal.pid).status() == psutil.STATUS_STOPPED)
-    assert b"\x1b[?1049l" in terminal.raw
+    terminal.wait_until(lambda: b"\x1b[?1049l" in terminal.raw)
     assert terminal.raw.rindex(b"\x1b[m") > terminal.raw.rindex(b"\x1b[?2004l") - 200
     wreck(terminal)
     os.kill(terminal.pid, signal.SIGCONT)
@@ -238,7 +239,7 @@ def test_textual_draws_when_the_difference_fails(scripted: ScriptedHome) -> None
         "Painter.draw = failing\n"
         "from quantchat.cli import main; main()"
     )
-    env = {**os.environ, **scripted._engine_env(), "QUANTCHAT_HOME": str(scripted.home), "TERM": "xterm-256color"}
+    env = program_env(scripted.home, **scripted_engine_env(scripted.folder))
     terminal = Terminal([sys.executable, "-c", broken], env=env, columns=100, lines=30)
     try:
         terminal.wait_for("Ask something")

@@ -12,16 +12,18 @@ import pytest
 from unit.catalog.model_folders import make_gptq
 
 
-def quantchat(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def quantchat(home: Path, *arguments: str, to: str = "") -> subprocess.CompletedProcess[str]:
     script = Path(sys.executable).parent / "quantchat"
     environment = os.environ | {"QUANTCHAT_HOME": str(home), "HF_HUB_CACHE": str(home / "hub")}
-    return subprocess.run(
-        [sys.executable, str(script), *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-    )
+    with open(to or os.devnull, "w") as out:
+        return subprocess.run(
+            [sys.executable, str(script), *arguments],
+            stdout=out if to else subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
 
 
 def test_models_lists_folders_and_names_cannot_command_the_terminal(tmp_path: Path) -> None:
@@ -30,6 +32,15 @@ def test_models_lists_folders_and_names_cannot_command_the_terminal(tmp_path: Pa
     assert done.returncode == 0
     assert "GPTQ 4b" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_words_that_do_not_fit_on_the_disk(tmp_path: Path) -> None:
+    """Was a traceback."""
+    make_gptq(tmp_path / "model")
+    done = quantchat(tmp_path, "serve", str(tmp_path / "model"), "--print", to="/dev/full")
+    assert done.returncode == 3
+    assert done.stderr.endswith("quantchat: The words could not be written. No space left on device.\n")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [(), ("--model", "x")])

@@ -106,7 +106,7 @@ FIELDS = {
     "architecture", "attention", "container", "context_window", "copies", "disk_bytes",
     "files", "has_chat_template", "kind", "loadable", "model_type", "modified",
     "name", "parameters", "path", "problems", "quant", "remote_code",
-    "revision", "root", "shape", "tied", "verdict", "weight_bytes",
+    "revision", "root", "server", "shape", "tied", "verdict", "weight_bytes",
     "weights",
 }
 # fmt: on

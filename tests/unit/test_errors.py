@@ -15,6 +15,9 @@ from quantchat.errors import ErrorReport
         ("It failed", "model.safetensors is cut off", "", "It failed: model.safetensors is cut off."),
         ("It failed.", "", "Try again", "It failed. Try again."),
         ("It failed", "", "", "It failed."),
+        ("Which one?", '"x" is none', "Say it", 'Which one? "x" is none. Say it.'),
+        ("Which one?", "none was named", "", "Which one? none was named."),
+        ("Which one?", "", "Say it", "Which one? Say it."),
     ],
 )
 def test_a_report_reads_as_sentences(title: str, detail: str, remedy: str, sentence: str) -> None:

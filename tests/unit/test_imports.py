@@ -60,6 +60,7 @@ def test_the_first_frame_waits_for_nothing_that_is_needed_later() -> None:
     late |= {"ui.completion.completer", "ui.editor", "ui.screens.help", "ui.screens.palette", "ui.screens.themes"}
     late |= {"catalog.template", "services.fit", "services.info", "ui.screens.info"}
     late |= {"services.finding", "store.index", "ui.screens.search"}
+    late |= {"services.listings", "store.keys", "ui.screens.servers", "ui.screens.serverform"}
     assert "quantchat.ui.screens.chat" in own
     assert not own & {f"quantchat.{name}" for name in late}
 
@@ -87,9 +88,11 @@ def test_the_first_frame_waits_for_nothing_that_is_needed_later() -> None:
         "services.bench",
         "services.info",
         "services.removal",
+        "services.serving.small",
         "services.snippets",
         "cli.bench",
         "cli.modelcard",
+        "cli.serving",
         "engine.worker",
         "quantize.jobs",
     ],

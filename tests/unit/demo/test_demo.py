@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 
+from quantchat.domain.backends import OWN, EngineSpec
 from quantchat.engine.client import EngineClient, EngineExited
 from quantchat.engine.protocol import (
     Command,
@@ -24,8 +25,9 @@ from quantchat.engine.protocol import (
 from quantchat.errors import Cancelled, EngineGone, ErrorReport, QuantchatError
 from quantchat.services import demo as demo_module
 from quantchat.services import fetch
-from quantchat.services.demo import NEEDED, Demo, Progress, recommend_sampling, run_job
+from quantchat.services.demo import NEEDED, Demo, Progress, recommend_sampling
 from quantchat.services.fetch import HubModel, Package
+from quantchat.services.jobs import run_job
 from unit_demo import CONTENT, files_below, write_wheel
 
 REAL_PACKAGE = demo_module.PACKAGE
@@ -46,11 +48,12 @@ class ScriptedJobs:
         self.closed = 0
         self.begun = asyncio.Event()
 
-    def __call__(self, on_event: Callable[[Event | EngineExited], None]) -> EngineClient:
+    def __call__(self, on_event: Callable[[Event | EngineExited], None], _spec: EngineSpec = OWN) -> EngineClient:
         self.on_event = on_event
         return cast(EngineClient, self)
 
     running = True
+    pid = None
 
     async def start(self) -> None: ...
 
@@ -162,7 +165,9 @@ async def test_a_job_that_fails_is_told_and_leaves_nothing(
 async def test_a_job_whose_progress_is_no_longer_wanted_is_stopped(tmp_path: Path) -> None:
     engine = ScriptedJobs("hang")
     events = run_job(Quantize(job="q", source="a", output=str(tmp_path / "b")), engine)
-    assert (await anext(events)).done == 1
+    progress = await anext(events)
+    assert isinstance(progress, JobProgress)
+    assert progress.done == 1
     await events.aclose()
     assert engine.jobs == ["Quantize", "Stop"]
     assert engine.closed == 1

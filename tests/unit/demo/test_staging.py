@@ -48,6 +48,27 @@ def test_leftovers_of_dead_processes_go_and_those_of_live_ones_stay(tmp_path: Pa
     assert files_below(tmp_path) == [".m.partial-1"]
 
 
+def test_leftovers_of_names_with_signs_that_mean_something_in_patterns_go_too(tmp_path: Path) -> None:
+    for name in ("m[1]", "m*", "mine"):
+        (tmp_path / f".{name}.partial-{DEAD}").mkdir()
+    remove_stale(tmp_path / "m[1]")
+    remove_stale(tmp_path / "m*")
+    assert files_below(tmp_path) == [f".mine.partial-{DEAD}"]
+
+
+def test_the_slower_of_two_that_make_the_same_is_told_that_it_is_there(tmp_path: Path) -> None:
+    def make() -> None:
+        with staged(tmp_path / "m") as folder:
+            (folder / "a").write_text("slow")
+            (tmp_path / "m").mkdir()
+            (tmp_path / "m" / "a").write_text("quick")
+
+    with pytest.raises(StorageError, match="exists already"):
+        make()
+    assert files_below(tmp_path) == ["m", "m/a"]
+    assert (tmp_path / "m" / "a").read_text() == "quick"
+
+
 def test_a_disk_that_refuses_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="Cannot write"), scratch(tmp_path / "file" / "m"):

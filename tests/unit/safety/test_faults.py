@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import disks
 from quantchat.domain.chat import Session
 from quantchat.store.schema import decode_session
 from quantchat.store.sessions import SessionStore
@@ -221,18 +221,8 @@ def test_a_disk_that_fills_up(small_disk: Path, fill_disk: Callable[[Path], Path
 @pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[Callable[[str], None]]:
     """A file system that can be mounted anew, read-only or not."""
-    disk = tmp_path / "mounted"
-    disk.mkdir()
-
-    def mount(options: str) -> None:
-        command = ["mount", "-t", "tmpfs", "-o", options, "quantchat-test", str(disk)]
-        made = subprocess.run(command, capture_output=True, text=True)
-        if made.returncode:
-            pytest.skip(f"mounting a tmpfs is not permitted here: {made.stderr.strip()}")
-
-    mount("size=4m")
-    yield mount
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with disks.mounted(tmp_path / "mounted", "size=4m") as mount:
+        yield mount
 
 
 def test_a_home_that_is_read_only_from_the_start(tmp_path: Path, mounted: Callable[[str], None]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from quantchat.domain.backends import OWN, EngineSpec
 from quantchat.domain.models import ModelInfo, QuantSpec
 from quantchat.engine import protocol as p
 from quantchat.engine.client import EngineExited
@@ -40,7 +41,7 @@ class Shelf:
         if isinstance(fact, EngineChanged) and self.library.loading is not None:
             self.stages.append(self.library.loading.stage)
 
-    def _engine(self, on_event: Callable[[p.Event | EngineExited], None]) -> RecordingEngine:
+    def _engine(self, on_event: Callable[[p.Event | EngineExited], None], _spec: EngineSpec = OWN) -> RecordingEngine:
         self.engines.append(RecordingEngine(on_event))
         return self.engines[-1]
 

@@ -154,11 +154,23 @@ def test_a_model_without_a_template_is_asked_without_one(tmp_path: Path) -> None
 
 
 def test_gguf_is_loaded_by_its_file() -> None:
-    verdict = Verdict(state="cannot", reason="this release has no engine for it")
+    verdict = Verdict(state="with", reason="It needs a package.", install="pip install 'llama-cpp-python>=0.3.30'")
     gguf = of(path="/models/x/tiny.Q4_K_M.gguf", container="gguf", quant=QuantSpec(method="gguf"), verdict=verdict)
     options = calls(transformers_snippet(gguf, "cpu").text)["AutoModelForCausalLM.from_pretrained"]
     assert options["gguf_file"] == "'tiny.Q4_K_M.gguf'"
-    assert "path = '/models/x'" in transformers_snippet(gguf, "cpu").text
+    text = transformers_snippet(gguf, "cpu").text
+    assert "path = '/models/x'" in text
+    assert "16 bits" in text
+    assert "llama-cpp-python" not in text
+
+
+def test_gguf_has_a_script_for_llama_cpp_before_the_others() -> None:
+    gguf = of(path="/models/x/it's.gguf", container="gguf", quant=QuantSpec(method="gguf"), context_window=8192)
+    titles = [snippet.title for snippet in snippets(gguf, device="cpu")]
+    assert titles == ["llama.cpp", "transformers", "vLLM"]
+    text = snippets(gguf, device="cuda", context=2048)[0].text
+    assert calls(text)["Llama"] == {"n_ctx": "2048", "n_gpu_layers": "-1", "verbose": "False"}
+    assert "GGML_CUDA=on" in text.splitlines()[0]
 
 
 def test_broken_models_get_a_reason() -> None:

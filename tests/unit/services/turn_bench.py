@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from quantchat.domain.backends import OWN, EngineSpec
 from quantchat.domain.chat import Session
 from quantchat.domain.generation import SamplingOverrides, TurnStatistics
 from quantchat.domain.models import ModelInfo
@@ -71,7 +72,7 @@ class Bench:
             parallel_turns=parallel_turns,
         )
 
-    def _engine(self, on_event: Callable[[p.Event | EngineExited], None]) -> RecordingEngine:
+    def _engine(self, on_event: Callable[[p.Event | EngineExited], None], _spec: EngineSpec = OWN) -> RecordingEngine:
         self.engines.append(RecordingEngine(on_event))
         return self.engines[-1]
 
