@@ -307,6 +307,7 @@ async def test_a_prompt_whose_files_are_being_read_is_not_lost(
         rig.chat.choose_session(first.id)
         assert rig.chat.prompt.text == "later"
         rig.chat.open_session(rig.app.desk.archive.new())
+        await rig.app.desk.archive.flush()
         disk_answers.set()
         await rig.until(lambda: first.messages or first.queued, "the question")
         await rig.until(lambda: first.draft == "later", "the rest of the draft")

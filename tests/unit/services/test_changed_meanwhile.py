@@ -49,6 +49,27 @@ def refuse(*_: object, **__: object) -> None:
     raise StorageError("The disk is full", "no room", "Free some", code="disk-full")
 
 
+# A disk that fails
+
+
+async def test_what_the_disk_took_before_it_failed_is_known_behind_further_failures(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await answered(bench)
+    write = bench.archive.store.write
+
+    def fail_late(*what: object, **how: object) -> None:
+        write(*what, **how)  # type: ignore[arg-type]
+        refuse()
+
+    for draft, put in (("first", fail_late), ("second", refuse), ("third", write)):
+        monkeypatch.setattr(bench.archive.store, "write", put)
+        session.draft = draft
+        bench.archive.save(session)
+        await bench.archive.flush()
+    assert SessionStore().load(session.id).draft == session.draft == "third"
+
+
 # Deleted and forgotten words
 
 

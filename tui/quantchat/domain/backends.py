@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -11,6 +11,12 @@ from quantchat.domain.models import ModelInfo
 Backend = Literal["torch", "llama", "server", "retired"]
 """`torch`: transformers and GPTQModel. `llama`: llama-cpp-python. `server`: an OpenAI-compatible server. `retired`:
 auto-gptq or autoawq, in an interpreter of their own."""
+
+
+Interpreter = Annotated[
+    str, msgspec.Meta(pattern=r"^([~/].*|[^/]*)$", examples=["/opt/old/bin/python", "~/old/bin/python"])
+]
+"""An absolute path, one from `~`, or a command on PATH: a folder to begin at is nowhere the same twice."""
 
 
 class Interpreters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -22,9 +28,9 @@ class Interpreters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         awq_python: For AWQ folders; wins over `python`.
     """
 
-    python: str = ""
-    gptq_python: str = ""
-    awq_python: str = ""
+    python: Interpreter = ""
+    gptq_python: Interpreter = ""
+    awq_python: Interpreter = ""
 
     def of(self, model: ModelInfo) -> str:
         """Return the interpreter for a model folder; empty for quantchat's own."""

@@ -31,6 +31,8 @@ COMMAND_VARIABLE = "QUANTCHAT_ENGINE_COMMAND"
 INTERPRETER_REMEDY = "Correct the interpreter in `[engine]` of config.toml, or take it out."
 OWN_PYTHON = ("PYTHONHOME", "PYTHONPATH")
 """Variables that would give another interpreter the libraries of this one."""
+READY_SECONDS = 300.0
+"""Another interpreter may be silent for so long before its first event: its imports may come from a slow network disk."""
 TAIL_LINES = 40
 LOGS_KEPT = 8
 LINGER = 2.0
@@ -112,7 +114,7 @@ class EngineClient:
         log = _open_log(self._log_path)
         try:
             command = self._command_line(log.path)
-            link = _Link(self._on_event, log)
+            link = _Link(self._on_event, log, READY_SECONDS if self._spec.python else None)
             await asyncio.get_running_loop().subprocess_exec(
                 lambda: link, *command, stderr=log.descriptor, env=self._environment(), start_new_session=True
             )
@@ -238,9 +240,10 @@ def _prune_logs(path: Path) -> None:
 class _Link(asyncio.SubprocessProtocol):
     """One engine process, from its start to the delivery of `EngineExited`."""
 
-    def __init__(self, on_event: Callable[[Event | EngineExited], None], log: _Log) -> None:
+    def __init__(self, on_event: Callable[[Event | EngineExited], None], log: _Log, patience: float | None) -> None:
         self._on_event = on_event
-        self._log = log
+        self._log, self._patience = log, patience
+        self._silence: asyncio.TimerHandle | None = None
         self._frames: FrameDecoder[Event] = FrameDecoder(event_decoder)
         self._complaint = ""
         self._transport: asyncio.SubprocessTransport | None = None
@@ -283,12 +286,19 @@ class _Link(asyncio.SubprocessProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.SubprocessTransport, transport)
         self.pid = self._transport.get_pid()
+        if self._patience is not None:
+            self._silence = asyncio.get_running_loop().call_later(self._patience, self._give_up)
+
+    def _give_up(self) -> None:
+        self._complaint = f"It said nothing for {self._patience:g} s and was ended."
+        self.kill()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         if self._complaint:
             return
         try:
             for event in self._frames.feed(data):
+                self._hush()
                 self._deliver(event)
         except ProtocolError as error:
             self._complaint = str(error)

@@ -14,7 +14,7 @@ from quantchat.domain.chat import Message, Session
 from quantchat.domain.merging import Traits, merge, traits
 from quantchat.errors import SessionConflict, StorageError
 from quantchat.services.facts import Listener, Notice, SessionChanged
-from quantchat.store.sessions import SessionStore, Stamp
+from quantchat.store.sessions import SessionStore, Stamp, digest
 
 if TYPE_CHECKING:
     from quantchat.store.journal import Journal
@@ -59,7 +59,8 @@ class Saver:
         # Of the files that the sessions in memory were read from, or written to: what they are, and what they say.
         self._stamps: dict[str, Stamp] = {}
         self._bases: dict[str, Traits] = {}
-        self._tried: dict[str, bytes] = {}
+        # What the disk refused, as digests: it may say so after it took the file, and the next refusal may come before.
+        self._tried: dict[str, set[bytes]] = {}
         self._failed: dict[str, StorageError] = {}
         self._retrying: set[str] = set()
         self._kept: dict[str, list[Ended]] = {}
@@ -150,14 +151,14 @@ class Saver:
         except SessionConflict:
             raise
         except StorageError:
-            self._tried[session_id] = data
+            self._tried.setdefault(session_id, set()).add(digest(data))
             raise
         self._tried.pop(session_id, None)
 
     def _is_own(self, session_id: str) -> bool:
         """Whether the disk took what it said that it did not take."""
         tried = self._tried.get(session_id)
-        return tried is not None and self._store.holds(session_id, tried)
+        return tried is not None and self._store.digest(session_id) in tried
 
     def submit(
         self, session_id: str, work: Callable[[], None], then: Callable[[Future[None]], None] = lambda _: None

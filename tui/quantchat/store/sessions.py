@@ -27,6 +27,13 @@ Stamp = tuple[int, ...]
 _ID = re.compile(r"\d{8}T\d{9}-[0-9a-f]{6}")
 
 
+def digest(data: bytes) -> bytes:
+    """Return what tells one content of a file from another (SHA-256)."""
+    from hashlib import sha256
+
+    return sha256(data).digest()
+
+
 def check_id(session_id: str) -> str:
     """Return an id that is safe in a file name.
 
@@ -159,12 +166,19 @@ class SessionStore:
                 code="session-invalid",
             ) from error
 
-    def holds(self, session_id: str, data: bytes) -> bool:
-        """Whether the file of a session is just this."""
+    def digest(self, session_id: str) -> bytes:
+        """Return the SHA-256 of a session's file; nothing if there is none.
+
+        Raises:
+            StorageError: if it cannot be read.
+        """
+        path = self.path(session_id)
         try:
-            return self.path(session_id).read_bytes() == data
-        except OSError:
-            return False
+            return digest(path.read_bytes())
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise translate_os_error(error, path, reading=True) from error
 
     def write(self, session_id: str, data: bytes, *, onto: Stamp | None = None) -> Stamp:
         """Second half of `save`: put what `encode` made on the disk; return the stamp of the new file.

@@ -92,7 +92,8 @@ def configured(interpreters: Interpreters) -> dict[str, list[str]]:
 def ask(machine: Machine, python: str) -> Stack | str:
     """Ask an interpreter what it holds; a text says why it gave no answer."""
     script = str(paths.PACKAGE / "engine" / "stackprobe.py")
-    clean = {"PYTHONPATH": "", "PYTHONHOME": ""}
+    # Engines are looked for where the user's own commands are.
+    clean = {"PYTHONPATH": "", "PYTHONHOME": "", "PATH": machine.env.get("PATH", os.defpath)}
     ran = machine.run(
         python, script, ",".join((*NEEDS, *LIBRARIES)), ",".join(MODULES), seconds=PROBE_SECONDS, env=clean
     )
@@ -101,6 +102,8 @@ def ask(machine: Machine, python: str) -> Stack | str:
     lines = [line for line in map(_read, ran.out.splitlines()) if line is not None]
     first = next((line for line in lines if line.python), None)
     if first is None or first.python is None:
+        if ran.status is None:
+            return f"it did not answer within {PROBE_SECONDS:g} s. {_last(ran.err or ran.out)}".strip()
         return f"it is no Python interpreter. {_last(ran.err or ran.out)}".strip()
     before = ran.out.strip().partition("\n")[0]
     if _read(before) is None:
@@ -120,7 +123,7 @@ def _read(line: str) -> _Line | None:
 
 def _death(status: int | None, err: str) -> str:
     if status is None:
-        return f"its imports took more than {PROBE_SECONDS:.0f} s"
+        return f"its imports took more than {PROBE_SECONDS:g} s"
     return f"an import ended it with {ended(status)}. {_last(err)}".strip()
 
 

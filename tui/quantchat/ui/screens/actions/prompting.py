@@ -150,16 +150,16 @@ class PromptActions(ScreenPart):
     def _ask(self, session: Session, written: Draft, whole: Draft, rest: Draft) -> bool:
         """Send a prompt; the rest stays the draft of its session."""
         screen = self._screen
-        kept = session.written()
-        session.write(rest)
-        if session is self.session:
-            self.drafts.mirrored = session.draft
+        kept = None
         try:
+            # It may have been left meanwhile: what is read anew must not come over the draft that is set here.
+            session = self.desk.archive.open(session.id)
+            kept = session.written()
+            self._set_draft(session, rest)
             self.desk.conversation.send(session.id, whole.expanded())
         except QuantchatError as error:
-            session.write(kept)
-            if session is self.session:
-                self.drafts.mirrored = session.draft
+            if kept is not None:
+                self._set_draft(session, kept)
             self._warn(str(error))
             return False
         if not self.desk.archive.is_temporary(session.id):
@@ -169,6 +169,11 @@ class PromptActions(ScreenPart):
             self.desk.remember(last_session=session.id)
             screen.transcript.action_scroll_end()
         return True
+
+    def _set_draft(self, session: Session, draft: Draft) -> None:
+        session.write(draft)
+        if session is self.session:
+            self.drafts.mirrored = session.draft
 
     def _warn(self, words: str) -> None:
         self._screen.app.notify(words, severity="warning", markup=False)
