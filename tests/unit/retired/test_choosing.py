@@ -102,6 +102,22 @@ def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
     assert "gptqpython" in problem.detail
 
 
+@pytest.mark.parametrize("path", ["venv/bin/python", "./python", "../old/bin/python"])
+def test_a_path_from_the_current_folder_is_refused(tmp_path: Path, path: str) -> None:
+    """Was the engine's current folder for loads and `/` for the doctor."""
+    file = tmp_path / "config.toml"
+    file.write_text(f'[engine]\ngptq_python = "{path}"\n')
+    found, (problem,) = load_settings(file)
+    assert found.engine.gptq_python == ""
+    assert f"line 2: `engine.gptq_python` '{path}' is not allowed" in problem.detail
+    assert "'/opt/old/bin/python' or '~/old/bin/python'" in problem.detail
+
+
+@pytest.mark.parametrize("path", ["/opt/my env/bin/python", "~/old/bin/python", "~other/bin/python", "python3.11", ""])
+def test_a_path_that_is_one_everywhere_is_taken(tmp_path: Path, path: str) -> None:
+    assert settings(tmp_path, f'[engine]\npython = "{path}"\n').engine.python == path
+
+
 def test_the_forecast_names_the_interpreter(tmp_path: Path) -> None:
     chosen = LoadOptions(interpreters=settings(tmp_path, '[engine]\ngptq_python = "/gptq/python"\n').engine)
     view = MemoryView(gpus=NotAvailable("none"), host=HostMemory(2**34, 2**33, 2**33), options=chosen)

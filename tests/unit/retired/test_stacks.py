@@ -12,6 +12,7 @@ import pytest
 from doctor.rig import clean_env, doctor, make_venv, only
 from quantchat.domain.backends import Interpreters
 from quantchat.domain.stacks import NEEDS, is_current
+from quantchat.services.doctor import stacks
 from quantchat.services.doctor.machine import Machine
 from quantchat.services.doctor.stacks import Stack, ask, configured, troubles_of
 
@@ -92,6 +93,20 @@ def test_what_is_no_interpreter_is_told(program: Callable[[str], str], script: s
     said = ask(Machine(), program(script))
     assert isinstance(said, str)
     assert said.startswith("it is no Python interpreter.")
+
+
+def test_what_hangs_is_told_by_the_time_that_it_had(
+    program: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Was “it is no Python interpreter”."""
+    monkeypatch.setattr(stacks, "PROBE_SECONDS", 0.01)
+    assert ask(Machine(), program("exec sleep 600")) == "it did not answer within 0.01 s."
+
+
+def test_a_bare_name_is_looked_for_where_engines_look(tmp_path: Path) -> None:
+    """The doctor looked beside quantchat's own interpreter too, where no engine is looked for."""
+    said = ask(Machine(env={"PATH": str(tmp_path)}), Path(sys.executable).name)
+    assert "cannot be started" in str(said)
 
 
 def test_an_interpreter_that_greets_is_refused(program: Callable[[str], str]) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 import pytest
 
-from quantchat.domain.backends import Interpreters
+from client_rig import SCRIPTED_ENGINE
+from quantchat.domain.backends import EngineSpec, Interpreters
 from quantchat.domain.models import ModelInfo
+from quantchat.engine import client
+from quantchat.engine.client import EngineClient
 from quantchat.errors import EngineGone
 from quantchat.services.facts import Fact, Notice
 from quantchat.services.headless import Headless
@@ -45,6 +49,34 @@ async def test_a_command_blames_the_interpreter(tmp_path: Path, program: str, sa
     assert said in failed.value.report.detail
     assert str(tmp_path / "python") in failed.value.report.detail
     assert "config.toml" in failed.value.report.remedy
+
+
+async def test_one_that_says_nothing_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Was waited for without end."""
+    monkeypatch.setattr(client, "READY_SECONDS", 0.01)
+    async with Headless(options=options(tmp_path, "exec sleep 600")) as engine:
+        with pytest.raises(EngineGone) as failed:
+            await engine.load(MODEL, lambda _status: None)
+    assert failed.value.report.title == TITLE
+    assert "It said nothing for 0.01 s" in failed.value.report.detail
+    assert str(tmp_path / "python") in failed.value.report.detail
+
+
+async def test_one_that_spoke_has_all_the_time_it_wants(tmp_path: Path) -> None:
+    spoke = asyncio.Event()
+    engine = EngineClient(
+        lambda _event: spoke.set(),
+        command=[sys.executable, str(SCRIPTED_ENGINE)],
+        log_path=tmp_path / "engine.log",
+        spec=EngineSpec(backend="retired", python=sys.executable),
+    )
+    await engine.start()
+    assert engine._link is not None
+    limit = engine._link._silence
+    assert limit is not None
+    await spoke.wait()
+    assert limit.cancelled()
+    await engine.close()
 
 
 @programs

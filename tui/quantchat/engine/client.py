@@ -32,7 +32,7 @@ INTERPRETER_REMEDY = "Correct the interpreter in `[engine]` of config.toml, or t
 OWN_PYTHON = ("PYTHONHOME", "PYTHONPATH")
 """Variables that would give another interpreter the libraries of this one."""
 READY_SECONDS = 300.0
-"""Another interpreter may be silent for so long before its first event: its imports may come from a slow network disk."""
+"""Another interpreter may be silent for so long before its first event: it may import from a slow network disk."""
 TAIL_LINES = 40
 LOGS_KEPT = 8
 LINGER = 2.0
@@ -287,7 +287,7 @@ class _Link(asyncio.SubprocessProtocol):
         self._transport = cast(asyncio.SubprocessTransport, transport)
         self.pid = self._transport.get_pid()
         if self._patience is not None:
-            self._silence = asyncio.get_running_loop().call_later(self._patience, self._give_up)
+            self._silence = self._later(self._give_up, self._patience)
 
     def _give_up(self) -> None:
         self._complaint = f"It said nothing for {self._patience:g} s and was ended."
@@ -298,7 +298,8 @@ class _Link(asyncio.SubprocessProtocol):
             return
         try:
             for event in self._frames.feed(data):
-                self._hush()
+                if self._silence is not None:
+                    self._silence.cancel()
                 self._deliver(event)
         except ProtocolError as error:
             self._complaint = str(error)
@@ -317,8 +318,10 @@ class _Link(asyncio.SubprocessProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end()
 
-    def _later(self, action: Callable[[], None]) -> None:
-        self._timers.append(asyncio.get_running_loop().call_later(LINGER, action))
+    def _later(self, action: Callable[[], None], seconds: float = LINGER) -> asyncio.TimerHandle:
+        timer = asyncio.get_running_loop().call_later(seconds, action)
+        self._timers.append(timer)
+        return timer
 
     def _end(self) -> None:
         if self.ended.is_set():
