@@ -83,6 +83,7 @@ def test_a_wait_that_is_too_long_is_told_in_place_of_waited(box: ServerRig, serv
     server.will(Act(status=429, body=error("quota used up"), headers={"Retry-After": "3600"}))
     end = box.answer()[1]
     assert (end.error.code, end.error.detail) == ("server-busy", "quota used up")
+    assert "3,600 s" in end.error.remedy
 
 
 def test_waits_are_numbers_or_dates() -> None:
@@ -121,6 +122,16 @@ def test_after_text_a_fault_keeps_it_and_is_not_tried_again(box, server, pieces,
     assert end.error.remedy
     assert len(server.asked()) == 1
     assert box.answer()[0] == HELLO
+
+
+@pytest.mark.parametrize("said", [[], [chunk("Hello")]])
+def test_a_filtered_answer_is_none_that_another_try_would_give(box: ServerRig, server: BadServer, said: list) -> None:
+    """Without text it was asked for five times."""
+    server.always["/v1/chat/completions"] = Act(pieces=[*said, chunk("", "content_filter"), DONE])
+    text, end = box.answer()
+    assert (text, end.error.code) == ("Hello" if said else "", "server-filtered")
+    assert server.url.split("/")[2] in end.error.detail
+    assert len(server.asked()) == 1
 
 
 def test_text_that_was_held_back_comes_out_before_the_fault(box: ServerRig, server: BadServer) -> None:
@@ -236,6 +247,34 @@ def test_a_server_that_still_loads_is_waited_for(asker: ServerRig, server: BadSe
     assert isinstance(asker.use(server.url), p.Loaded)
     stages = {(event.stage, event.note) for event in asker.told(p.LoadProgress)}
     assert ("waiting for the server to get ready", "Loading model") in stages
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_load_tells_how_long_a_server_wants_to_be_left_alone(asker, server, monkeypatch, status: int) -> None:
+    """A model list that was limited failed the load at once."""
+    monkeypatch.setattr("quantchat.engine.backends.server.opening.LOOK_SECONDS", 0.01)
+    busy = Act(status=status, body=error("slow down"), headers={"Retry-After": "0.02"})
+    server.will(busy, path="/v1/models")
+    asker.events.clear()
+    assert isinstance(asker.use(server.url), p.Loaded)
+    stages = {(event.stage, event.note) for event in asker.told(p.LoadProgress)}
+    assert ("waiting 0.02 s, as the server asks", "slow down") in stages
+
+
+def test_a_load_does_not_wait_for_ever_as_a_server_asks(asker: ServerRig, server: BadServer) -> None:
+    server.will(Act(status=429, headers={"Retry-After": "86400"}), path="/v1/models")
+    failed = asker.use(server.url)
+    assert (failed.error.code, failed.error.remedy) == ("server-busy", "Send again in 86,400 s.")
+
+
+def test_a_load_tells_that_its_first_token_waits(asker: ServerRig, server: BadServer) -> None:
+    """Was two minutes of “waiting for a first token”."""
+    server.will(Act(status=429, headers={"Retry-After": "0.02"}))
+    asker.events.clear()
+    assert isinstance(asker.use(server.url), p.Loaded)
+    stages = [event.stage for event in asker.told(p.LoadProgress)]
+    told = "The server takes no more requests now; trying again in 0.02 s (1 of 4)"
+    assert stages[stages.index(told) + 1] == "waiting for a first token"
 
 
 def test_a_model_that_says_nothing_is_not_loaded(asker: ServerRig, server: BadServer, monkeypatch) -> None:

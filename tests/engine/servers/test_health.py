@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bad_server import Act, BadServer
+from bad_server import Act, BadServer, chunk
 from engine.servers.rig import ServerRig, until
 from quantchat.engine import protocol as p
 from quantchat.engine.backends.server import health
@@ -144,6 +144,44 @@ def test_waiting_for_a_busy_server_is_told_there_too(watched: ServerRig, server:
     assert waiting.healthy
     assert watched.wait_for(p.ServerState, lambda state: not state.detail).healthy
     watched.wait(p.Finished)
+
+
+def test_a_server_that_asks_to_be_left_alone_is(watched: ServerRig, server: BadServer) -> None:
+    """It was asked again every three seconds, and that was told."""
+    watched.wait_for(p.ServerState, lambda state: state.healthy)
+    server.will(Act(status=429, headers={"Retry-After": "60"}), path="/health")
+    assert "every 60 seconds" in watched.wait_for(p.ServerState, lambda state: not state.healthy).detail
+
+
+def test_a_turn_that_waits_for_another_says_so(watched: ServerRig, server: BadServer) -> None:
+    server.owner = "me"
+    server.pages["/openapi.json"] = lambda _body: {"info": {"title": "🦙 llama.cpp Python API"}}
+    assert isinstance(watched.use(server.url), p.Loaded)
+    watched.wait_for(p.ServerState, lambda state: state.healthy)
+    server.will(Act(pieces=[chunk("slow")], stall=True))
+    first = watched.start(session="a")
+    watched.wait(p.Delta)
+    second = watched.start(session="b")
+    assert "one at a time" in watched.wait_for(p.ServerState, lambda state: state.detail).detail
+    watched.worker.submit(p.Stop(turn=first))
+    assert watched.wait_for(p.ServerState, lambda state: not state.detail).healthy
+    watched.settle()
+    assert (watched.ends(first)[0].reason, watched.ends(second)[0].reason) == ("stopped", "stop")
+
+
+def test_the_wait_of_one_turn_is_not_ended_by_another(watched: ServerRig, server: BadServer) -> None:
+    watched.wait_for(p.ServerState, lambda state: state.healthy)
+    server.will(Act(status=429, headers={"Retry-After": "60"}))
+    first = watched.start(session="a")
+    watched.wait_for(p.ServerState, lambda state: "60 s" in state.detail)
+    server.will(Act(status=429, headers={"Retry-After": "0.02"}))
+    second = watched.start(session="b")
+    watched.wait_for(p.ServerState, lambda state: "0.02 s" in state.detail)
+    still = watched.wait_for(p.ServerState, lambda state: "0.02 s" not in state.detail)
+    assert "60 s" in still.detail
+    watched.worker.submit(p.Stop(turn=first))
+    watched.settle()
+    assert (watched.ends(first)[0].reason, watched.ends(second)[0].reason) == ("stopped", "stop")
 
 
 def test_a_wait_that_was_stopped_is_told_no_more(watched: ServerRig, server: BadServer) -> None:

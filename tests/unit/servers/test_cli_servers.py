@@ -7,11 +7,18 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
+from quantchat.cli.servers import add_command, remove_command
+from quantchat.domain.servers import ServerSpec
+from quantchat.services.serverlist import keep_server
+from quantchat.store.keys import load_keys
+from quantchat.store.settings import load_settings, update_entry
 from servers_rig import OTHER, URL, Listings
 from terminal import Terminal, program_env
 from unit.catalog.model_folders import make_gptq
@@ -106,6 +113,55 @@ def test_a_server_that_does_not_answer_is_not_kept_unless_that_is_wanted(home: H
 def test_what_cannot_be_is_explained(home: Home, arguments: tuple[str, ...], words: str) -> None:
     assert words in home.run("servers", *arguments, status=2).stderr
     assert home.servers == {}
+
+
+@pytest.fixture
+def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`servers add` in this process, in the place of a server with a key; nobody is asked."""
+    monkeypatch.setenv("QUANTCHAT_HOME", str(tmp_path / "home"))
+    keep_server("box", ServerSpec(url=URL), "sk-1")
+
+    def run(url: str, *options: str, typed: str = "") -> Result:
+        arguments = [url, "--name", "box", "--replace", "--no-check", *options]
+        return CliRunner().invoke(add_command, arguments, input=typed)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [((), "sk-1"), (("--key",), "sk-2"), (("--no-key",), None), (("--key-env", "BOX_KEY"), None)],
+)
+def test_replacing_a_server_keeps_its_key_unless_told_otherwise(
+    add: Callable[..., Result], options: tuple[str, ...], key: str | None
+) -> None:
+    """Without `--key` it was taken out in silence."""
+    assert add(URL, "--model", "a", *options, typed="sk-2\n").exit_code == 0
+    assert load_settings()[0].servers["box"].models == ("a",)
+    assert load_keys().get("box") == key
+
+
+def test_the_variable_of_a_key_is_kept_too(add: Callable[..., Result]) -> None:
+    assert add(URL, "--key-env", "BOX_KEY").exit_code == 0
+    assert add(URL, "--model", "a").exit_code == 0
+    assert load_settings()[0].servers["box"] == ServerSpec(url=URL, key_env="BOX_KEY", models=("a",))
+    assert add(OTHER).exit_code == 2, "nor is it sent to another place"
+
+
+def test_a_key_is_not_kept_for_another_place(add: Callable[..., Result]) -> None:
+    refused = add(OTHER)
+    assert refused.exit_code == 2
+    assert "was given for 127.0.0.1:8000" in refused.stderr
+    assert load_settings()[0].servers["box"].url == URL
+    assert add(OTHER, "--no-key").exit_code == 0
+    assert (load_settings()[0].servers["box"].url, load_keys()) == (OTHER, {})
+
+
+def test_a_key_that_is_left_of_a_server_can_be_removed(add: Callable[..., Result]) -> None:
+    """Of one that was taken out of the settings by hand."""
+    update_entry("servers", "box", None)
+    assert CliRunner().invoke(remove_command, ["box"]).exit_code == 0
+    assert load_keys() == {}
 
 
 def test_checking_says_what_came_back(home: Home) -> None:

@@ -8,8 +8,17 @@ from pathlib import Path
 import pytest
 
 from quantchat import paths
-from quantchat.errors import UsageError
+from quantchat.domain.servers import ServerSpec
+from quantchat.errors import StorageError, UsageError
+from quantchat.services.serverlist import keep_server
+from quantchat.store import keys
+from quantchat.store import settings as settings_module
+from quantchat.store.atomic import write_atomic
 from quantchat.store.keys import checked_key, keep_key, load_keys
+from quantchat.store.settings import load_settings
+from servers_rig import OTHER, URL
+
+HERE, THERE = ServerSpec(url=URL), ServerSpec(url=OTHER)
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +87,56 @@ def test_what_can_be_no_key_is_refused_and_not_repeated(text: str) -> None:
 
 def test_white_space_around_a_pasted_key_is_dropped() -> None:
     assert checked_key(" sk-1\r\n") == "sk-1"
+
+
+# A server and its key are in two files
+
+
+def kept() -> tuple[ServerSpec | None, str | None]:
+    return load_settings()[0].servers.get("box"), load_keys().get("box")
+
+
+def test_no_key_is_ever_without_its_server_or_beside_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever it is broken off; keys were written first, also for a server that was never kept."""
+    seen = []
+
+    def write(path: Path, data: bytes) -> None:
+        write_atomic(path, data)
+        seen.append(kept())
+
+    for module in (keys, settings_module):
+        monkeypatch.setattr(module, "write_atomic", write)
+    keep_server("box", HERE, "sk-1")
+    keep_server("box", THERE, "sk-2")
+    keep_server("box", None, "")
+    ends = [(HERE, "sk-1"), (THERE, "sk-2"), (None, None)]
+    assert [state for state in seen if state in ends] == ends
+    assert set(seen) - set(ends) == {(HERE, None), (THERE, None)}
+
+
+@pytest.mark.parametrize(("spec", "key"), [(THERE, "sk-2"), (THERE, ""), (THERE, None), (None, "")])
+def test_settings_that_cannot_be_written_cost_no_key(
+    monkeypatch: pytest.MonkeyPatch, spec: ServerSpec | None, key: str | None
+) -> None:
+    keep_server("box", HERE, "sk-1")
+    monkeypatch.setattr(settings_module, "write_atomic", refuse)
+    with pytest.raises(StorageError):
+        keep_server("box", spec, key)
+    assert kept() == (HERE, "sk-1")
+    with pytest.raises(StorageError):
+        keep_server("lab", HERE, "sk-3")
+    assert "lab" not in load_keys()
+
+
+def test_a_key_that_cannot_be_written_leaves_a_server_that_can_be_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "write_atomic", refuse)
+        with pytest.raises(StorageError):
+            keep_server("box", HERE, "sk-1")
+    assert kept() == (HERE, None)
+    keep_server("box", None, "")
+    assert kept() == (None, None)
+
+
+def refuse(*_: object) -> None:
+    raise StorageError("The disk is full")

@@ -105,15 +105,17 @@ def _print_known(known: Known) -> None:
 @click.option("--name", metavar="NAME", help="What to call it; made from the URL if left out.")
 @click.option("--key-env", metavar="VARIABLE", default="", help="The environment variable that holds its API key.")
 @click.option("--key", "ask_key", is_flag=True, help="Read the API key from standard input, and keep it in a file.")
+@click.option("--no-key", is_flag=True, help="With --replace: without the key of the one that was there.")
 @click.option("--model", "models", metavar="ID", multiple=True, help="Use only this model; may be repeated.")
 @click.option("--context-window", metavar="TOKENS", type=click.IntRange(min=1), help="If the server does not tell it.")
-@click.option("--replace", is_flag=True, help="Put it in the place of one of the same name.")
+@click.option("--replace", is_flag=True, help="Put it in the place of one of the same name, whose key it keeps.")
 @click.option("--no-check", is_flag=True, help="Keep it without asking it first.")
 def add_command(
     url: str,
     name: str | None,
     key_env: str,
     ask_key: bool,
+    no_key: bool,
     models: tuple[str, ...],
     context_window: int | None,
     replace: bool,
@@ -128,19 +130,41 @@ def add_command(
     from quantchat.store.settings import load_settings
 
     with explained():
-        if key_env and ask_key:
-            raise UsageError("The key comes from two places", remedy="Give --key-env or --key")
+        if bool(key_env) + ask_key + no_key > 1:
+            raise UsageError("The key comes from two places", remedy="Give one of --key-env, --key and --no-key")
         there = load_settings()[0].servers
         place = completed_url(url)
         called = checked_name(name, () if replace else there) if name else suggested_name(place, there)
         spec = ServerSpec(
             url=place, key_env=checked_variable(key_env), models=models, context_window=context_window or 0
         )
-        _add(called, spec, _read_key() if ask_key else "", check=not no_check)
+        key: str | None = _read_key() if ask_key else ""
+        if called in there and not (key_env or ask_key or no_key):
+            spec, key = _keyed_as(called, there[called], spec), None
+        _add(called, spec, key, check=not no_check)
 
 
-def _add(name: str, spec: ServerSpec, key: str, *, check: bool) -> None:
-    """Keep a server.
+def _keyed_as(name: str, old: ServerSpec, new: ServerSpec) -> ServerSpec:
+    """Return a server that takes its key from where the one in whose place it is put has it.
+
+    Raises:
+        UsageError: if that key was given for another place.
+    """
+    import msgspec
+
+    from quantchat.domain.servers import host_of
+    from quantchat.services.servers import key_of
+
+    if host_of(old.url) != host_of(new.url) and (old.key_env or key_of(name, old)):
+        raise UsageError(
+            f"The key of {name} was given for {host_of(old.url)}",
+            remedy=f"Give one for {host_of(new.url)} by --key or --key-env, or --no-key",
+        )
+    return msgspec.structs.replace(new, key_env=old.key_env)
+
+
+def _add(name: str, spec: ServerSpec, key: str | None, *, check: bool) -> None:
+    """Keep a server; without a key with the one that is there.
 
     Raises:
         FetchError: if it gives no models.
@@ -153,7 +177,9 @@ def _add(name: str, spec: ServerSpec, key: str, *, check: bool) -> None:
     from quantchat.services.servers import answer_words, target_of
 
     if check:
-        target = target_of(name, spec) if spec.key_env else msgspec.structs.replace(target_of(name, spec), key=key)
+        target = target_of(name, spec)
+        if key is not None and not spec.key_env:
+            target = msgspec.structs.replace(target, key=key)
         answer = asyncio.run(Servers(lambda _fact: None, {}).test(target))
         if answer.error is not None:
             way = "It was not kept; --no-check keeps it all the same"
@@ -178,10 +204,13 @@ def _read_key() -> str:
 def remove_command(name: str) -> None:
     """Take a server out of the settings, and its key out of the file of keys."""
     from quantchat.services.serverlist import keep_server
+    from quantchat.store.keys import load_keys
     from quantchat.store.settings import load_settings
 
     with explained():
-        _named(load_settings()[0].servers, [name])
+        # Of one that was taken out of the settings by hand the key may be left.
+        if name not in load_keys():
+            _named(load_settings()[0].servers, [name])
         keep_server(name, None, "")
     say(f"{name}: removed")
 

@@ -285,6 +285,9 @@ async def _ask(wanted: Sequence[Asked], tell: Callable[[ServerListing], None]) -
 def keep_server(name: str, spec: ServerSpec | None, key: str | None) -> Mapping[str, ServerSpec]:
     """Write a server into the settings, and its key into the file of keys; return all servers of the settings.
 
+    The old key goes before and the new one comes after: whatever fails in between, none is left without its server, nor
+    is one sent to a place that it was not given for.
+
     Args:
         name: The server's.
         spec: None takes it out.
@@ -294,9 +297,18 @@ def keep_server(name: str, spec: ServerSpec | None, key: str | None) -> Mapping[
         UsageError: if it is not allowed, or a file does not parse.
         StorageError: if the disk refuses.
     """
-    from quantchat.store.keys import keep_key
+    from quantchat.store.keys import keep_key, load_keys
     from quantchat.store.settings import update_entry
 
-    if key is not None:
-        keep_key(name, key)
-    return update_entry("servers", name, spec).servers
+    if key is None:
+        return update_entry("servers", name, spec).servers
+    before = load_keys().get(name, "")
+    if before != key:
+        keep_key(name, "")
+    try:
+        servers = update_entry("servers", name, spec).servers
+    except QuantchatError:
+        keep_key(name, before)
+        raise
+    keep_key(name, key)
+    return servers

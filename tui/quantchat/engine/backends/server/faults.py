@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import re
 import socket
 import ssl
@@ -79,6 +80,13 @@ def cut_fault(connection: Connection, detail: str = "") -> ServerFault:
     return ServerFault(report, passing=True)
 
 
+def filtered_fault(connection: Connection) -> ServerFault:
+    """An answer that the server does not let out; the same request gets no other."""
+    detail = f"A filter at {connection.host} ended the answer."
+    remedy = "Ask in other words; what is filtered there is set at the server."
+    return ServerFault(_report("server-filtered", "The server filtered the answer", detail, remedy))
+
+
 def page_fault(connection: Connection) -> ServerFault:
     """A page for people in place of an answer, as from a proxy that wants a login."""
     detail = f"{connection.url} answered with a web page."
@@ -133,7 +141,9 @@ def _status_report(status: int, said: str, headers: Mapping[str, str], connectio
         remedy = "Check the address, which mostly ends with /v1, and the model's name."
         return _report("server-address", "The server does not know this address or model", detail, remedy)
     if status == 429:
-        return _report("server-busy", "The server takes no more requests now", words, "Send again later.")
+        wait = retry_after(headers)
+        remedy = f"Send again in {math.ceil(wait):,} s." if wait else "Send again later."
+        return _report("server-busy", "The server takes no more requests now", words, remedy)
     if status >= 500:
         return _report("server-failed", "The server failed", words, "Its own log has the details; send again.")
     return _report("server-refused", "The server refused the request", words, "Its own log has the details.")

@@ -14,6 +14,7 @@ from quantchat.engine.backends.server import asking
 from quantchat.engine.backends.server.faults import ServerFault, fault_of
 from quantchat.engine.backends.server.metrics import Figures, read_metrics
 from quantchat.engine.backends.server.served import Served
+from quantchat.engine.backends.server.turn import LONGEST_WAIT
 
 POLL_SECONDS = 3.0
 SPARING_SECONDS = 30.0
@@ -30,13 +31,14 @@ class Monitor:
         self._served, self._emit = served, emit
         self._last: p.ServerState | None = None
         self._note = ""
+        self._asked_wait = 0.0
         self._has_health = served.dialect.has_health
         self._has_metrics = True
         self._before = Figures()
         self._hits: float | None = None
 
     def note(self, text: str) -> None:
-        """Tell what a turn waits for; empty when it waits no more."""
+        """Tell what turns wait for; empty when none waits any more."""
         self._note = text
         if self._last is not None and self._last.healthy:
             self._tell(msgspec.structs.replace(self._last, detail=text))
@@ -49,7 +51,7 @@ class Monitor:
 
     @property
     def _pause(self) -> float:
-        return POLL_SECONDS if self._has_health else SPARING_SECONDS
+        return max(POLL_SECONDS if self._has_health else SPARING_SECONDS, min(self._asked_wait, LONGEST_WAIT))
 
     async def _look(self) -> p.ServerState:
         begun = time.perf_counter()
@@ -60,7 +62,9 @@ class Monitor:
         except Exception as error:  # noqa: BLE001 - whatever it is, the next look may be better
             fault = fault_of(error, self._served.connection)
             why = fault.report.sentence().removesuffix(fault.report.remedy).strip()
-            return p.ServerState(healthy=False, detail=f"{why} Looking again every {self._pause:g} seconds.")
+            self._asked_wait = fault.wait or 0.0
+            return p.ServerState(healthy=False, detail=f"{why} Looking again every {self._pause:.3g} seconds.")
+        self._asked_wait = 0.0
         return p.ServerState(
             healthy=True,
             detail=self._note,

@@ -27,6 +27,7 @@ _FIRST = SamplingSettings(temperature=1, top_p=1, top_k=0, max_new_tokens=1)
 """Values that do nothing: OpenAI's models that think take no others."""
 _THOUGHT = "limit was reached"
 """What such a model says to so short a limit, having thought."""
+_MAY_LOAD = "A server may have to load the model first."
 _GREETING = [ChatMessage("user", "Hello")]
 
 
@@ -43,8 +44,7 @@ async def open_model(command: p.Load, emit: Emit) -> tuple[Served, p.LoadReport]
     connection = Connection(target.url, target.key)
     try:
         served = await _found(target, connection, stages)
-        stages.enter("waiting for a first token", note="A server may have to load the model first.")
-        await _first_token(served)
+        await _first_token(served, stages)
     except BaseException:
         await connection.close()
         raise
@@ -66,7 +66,7 @@ async def _found(target: ServerTarget, connection: Connection, stages: Stages) -
 
 
 async def _patiently(connection: Connection, stages: Stages) -> asking.Answer:
-    """Wait for a server that says that it is not ready yet.
+    """Wait for a server that says that it is not ready yet, or how long it wants to be left alone.
 
     Raises:
         ServerFault: if it says anything else, or for too long.
@@ -77,30 +77,33 @@ async def _patiently(connection: Connection, stages: Stages) -> asking.Answer:
         try:
             return await asking.ask(connection)
         except ServerFault as fault:
-            if fault.status != 503 or loop.time() > until:
+            seconds = max(LOOK_SECONDS, fault.wait or 0.0)
+            if (fault.status != 503 and not fault.wait) or loop.time() + seconds > until:
                 raise
-            stages.enter("waiting for the server to get ready", note=fault.said)
-        await asyncio.sleep(LOOK_SECONDS)
+            asked = f"waiting {seconds:.3g} s, as the server asks"
+            stages.enter(asked if fault.wait else "waiting for the server to get ready", note=fault.said)
+        await asyncio.sleep(seconds)
 
 
-async def _first_token(served: Served) -> None:
+async def _first_token(served: Served, stages: Stages) -> None:
     """Let it say one token: only that shows that key, model, template and address are right.
 
     Raises:
         QuantchatError: if it does not.
     """
+
+    def waits(why: str) -> None:
+        stages.enter(why or "waiting for a first token", note="" if why else _MAY_LOAD)
+
+    waits("")
     asked = p.Generate(turn="", messages=_GREETING, sampling=_FIRST)
-    end = await ServerTurn(served, asked, lambda: False, _unheard, _unsaid).run()
+    end = await ServerTurn(served, asked, lambda: False, _unheard, waits).run()
     if isinstance(end, p.Failed) and _THOUGHT not in end.error.detail:
         raise QuantchatError.from_report(end.error)
 
 
 def _unheard(_event: p.Event) -> None:
     """Nobody is to see the first token."""
-
-
-def _unsaid(_text: str) -> None:
-    """Nor to hear why it takes so long."""
 
 
 def _report(command: p.Load, served: Served, stages: Stages) -> p.LoadReport:

@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import psutil
@@ -58,6 +59,7 @@ class Tasks:
         self._monitor: Monitor | None = None
         self._end_monitor: Callable[[], object] = lambda: None
         self._turns: dict[str, Callable[[], object]] = {}
+        self._reasons: dict[str, str] = {}
         self._ends: queue.SimpleQueue[End] = queue.SimpleQueue()
 
     def load(self, command: p.Load) -> p.Event:
@@ -100,7 +102,7 @@ class Tasks:
         """
         served = self._needed()
         _refuse_template(command.template)
-        turn = ServerTurn(served, command, cancelled, self._emit, self._waits)
+        turn = ServerTurn(served, command, cancelled, self._emit, partial(self._waits, command.turn))
         self._turns[command.turn] = self._loop.begin(self._run(turn))
 
     async def _run(self, turn: ServerTurn) -> None:
@@ -114,10 +116,14 @@ class Tasks:
             self._ends.put(await work)
         finally:
             work.cancel()
+            self._waits(turn.command.turn, "")
 
-    def _waits(self, why: str) -> None:
+    def _waits(self, turn: str, why: str) -> None:
+        """Tell what turns wait for; empty when this one waits no more."""
+        self._reasons[turn] = why
+        self._reasons = {name: reason for name, reason in self._reasons.items() if reason}
         if self._monitor is not None:
-            self._monitor.note(why)
+            self._monitor.note("; ".join(dict.fromkeys(self._reasons.values())))
         if why:
             self._emit(p.Log(level="info", text=why))
 

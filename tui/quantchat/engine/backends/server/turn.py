@@ -16,7 +16,14 @@ from quantchat.engine.backends.server import tokens
 from quantchat.engine.backends.server.answer import Answer, said_before
 from quantchat.engine.backends.server.chunks import Chunk, Counts, read_chunk
 from quantchat.engine.backends.server.connection import LARGEST_BODY
-from quantchat.engine.backends.server.faults import ServerFault, cut_fault, fault_of, page_fault, spoken_fault
+from quantchat.engine.backends.server.faults import (
+    ServerFault,
+    cut_fault,
+    fault_of,
+    filtered_fault,
+    page_fault,
+    spoken_fault,
+)
 from quantchat.engine.backends.server.fields import MOST_STOPS, fields_of, refused_settings, rejected
 from quantchat.engine.backends.server.room import Room, overflow_of, surely_fits
 from quantchat.engine.backends.server.served import STREAM_OPTIONS, Served
@@ -27,6 +34,7 @@ from quantchat.errors import GenerationError, QuantchatError, explained
 RETRIES = 4
 FIRST_WAIT, LONGEST_WAIT = 0.5, 120.0
 """Seconds; a server that asks to wait longer is given up."""
+ONE_BY_ONE = "It answers one at a time: a prompt waits for the answer before it"
 MENDS = 24
 """Refusals of one turn that are answered with another form of the same request."""
 _ABOUT_ROLES = ("role", "alternat", "system message", "template")
@@ -57,7 +65,10 @@ class ServerTurn:
     async def run(self) -> End:
         """Answer; return the last event, whatever happens."""
         try:
+            if self._served.turns.locked():
+                self._waits(ONE_BY_ONE)
             async with self._served.turns:
+                self._waits("")
                 await self._prepare()
                 await self._until_answered()
         except asyncio.CancelledError:
@@ -210,10 +221,10 @@ class ServerTurn:
         self._answer.take(chunk)
 
     def _broken_off(self, reason: str) -> ServerFault:
-        host = self._served.connection.host
+        connection = self._served.connection
         if reason == _FILTERED:
-            return cut_fault(self._served.connection, f"A filter at {host} ended the answer.")
-        return cut_fault(self._served.connection, f"{host} ended the answer: {reason[:80]}.")
+            return filtered_fault(connection)
+        return cut_fault(connection, f"{connection.host} ended the answer: {reason[:80]}.")
 
     # Refused
 
