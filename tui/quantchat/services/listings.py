@@ -50,7 +50,8 @@ async def _asked(wanted: Sequence[Asked], take: Callable[[bytes], None], patienc
     arguments = shlex.split(os.environ.get(COMMAND_VARIABLE, LISTING))
     try:
         async with asyncio.timeout(patience), child(*arguments, talks=True) as process:
-            assert process.stdin is not None and process.stdout is not None  # noqa: PT018 - for the type checker
+            assert process.stdin is not None
+            assert process.stdout is not None
             process.stdin.write(
                 msgspec.json.encode({"seconds": SECONDS, "servers": [_question(*one) for one in wanted]})
             )

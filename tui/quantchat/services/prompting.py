@@ -46,7 +46,8 @@ async def inspect_messages(
 async def _made(model: ModelInfo, command: RenderPrompt) -> RenderedPrompt:
     env = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
     async with child("-m", MODULE, env=env, talks=True) as process:
-        assert process.stdin is not None and process.stdout is not None  # noqa: PT018 - for the type checker
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.write(msgspec.json.encode({"model": model, "command": command}))
         process.stdin.close()
         line = await process.stdout.readline()
