@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+from click.testing import CliRunner, Result
 
+from quantchat.cli import main
 from terminal import program_env, quantchat_command
 from unit.catalog.model_folders import make_gptq
 
@@ -54,9 +56,17 @@ class Stub:
         own = {"HF_HUB_CACHE": str(self.folder / "hub"), "STUB_VLLM": str(self.folder / "stub.json"), "PATH": path}
         return {name: value for name, value in program_env(self.home, **own).items() if name != "VLLM_API_KEY"}
 
+    def _arguments(self, *arguments: str) -> list[str]:
+        return ["serve", MODEL, "--models-dir", str(self.folder / "models"), *arguments]
+
     def command(self, *arguments: str) -> list[str]:
         """The command line of `quantchat serve`."""
-        return quantchat_command("serve", MODEL, "--models-dir", str(self.folder / "models"), *arguments)
+        return quantchat_command(*self._arguments(*arguments))
+
+    def invoke(self, *arguments: str, **env: str) -> Result:
+        """Run the command in this process, without a terminal; for what starts no server."""
+        absent = {"VLLM_API_KEY": None}
+        return CliRunner().invoke(main, self._arguments(*arguments), env=absent | self.env | env)
 
     def start(self, *arguments: str, **env: str) -> Serving:
         """Serve on pipes, without the screen, told in JSON."""

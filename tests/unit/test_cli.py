@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
+from quantchat import cli
 from unit.catalog.model_folders import make_gptq
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+INTERRUPTED = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from {module} import {function}
+{function}()
+"""
 
 
 def quantchat(home: Path, *arguments: str, to: str = "") -> subprocess.CompletedProcess[str]:
@@ -64,3 +83,24 @@ def test_a_right_kernel_is_taken(tmp_path: Path, name: str) -> None:
     done = quantchat(tmp_path, "--kernel", name, "--device", "cpu")
     assert "is no kernel" not in done.stderr
     assert "terminal" in done.stderr
+
+
+def test_ctrl_c_while_the_program_is_imported_shows_nothing() -> None:
+    """Was a traceback."""
+    script = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["scripts"]["quantchat"]
+    module, _, function = script.partition(":")
+    code = INTERRUPTED.format(module=module, function=function)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, click.Abort])
+def test_ctrl_c_that_no_command_has_a_word_for(error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It said Aborted, and its exit status was that of a failure."""
+
+    def interrupted(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "open_screen", interrupted)
+    ended = CliRunner().invoke(cli.main, [])
+    assert (ended.exit_code, ended.output) == (130, "")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import signal
+import termios
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 
-from quantchat.cli.lines import GivenQuestions, Questions, StreamLines, TypedQuestions
+from quantchat.cli.lines import TERMINAL_LINE, GivenQuestions, Questions, StreamLines, TypedQuestions
 from quantchat.cli.outlet import Filter
+from quantchat.cli.signals import Interrupted
 from quantchat.errors import UsageError
 
 
@@ -80,8 +84,69 @@ def test_what_is_no_text_is_named_by_its_place() -> None:
 
 
 def test_given_questions_are_taken_as_they_are() -> None:
-    given = GivenQuestions(["exit", "", '"""', "-", "a\\"], lambda: "all of it\nto its end")
+    given = GivenQuestions(["exit", '"""', "-", "a\\"], lambda: "all of it\nto its end")
     assert asked(given) == ["exit", '"""', "all of it\nto its end", "a\\"]
+
+
+def test_an_empty_question_is_not_passed_over_in_silence() -> None:
+    """`-p -` behind a command that gave nothing ended well and said nothing."""
+    given = GivenQuestions(["-", "then"], lambda: " \n")
+    with pytest.raises(UsageError, match="nothing to ask: standard input is empty"):
+        given.next()
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, StreamLines]]:
+    """The far end of a terminal without line editing, and the lines that it passes on."""
+    far, near = os.openpty()
+    flags = termios.tcgetattr(near)
+    flags[3] &= ~termios.ECHO
+    termios.tcsetattr(near, termios.TCSANOW, flags)
+    yield far, StreamLines(near)
+    os.close(far)
+    os.close(near)
+
+
+LONG = b"x" * (TERMINAL_LINE + 100)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        LONG + b"\n",
+        b"begun \\\n" + LONG + b"\n",
+        b'"""\none\n' + LONG + b'\ntwo\n"""\n',
+        b'"""' + LONG + b"\n" + LONG + b'\nexit\nthree"""\n',
+    ],
+)
+def test_a_line_that_the_terminal_cut_is_told_and_nothing_of_its_question_is_asked(
+    terminal: tuple[int, StreamLines], lost: bytes
+) -> None:
+    """The rest of a block was asked line by line."""
+    far, lines = terminal
+    for line in lost.splitlines(keepends=True):
+        os.write(far, line)
+    questions = TypedQuestions(lines)
+    with pytest.raises(UsageError, match=r"cut that line: .* 4,095 bytes"):
+        questions.next()
+    os.write(far, b"then\n")
+    assert questions.next() == "then"
+
+
+def test_a_signal_ends_the_dropping_of_a_block(
+    terminal: tuple[int, StreamLines], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far, lines = terminal
+    os.write(far, b'"""' + LONG + b"\n")
+    questions = TypedQuestions(lines)
+    with pytest.raises(UsageError):
+        questions.next()
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(lines, "line", Mock(side_effect=Interrupted(signal.SIGINT)))
+        with pytest.raises(Interrupted):
+            questions.next()
+    os.write(far, b"then\n")
+    assert questions.next() == "then"
 
 
 def streamed(pieces: Iterable[str], *, shown: bool) -> str:

@@ -162,9 +162,7 @@ def test_a_taken_port_is_no_surprise_after_minutes(stub: Stub) -> None:
 
 def test_the_program_can_stand_elsewhere(stub: Stub) -> None:
     own = stub.install("my-vllm")
-    command = stub.command("--print", "--json", "--program", str(own), "--", "--max-num-seqs", "8")
-    done = subprocess.run(command, capture_output=True, text=True, env=stub.env)
-    plan = json.loads(done.stdout)
+    plan = json.loads(stub.invoke("--print", "--json", "--program", str(own), "--", "--max-num-seqs", "8").stdout)
     assert (plan["command"][:2], plan["command"][-1]) == ([str(own), "serve"], "8")
     assert plan["url"].endswith("/v1")
     assert plan["context"] == 2048
@@ -174,18 +172,16 @@ def test_without_vllm_it_says_how_to_get_it(stub: Stub, tmp_path: Path) -> None:
     (stub.bin / "vllm").unlink()
     empty = tmp_path / "empty"
     empty.mkdir()
-    done = subprocess.run(
-        stub.command("--no-screen"), capture_output=True, text=True, env=stub.env | {"PATH": str(empty)}
-    )
-    assert done.returncode == 5
+    done = stub.invoke("--no-screen", PATH=str(empty))
+    assert done.exit_code == 5
     for word in ("vLLM is not installed", "pip install vllm", "--backend transformers"):
         assert word in done.stderr
 
 
 def test_the_command_is_printed_without_vllm_too(stub: Stub) -> None:
     (stub.bin / "vllm").unlink()
-    done = subprocess.run(stub.command("--print"), capture_output=True, text=True, env=stub.env)
-    assert done.returncode == 0
+    done = stub.invoke("--print")
+    assert done.exit_code == 0
     *comments, command = done.stdout.splitlines()
     assert all(line.startswith("# ") for line in comments)
     assert command.startswith("vllm serve ")
@@ -199,13 +195,12 @@ def test_the_command_is_printed_without_vllm_too(stub: Stub) -> None:
         ((), "--no-screen"),
         (("--device", "gpu0", "--print"), "cuda:0,cuda:2"),
         (("--backend", "transformers", "--host", "0.0.0.0", "--print"), "asks for no key"),
+        *((("--gpu-memory-utilization", share, "--print"), "--gpu-memory-utilization") for share in ("nan", "inf", "0")),
     ],
 )
 def test_wrong_command_lines(stub: Stub, arguments: tuple[str, ...], said: str) -> None:
-    done = subprocess.run(
-        stub.command(*arguments), capture_output=True, text=True, env=stub.env, stdin=subprocess.DEVNULL
-    )
-    assert done.returncode == 2
+    done = stub.invoke(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
     assert said in done.stderr
     assert stub.pids() == []
 

@@ -175,6 +175,15 @@ def test_further_words_come_last() -> None:
     assert plan(network(), wish, card()).arguments[-2:] == ("--max-num-seqs", "8")
 
 
+def test_a_name_that_begins_with_a_dash_is_no_option() -> None:
+    found = plan(network(name="-8b"), msgspec.structs.replace(WISH, dtype="-x"), card())
+    assert "--served-model-name=-8b" in found.arguments
+    assert "--dtype=-x" in found.arguments
+    assert found.model == "-8b"
+    gguf = network(container="gguf", quant=QuantSpec(method="gguf", bits=4), weights=GIB)
+    assert "--tokenizer=-x" in plan(gguf, msgspec.structs.replace(WISH, tokenizer="-x"), card()).arguments
+
+
 @pytest.mark.parametrize(
     ("extra", "remedy"),
     [

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quantchat import __version__
-from quantchat.cli.common import FOLDER, explained, models_named
+from quantchat.cli.common import FOLDER, Program, explained, models_named
 from quantchat.cli.compare import compare
 from quantchat.cli.doctor import doctor
 from quantchat.cli.evaluate import evaluate_command
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from quantchat.services.facts import Beside
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="quantchat")
 @click.option("--model", metavar="NAME", help="Load this model at the start: a name, part of one, or a folder.")
 @click.option("--session", metavar="ID", help="Open this session.")

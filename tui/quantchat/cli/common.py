@@ -6,7 +6,7 @@ import errno
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +22,17 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 WORDS_OR_COMMAND = "[WORD]... | COMMAND [ARGS]..."
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class Program(click.Group):
+    """All commands. Ctrl+C where none of them has a word for it ends in silence, with the exit status of the others."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command that is meant."""
+        try:
+            return super().invoke(context)
+        except (KeyboardInterrupt, click.Abort):
+            context.exit(Cancelled.exit_code)
 
 
 class ListingGroup(click.Group):

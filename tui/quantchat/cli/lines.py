@@ -24,6 +24,19 @@ TERMINAL_LINE = 4095
 DUMB = frozenset({"", "dumb"})
 
 
+class CutLine(UsageError):
+    """A line that did not come whole.
+
+    Attributes:
+        begun: What came of it.
+    """
+
+    def __init__(self, begun: str) -> None:
+        detail = f"it passes on no more than {TERMINAL_LINE:,} bytes of one, so nothing of this question is asked"
+        super().__init__("The terminal cut that line", detail, "Ask in shorter lines, or out of a file: -p - <FILE")
+        self.begun = begun
+
+
 class Lines(Protocol):
     """Where lines come from."""
 
@@ -31,7 +44,7 @@ class Lines(Protocol):
         """Return the next line without its end, asking for it with `prompt` where somebody sees it; None at the end.
 
         Raises:
-            UsageError: if it is no text.
+            UsageError: if it is no text, or did not come whole.
             Exception: whatever the handler of a signal raises meanwhile.
         """
 
@@ -51,27 +64,35 @@ class GivenQuestions:
         self._read_all = read_all
 
     def next(self) -> str | None:
-        """Return the next one that is not empty."""
-        while self._texts:
-            text = self._texts.popleft()
-            question = plain(self._read_all() if text == "-" else text)
-            if question.strip():
-                return question
-        return None
+        """Return the next one.
+
+        Raises:
+            UsageError: if it is empty: who gave it had something to ask.
+        """
+        if not self._texts:
+            return None
+        text = self._texts.popleft()
+        question = plain(self._read_all() if text == "-" else text)
+        if not question.strip():
+            raise UsageError("There is nothing to ask", "standard input is empty" if text == "-" else "-p has no text")
+        return question
 
 
 class TypedQuestions:
     """Puts lines together: a line, several after a trailing backslash, or a block between triple quotes.
 
     The end of the input also ends what is begun. Blank lines say nothing, and a line that says to leave ends them all.
+    A line that was cut is told at once; the rest of its block is read and dropped, for it is no question by itself.
     """
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
+        self._dropping = False
 
     def next(self) -> str | None:
         """Return the next question."""
-        while (line := self._lines.line(ASK)) is not None:
+        self._drop_rest()
+        while (line := self._line(ASK)) is not None:
             if line.strip().lower().removeprefix("/") in QUIT_WORDS:
                 return None
             question = plain(self._whole(line))
@@ -83,6 +104,21 @@ class TypedQuestions:
         opened = line.lstrip()
         return self._block(opened[len(BLOCK) :]) if opened.startswith(BLOCK) else self._continued(line)
 
+    def _line(self, prompt: str, *, in_block: bool = False) -> str | None:
+        try:
+            return self._lines.line(prompt)
+        except CutLine as cut:
+            self._dropping = in_block or cut.begun.lstrip().startswith(BLOCK)
+            raise
+
+    def _drop_rest(self) -> None:
+        # A signal that breaks into the waiting ends this, too.
+        dropping, self._dropping = self._dropping, False
+        while dropping:
+            with contextlib.suppress(CutLine):
+                line = self._lines.line(GO_ON)
+                dropping = line is not None and not line.rstrip().endswith(BLOCK)
+
     def _block(self, first: str) -> str:
         lines: list[str] = []
         line: str | None = first
@@ -91,7 +127,7 @@ class TypedQuestions:
                 lines.append(line.rstrip()[: -len(BLOCK)])
                 break
             lines.append(line)
-            line = self._lines.line(GO_ON)
+            line = self._line(GO_ON, in_block=True)
         # The quotes usually stand on lines of their own.
         return "\n".join(lines).strip("\n")
 
@@ -99,7 +135,7 @@ class TypedQuestions:
         lines: list[str] = []
         while _goes_on(line):
             lines.append(line[:-1])
-            following = self._lines.line(GO_ON)
+            following = self._line(GO_ON)
             if following is None:
                 return "\n".join(lines)
             line = following
@@ -135,7 +171,7 @@ class StreamLines:
             return None
         self._number += 1
         if self._terminal and len(data) >= TERMINAL_LINE:
-            raise UsageError(f"The terminal cut that line after {TERMINAL_LINE} bytes", remedy="Ask in shorter lines")
+            raise CutLine(self._text(data))
         return self._text(data.removesuffix(b"\r"))
 
     def _read(self) -> None:

@@ -12,6 +12,7 @@ import click
 from quantchat.cli.common import FOLDER, explained, models_named
 from quantchat.cli.kernels import known_kernel
 from quantchat.domain.sampling import MEANINGS, read_value
+from quantchat.domain.text import plain
 
 if TYPE_CHECKING:
     from quantchat.cli.linerun import Wish
@@ -91,6 +92,8 @@ def _wish(
         raise click.UsageError("-o takes a file: the answers go to standard output.")
     if str(source) == "-" and "-" in prompts:
         raise click.UsageError("-i - and -p - both want standard input.")
+    if any(not plain(text).strip() for text in prompts):
+        raise click.UsageError("-p asks nothing: its text is empty.")
     return Wish(
         prompts=prompts,
         system=system,

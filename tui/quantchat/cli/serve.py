@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -19,6 +20,13 @@ def _devices(_context: click.Context, _parameter: click.Parameter, value: str | 
     if not DEVICES.fullmatch(words):
         raise click.BadParameter("it is cpu, cuda:0, or several such as cuda:0,cuda:2")
     return tuple(dict.fromkeys(words.split(",")))
+
+
+def _share(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and math.isnan(value):
+        # No comparison with it is true: it is in no range, and outside of none.
+        raise click.BadParameter("it is a number above 0, up to 1")
+    return value
 
 
 @click.command()
@@ -39,6 +47,7 @@ def _devices(_context: click.Context, _parameter: click.Parameter, value: str | 
     "--gpu-memory-utilization",
     "share",
     type=click.FloatRange(0, 1, min_open=True),
+    callback=_share,
     metavar="SHARE",
     help="Of each card's memory.",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import msgspec
 
@@ -92,12 +92,6 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True):
         program = name if shutil.which(name) in (self.program, None) else self.program
         settings = (f"{name}={shell_quoted(value)}" for name, value in self.environment.items())
         return " ".join([*settings, shell_line([program, *self.arguments])])
-
-
-def option(name: str, value: object) -> Iterator[str]:
-    """Return the words of an option; none if it has no value."""
-    if value:
-        yield from (name, str(value))
 
 
 def listed(items: Iterable[object]) -> str:

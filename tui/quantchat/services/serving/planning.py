@@ -16,8 +16,9 @@ from quantchat.hardware.visible import VARIABLE, visible
 from quantchat.services.memory import MemoryView
 from quantchat.services.serving import ports, vllm
 from quantchat.services.serving.parallel import Split, obstacle
-from quantchat.services.serving.plan import KEY_VARIABLE, ServePlan, Wish, listed, option
+from quantchat.services.serving.plan import KEY_VARIABLE, ServePlan, Wish, listed
 from quantchat.services.serving.room import USUAL_SHARE, Place, best, places
+from quantchat.services.serving.words import option
 from quantchat.services.snippets import code_files, unfit
 
 RAY_PORT = 6379
@@ -98,7 +99,9 @@ def plan_vllm(model: ModelInfo, view: MemoryView, wish: Wish, program: str) -> S
     port = wish.port or ports.free_port(wish.host)
     name = wish.name or model.name
     words = [
-        *("serve", model.path, "--served-model-name", name, "--host", wish.host, "--port", str(port)),
+        *("serve", model.path),
+        *option("--served-model-name", name),
+        *("--host", wish.host, "--port", str(port)),
         *vllm.model_options(model, context, capability=capability, tokenizer=wish.tokenizer or vllm.BASE_MODEL),
         *option("--dtype", dtype if dtype != "auto" else ""),
         *place.split.options(),

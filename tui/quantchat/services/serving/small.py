@@ -18,8 +18,9 @@ from quantchat.services.fit import Forecast, forecast
 from quantchat.services.loads import LoadOptions
 from quantchat.services.memory import MemoryView
 from quantchat.services.serving import ports
-from quantchat.services.serving.plan import ServePlan, Wish, option
+from quantchat.services.serving.plan import ServePlan, Wish
 from quantchat.services.serving.planning import chosen_gpus, require_servable, visible_devices
+from quantchat.services.serving.words import option
 from quantchat.services.snippets import wrong_untold
 
 FEW_CORES = 2

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from quantchat.domain.kernel_table import AMPERE, MARLIN_GROUPS, TURING, Capability
 from quantchat.domain.models import ModelInfo, QuantSpec
+from quantchat.services.serving.words import option
 
 BASE_MODEL = "BASE_MODEL"
 """Stands for what a GGUF file was made from, where nobody has named it."""
@@ -76,7 +77,7 @@ def model_options(
     if kernel := _kernel(model.quant.method, capability):
         yield from ("--quantization", kernel)
     if model.container == "gguf":
-        yield from ("--tokenizer", tokenizer)
+        yield from option("--tokenizer", tokenizer)
     if model.kind == "embedding":
         yield from ("--runner", "pooling")
     elif window := min(filter(None, (context, model.context_window)), default=0):
