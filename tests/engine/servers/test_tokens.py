@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 
@@ -12,29 +14,62 @@ from quantchat.domain.chat import ChatMessage
 from quantchat.engine import protocol as p
 from quantchat.engine.backends.server.tokens import _piece
 
-GPT2 = ["<|im_start|>", "user", "Ċ", "What", "Ġis", "Ġit", "?", "<|im_end|>"]
-TEXT = "<|im_start|>user\nWhat is it?<|im_end|>"
+START = "<|im_start|>assistant\n"
+TEXT = f"<|im_start|>user\nWhat is it?<|im_end|>\n{START}"
+_WORD = re.compile(r"<\|\w+\|>| ?\w+|\n|.")
 
 
-def as_vllm(server: BadServer) -> None:
-    """Tell tokens as vLLM does: each word one token and each message two more."""
+class Template:
+    """What servers make of conversations: ChatML, and a token for each word; `start` begins answers."""
+
+    def __init__(self, start: str) -> None:
+        self._start = start
+        self._known: list[str] = []
+
+    def text(self, body) -> str:
+        said = "".join(f"<|im_start|>{row['role']}\n{row['content']}<|im_end|>\n" for row in body["messages"])
+        return said + (self._start if body.get("add_generation_prompt", True) else "")
+
+    def ids(self, text: str) -> list[int]:
+        words = _WORD.findall(text)
+        self._known += dict.fromkeys(word for word in words if word not in self._known)
+        return [self._known.index(word) for word in words]
+
+    def words(self, ids: list[int]) -> list[str]:
+        return [self._known[number] for number in ids]
+
+
+def as_vllm(server: BadServer, start: str = START) -> None:
+    """Tell tokens as vLLM does; of each message two more than words are counted."""
+    template = Template(start)
 
     def tokenize(body):
-        if body.get("return_token_strs"):
-            return {"count": len(GPT2), "tokens": [*range(1, 8), 8], "token_strs": GPT2, "max_model_len": 300}
-        return {"count": sum(len(m["content"].split()) + 2 for m in body["messages"]), "max_model_len": 300}
+        ids = template.ids(template.text(body))
+        strs = [word.replace(" ", "Ġ").replace("\n", "Ċ") for word in template.words(ids)]
+        count = sum(len(m["content"].split()) + 2 for m in body["messages"])
+        told = {"token_strs": strs} if body.get("return_token_strs") else {}
+        return {"count": count, "tokens": ids, "max_model_len": 300} | told
 
-    server.pages |= {"/tokenize": tokenize, "/detokenize": lambda _body: {"prompt": TEXT}}
+    server.pages |= {
+        "/tokenize": tokenize,
+        "/detokenize": lambda body: {"prompt": "".join(template.words(body["tokens"]))},
+    }
     server.models = [{"id": "tiny", "max_model_len": 300}]
 
 
-def as_llama_cpp(server: BadServer) -> None:
+def as_llama_cpp(server: BadServer, start: str = START) -> None:
     """Tell tokens as llama.cpp's own server does."""
-    pieces = [{"id": n + 1, "piece": piece.replace("Ġ", " ").replace("Ċ", "\n")} for n, piece in enumerate(GPT2)]
+    template = Template(start)
+
+    def tokenize(body):
+        ids = template.ids(body["content"])
+        return {
+            "tokens": [{"id": number, "piece": word} for number, word in zip(ids, template.words(ids), strict=True)]
+        }
+
     server.owner = "llamacpp"
     server.models = [{"id": "tiny", "meta": {"n_ctx_train": 300}}]
-    server.pages["/apply-template"] = lambda _body: {"prompt": TEXT}
-    server.pages["/tokenize"] = lambda _body: {"tokens": pieces}
+    server.pages |= {"/apply-template": lambda body: {"prompt": template.text(body)}, "/tokenize": tokenize}
 
 
 @pytest.mark.parametrize("kind", [as_vllm, as_llama_cpp])
@@ -43,12 +78,40 @@ def test_the_prompt_is_shown_with_its_tokens(asker: ServerRig, server: BadServer
     assert isinstance(asker.use(server.url), p.Loaded)
     asker.worker.submit(p.RenderPrompt(request="r", messages=asking("What is it?")))
     shown = asker.wait(p.RenderedPrompt, p.RequestFailed)
-    assert (shown.text, shown.tokens, shown.window) == (TEXT, 8, 300)
-    assert [piece.text for piece in shown.pieces if piece.special] == ["<|im_start|>", "<|im_end|>"]
+    assert (shown.text, shown.tokens, shown.window) == (TEXT, 12, 300)
+    assert [piece.text for piece in shown.pieces if piece.special] == ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
     assert "".join(piece.text for piece in shown.pieces) == TEXT
     (own,) = [piece for piece in shown.pieces if piece.message == 0]
     assert (own.text, own.tokens) == ("What is it?", 4)
     assert shown.warnings == ()
+
+
+@pytest.mark.parametrize("kind", [as_vllm, as_llama_cpp])
+def test_a_template_of_the_server_that_begins_no_answer_is_told(asker: ServerRig, server: BadServer, kind) -> None:
+    """Nobody asked the server how it writes answers."""
+    kind(server, start="")
+    asker.use(server.url)
+    asker.worker.submit(p.RenderPrompt(request="r", messages=asking("What is it?")))
+    (warning,) = asker.wait(p.RenderedPrompt, p.RequestFailed).warnings
+    assert warning.code == "no-generation-prompt"
+    assert "<|im_start|>assistant" in warning.cause
+    assert "--chat-template of the server" in warning.remedy
+
+
+def test_a_server_that_does_not_say_more_shows_the_prompt_all_the_same(asker: ServerRig, server: BadServer) -> None:
+    as_llama_cpp(server)
+    asker.use(server.url)
+    whole, asked = server.pages["/apply-template"], []
+
+    def once(body):
+        asked.append(body)
+        return whole(body) if len(asked) == 1 else {"error": "busy"}
+
+    server.pages["/apply-template"] = once
+    asker.worker.submit(p.RenderPrompt(request="r", messages=asking("What is it?")))
+    shown = asker.wait(p.RenderedPrompt, p.RequestFailed)
+    assert (shown.text, shown.warnings) == (TEXT, ())
+    assert [piece.text for piece in shown.pieces if piece.message == 0] == ["What is it?"]
 
 
 def test_tokens_are_counted_with_what_leaves_and_while_an_answer_runs(asker: ServerRig, server: BadServer) -> None:

@@ -36,6 +36,7 @@ def inspect(
     render: Render | None = None,
     dropped: int = 0,
     window: int = 0,
+    changed_by: str = "/template",
 ) -> Inspection:
     """Cut a prompt into pieces and look for what makes answers worse. The work grows with the prompt's length alone.
 
@@ -47,6 +48,7 @@ def inspect(
         render: The way that the prompt was made, so that the template's share is known for certain.
         dropped: Messages, oldest first and system prompts not counted, that found no room.
         window: The context window, tokens; 0 if unknown.
+        changed_by: How the user gives the model another chat template.
     """
     tokens = _tokens(text, ids, vocabulary)
     kept = _kept(messages, dropped)
@@ -55,7 +57,7 @@ def inspect(
     for index, place in zip(kept, places(text, [messages[i] for i in kept], render, specials), strict=True):
         found[index] = place
     pieces = tuple(_pieces(text, tokens, found))
-    examined = Examined(text, ids, messages, frozenset(kept), found, pieces, vocabulary, render, window)
+    examined = Examined(text, ids, messages, frozenset(kept), found, pieces, vocabulary, render, window, changed_by)
     return Inspection(pieces, tuple(faults(examined)))
 
 

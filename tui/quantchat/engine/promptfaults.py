@@ -16,13 +16,18 @@ from quantchat.errors import QuantchatError
 _MARK = "qzxanswerxzq"
 _QUESTION, _ANSWER = ChatMessage("user", "Why?"), ChatMessage("assistant", _MARK)
 _TAG_TEXTS = frozenset(text for tag in PAIRS for text in (tag.text, tag.closer))
-_BY_TEMPLATE = "Change the chat template with /template, or tell those who made the model."
 _NAMED = 3
 """So many messages or tokens are named in a sentence."""
 
 
 class Examined(NamedTuple):
-    """A prompt and what is known about it; `kept` are the messages that found room, `found` where all of them stand."""
+    """A prompt and what is known about it.
+
+    Attributes:
+        kept: The messages that found room.
+        found: Where all of them stand.
+        changed_by: How the user gives the model another chat template.
+    """
 
     text: str
     ids: Sequence[int]
@@ -33,6 +38,12 @@ class Examined(NamedTuple):
     vocabulary: Vocabulary | None
     render: Render | None
     window: int
+    changed_by: str
+
+    @property
+    def by_template(self) -> str:
+        """What to do about a fault of the template."""
+        return f"Change the chat template ({self.changed_by}), or tell those who made the model."
 
 
 def faults(prompt: Examined) -> Iterator[PromptWarning]:
@@ -52,7 +63,9 @@ def _bos(prompt: Examined) -> Iterator[PromptWarning]:
     elif vocabulary.adds_bos and ids[0] != vocabulary.bos:
         cause = f"The prompt does not begin with {name}, as this tokenizer's texts do."
         yield PromptWarning(
-            code="missing-bos", cause=cause, remedy="Begin the chat template with {{ bos_token }}: /template."
+            code="missing-bos",
+            cause=cause,
+            remedy=f"Begin the chat template with {{{{ bos_token }}}}: {prompt.changed_by}.",
         )
 
 
@@ -61,14 +74,14 @@ def _whose(prompt: Examined) -> str:
     second = next((p.message for p in prompt.pieces[:2] if p.message is not None), None)
     if second is not None:
         return f"Take it out of {_name(prompt.messages, second)}; the chat template writes it."
-    return _BY_TEMPLATE
+    return prompt.by_template
 
 
 def _generation_prompt(prompt: Examined) -> Iterator[PromptWarning]:
     missing = _missing_start(prompt.render) if prompt.render is not None else ""
     if missing:
         cause = f"The template does not begin the answer: {_quoted(missing)} is missing at the end."
-        remedy = "Write it into the chat template where add_generation_prompt is set: /template."
+        remedy = f"Write it into the chat template where add_generation_prompt is set: {prompt.changed_by}."
         yield PromptWarning(code="no-generation-prompt", cause=cause, remedy=remedy)
 
 
@@ -76,7 +89,8 @@ def _missing_start(render: Render) -> str:
     """Return what stands before an answer, but not where one is asked for; empty if nothing is missing."""
     try:
         asked, bare = render([_QUESTION], True), render([_QUESTION], False)
-        before, answered, _ = render([_QUESTION, _ANSWER], False).partition(_MARK)
+        # Servers take an answer that stands last for one to go on with.
+        before, answered, _ = render([_QUESTION, _ANSWER, _QUESTION], False).partition(_MARK)
     except QuantchatError:
         return ""
     if asked != bare or not answered or not before.startswith(asked):
@@ -98,7 +112,7 @@ def _thinking(prompt: Examined) -> Iterator[PromptWarning]:
     tag = _open_between(prompt)
     if tag is not None:
         cause = f"The template opens {tag.text} before an earlier answer and does not close it."
-        yield PromptWarning(code="unclosed-thinking", cause=cause, remedy=_BY_TEMPLATE)
+        yield PromptWarning(code="unclosed-thinking", cause=cause, remedy=prompt.by_template)
 
 
 def _tags_for(prompt: Examined, message: ChatMessage) -> Iterable[Tag]:
@@ -176,7 +190,7 @@ def _indented(content: str) -> bool:
 def _about(prompt: Examined, which: Sequence[int], code: str, cause: str) -> Iterator[PromptWarning]:
     if which:
         names = _listed([_name(prompt.messages, index) for index in which], "and")
-        yield PromptWarning(code=code, cause=cause.format(names), remedy=_BY_TEMPLATE)
+        yield PromptWarning(code=code, cause=cause.format(names), remedy=prompt.by_template)
 
 
 def _merged(prompt: Examined) -> Iterator[PromptWarning]:

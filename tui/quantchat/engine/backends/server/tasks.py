@@ -6,12 +6,13 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import psutil
 
+from quantchat.domain.chat import ChatMessage
 from quantchat.engine import protocol as p
 from quantchat.engine.backends import Emit, IsCancelled
 from quantchat.engine.backends.server import tokens
@@ -175,8 +176,19 @@ class Tasks:
         if not tokens.can_count(served):
             raise tokens.untold(served)
         prompt = self._loop.call(tokens.prompt_of(served, command.messages))
-        vocabulary = prompt.vocabulary() if prompt.ids else None
-        pieces, warnings = inspect(prompt.text, prompt.ids, command.messages, vocabulary, window=served.window)
+
+        def render(messages: Sequence[ChatMessage], generation_prompt: bool) -> str:
+            return self._loop.call(tokens.text_of(served, messages, generation_prompt=generation_prompt))
+
+        pieces, warnings = inspect(
+            prompt.text,
+            prompt.ids,
+            command.messages,
+            prompt.vocabulary() if prompt.ids else None,
+            render=render,
+            window=served.window,
+            changed_by="--chat-template of the server",
+        )
         return p.RenderedPrompt(
             request=command.request,
             text=prompt.text,

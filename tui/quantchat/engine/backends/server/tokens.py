@@ -72,10 +72,17 @@ async def prompt_of(served: Served, messages: Sequence[ChatMessage]) -> Prompt:
         body = _conversation(served, messages) | {"return_token_strs": True}
         answer = await _ask(served, "/tokenize", body)
         ids, words = answer.get("tokens") or [], answer.get("token_strs") or []
-        text = str((await _ask(served, "/detokenize", {"model": served.name, "tokens": ids})).get("prompt", ""))
-        return _prompt(text, ids, [_piece(str(word)) for word in words])
+        return _prompt(await _vllm_text(served, ids), ids, [_piece(str(word)) for word in words])
     text = await _llama_text(served, messages)
     return _prompt(text, *await _llama_tokens(served, text))
+
+
+async def text_of(served: Served, messages: Sequence[ChatMessage], *, generation_prompt: bool = True) -> str:
+    """Fetch the text of a prompt alone, with or without the start of an answer, as `count`."""
+    if served.dialect.tokens == "vllm":
+        body = _conversation(served, messages) | {"add_generation_prompt": generation_prompt}
+        return await _vllm_text(served, (await _ask(served, "/tokenize", body)).get("tokens") or [])
+    return await _llama_text(served, messages, generation_prompt=generation_prompt)
 
 
 async def opened_tag(served: Served) -> Tag | None:
@@ -84,9 +91,7 @@ async def opened_tag(served: Served) -> Tag | None:
         return None
     asked = [ChatMessage("user", "Hello")]
     try:
-        if served.dialect.tokens == "llama.cpp":
-            return opened_by(await _llama_text(served, asked), asked)
-        return opened_by((await prompt_of(served, asked)).text, asked)
+        return opened_by(await text_of(served, asked), asked)
     except Exception:  # noqa: BLE001 - a server that does not tell still answers
         return None
 
@@ -141,8 +146,13 @@ async def _ask(served: Served, path: str, body: dict[str, Any]) -> dict[str, Any
     return answer
 
 
-async def _llama_text(served: Served, messages: Sequence[ChatMessage]) -> str:
-    text = (await _ask(served, "/apply-template", {"messages": rows(messages)})).get("prompt")
+async def _vllm_text(served: Served, ids: Sequence[int]) -> str:
+    return str((await _ask(served, "/detokenize", {"model": served.name, "tokens": ids})).get("prompt", ""))
+
+
+async def _llama_text(served: Served, messages: Sequence[ChatMessage], *, generation_prompt: bool = True) -> str:
+    body = {"messages": rows(messages), "add_generation_prompt": generation_prompt}
+    text = (await _ask(served, "/apply-template", body)).get("prompt")
     if not isinstance(text, str):
         raise untold(served)
     return text
