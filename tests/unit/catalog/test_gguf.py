@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from quantchat.catalog.gguf import FILE_TYPES, TYPES, read_gguf
 from quantchat.catalog.gguf_model import gguf_sets
 from quantchat.catalog.problems import Defect
 from quantchat.catalog.reader import read_model
+from quantchat.catalog.roots import Root
+from quantchat.catalog.scan import scan
 
 ROWS, COLUMNS = 64, 256
 
@@ -84,3 +87,14 @@ def test_a_split_model_is_one_model() -> None:
     names = [*parts, "other.gguf", "half-00002-of-00002.gguf", "config.json", "mmproj-f16.gguf"]
     first = ["big-Q4_K_M-00001-of-00003.gguf", "half-00002-of-00002.gguf", "mmproj-f16.gguf", "other.gguf"]
     assert gguf_sets(names) == first
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.gguf", b"caf\xe9/a.gguf"])
+def test_a_path_that_is_not_utf8_is_told_before_a_load(tmp_path: Path, name: bytes) -> None:
+    """It counted as loadable, and llama.cpp found no such file; a scan told of an error of Python."""
+    path = tmp_path / os.fsdecode(name)
+    path.parent.mkdir(exist_ok=True)
+    write(path, gguf.GGUFEndian.LITTLE)
+    for model in (read_model(path), *scan([Root(tmp_path, "here")]).models):
+        assert [(problem.code, problem.severity) for problem in model.problems] == [("path-not-utf8", "error")]
+        assert model.path == str(tmp_path / name.decode(errors="backslashreplace"))

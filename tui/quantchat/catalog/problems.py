@@ -36,7 +36,7 @@ _OTHER_VERSION = "Use a GPTQ or AWQ version of this model."
 
 _TABLE = {
     "folder-unreadable": _Words("The folder cannot be read: {why}.", "Check the path and its permissions."),
-    "path-not-utf8": _Words("The path of the folder is not valid UTF-8.", "Rename the folder."),
+    "path-not-utf8": _Words("The path is not valid UTF-8.", "Rename the folder or the file."),
     "file-unreadable": _Words("{file} cannot be read: {why}.", "Check the file and its permissions."),
     "link-loop": _Words("{file} is a link that leads back to itself.", "Delete the link and download the file again."),
     "link-broken": _Words("{file} is a link to a file that is gone.", _FETCH_AGAIN),

@@ -46,7 +46,10 @@ def read_model(
         revision=clean(revision) if revision else None,
     )
     if location.name.endswith(SUFFIX) and not os.path.isdir(location):
-        return read_gguf_model(location, msgspec.structs.replace(found, name=found.name.removesuffix(SUFFIX)))
+        found = msgspec.structs.replace(found, name=found.name.removesuffix(SUFFIX), container="gguf")
+        if shown != str(location):
+            return msgspec.structs.replace(found, problems=(problem("path-not-utf8"),))
+        return read_gguf_model(location, found)
     try:
         folder = listed or Folder(location)
     except Defect as fault:
