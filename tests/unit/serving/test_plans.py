@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import socket
-import stat
-import sys
 from pathlib import Path
 
 import msgspec
@@ -14,12 +11,10 @@ import pytest
 
 from quantchat.domain.memory import GIB
 from quantchat.domain.models import ModelInfo, Problem, QuantSpec
-from quantchat.errors import ModelError, ServeError, UsageError
-from quantchat.services.serving import ports, programs
+from quantchat.errors import ModelError, UsageError
 from quantchat.services.serving.plan import ServePlan, Wish
 from quantchat.services.serving.planning import plan_vllm
-from quantchat.services.serving.programs import find_program
-from quantchat.services.serving.small import plan_transformers
+from quantchat.services.serving.small import WAITING, plan_transformers
 from unit.catalog.model_folders import make_dense, make_gptq
 from unit.serving.networks import AWQ, GPTQ, PLAIN, card, look, network
 
@@ -295,6 +290,21 @@ def test_transformers_serves_on_any_machine(tmp_path: Path) -> None:
     assert any("no key" in note for note in found.notes)
 
 
+@pytest.mark.parametrize(
+    ("cores", "device", "own", "policy"),
+    [(2, "cpu", None, "PASSIVE"), (2, "cpu", "ACTIVE", None), (16, "cpu", None, None), (2, "cuda:0", None, None)],
+)
+def test_threads_of_a_small_machine_do_not_spin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, device: str, own: str | None, policy: str | None
+) -> None:
+    """Beside other work each token took a second."""
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.delenv(WAITING, raising=False)
+    if own is not None:
+        monkeypatch.setenv(WAITING, own)
+    assert small(folder(tmp_path), card(), devices=(device,)).environment.get(WAITING) == policy
+
+
 def test_transformers_takes_a_card(tmp_path: Path) -> None:
     from quantchat.catalog.reader import read_model
 
@@ -334,58 +344,3 @@ def test_transformers_is_given_nothing_that_it_would_load_wrongly(tmp_path: Path
 def test_what_is_for_vllm_alone(tmp_path: Path, wishes: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         small(folder(tmp_path), **wishes)
-
-
-# Programs and ports
-
-
-def test_the_program_is_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "vllm"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.defpath}")
-    assert find_program("vllm") == str(program)
-    assert find_program("vllm", str(program)) == str(program)
-    with pytest.raises(UsageError, match="no program"):
-        find_program("vllm", str(tmp_path / "nothing"))
-
-
-def test_how_to_get_vllm_and_what_runs_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(ServeError) as caught:
-        find_program("vllm")
-    for word in ("pip install vllm", "--program", "--backend transformers"):
-        assert word in str(caught.value)
-
-
-def test_the_exact_command_for_the_packages_of_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "find_spec", lambda name: None if name == "uvicorn" else object())
-    with pytest.raises(ServeError) as caught:
-        find_program("transformers")
-    assert "needs uvicorn" in str(caught.value)
-    assert "pip install 'transformers[serving]'" in str(caught.value)
-
-
-def test_a_taken_port_names_its_holder() -> None:
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        holder.listen()
-        port = holder.getsockname()[1]
-        with pytest.raises(UsageError, match=rf"Port {port} is taken by process {os.getpid()}"):
-            ports.require_free("127.0.0.1", port)
-        assert ports.free_port("127.0.0.1", port) != port
-    ports.require_free("127.0.0.1", port)
-    assert ports.free_port("127.0.0.1", port) == port
-
-
-def test_an_address_that_is_not_here() -> None:
-    with pytest.raises(UsageError, match="Nothing can listen"):
-        ports.free_port("203.0.113.9")
-
-
-@pytest.mark.parametrize(
-    ("host", "reached"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]")]
-)
-def test_where_it_is_reached(host: str, reached: str) -> None:
-    assert ports.reached_at(host) == reached
