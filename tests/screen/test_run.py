@@ -55,6 +55,19 @@ class Line:
     def ask(self, text: str) -> None:
         self.terminal.type(text + "\r")
 
+    def talk(self, text: str) -> None:
+        """Ask, and wait for the whole answer and the next prompt."""
+        self.ask(text)
+        self.terminal.wait_for(f"You said: {text}\n")
+        self.asks()
+
+    def leave(self, how: str = "\x04") -> None:
+        """Leave as all is well: what was said is saved, and the terminal as it was."""
+        self.terminal.type(how)
+        assert self.terminal.wait_exit() == 0
+        assert f"Saved to {self.file}" in self.terminal.screen_text.replace("\n", "")
+        assert self.echoes()
+
     @property
     def said(self) -> list[str]:
         return [row["content"] for row in json.loads(self.file.read_bytes())]
@@ -64,7 +77,21 @@ class Line:
         return children(str(SCRIPTED_ENGINE), self.terminal.pid)[0]
 
     def streams(self) -> None:
+        """Ask for a long answer, and wait until there is something of it."""
+        self.ask("slow")
         self.terminal.wait_for("word word word")
+
+    def stop(self) -> None:
+        """Stop an answer."""
+        before = self.terminal.screen_text.count("Stopped.")
+        self.terminal.press("ctrl+c")
+        self.terminal.wait_for(lambda text: text.count("Stopped.") > before)
+        self.asks()
+
+    def assert_cut(self) -> None:
+        """The long answer is kept as far as it came."""
+        assert self.said[0] == "slow"
+        assert 2 < len(self.said[1].split()) < 1000
 
     def echoes(self) -> bool:
         """Whether the terminal shows what is typed, line by line, as it does for shells."""
@@ -80,34 +107,24 @@ def line(tmp_path: Path) -> Iterator[Line]:
         terminal.close()
 
 
-@pytest.mark.parametrize(
-    ("term", "leave"), [("xterm-256color", "exit\r"), ("xterm-256color", "\x04"), ("dumb", " Bye\r"), ("dumb", "\x04")]
-)
-def test_a_talk_and_every_way_to_leave_it(line: Line, term: str, leave: str) -> None:
+@pytest.mark.parametrize(("term", "leave"), [("xterm-256color", "exit\r"), ("dumb", " Bye\r")])
+def test_a_talk_and_the_words_that_leave_it(line: Line, term: str, leave: str) -> None:
     terminal = line.ready(term)
     assert "alpha-GPTQ · gptq_torch_aten · cpu" in terminal.screen_text
-    line.ask("hello")
-    terminal.wait_for("\nYou said: hello\n")
-    line.asks()
-    terminal.type(leave)
-    assert terminal.wait_exit() == 0
-    assert f"Saved to {line.file}" in terminal.screen_text.replace("\n", "")
+    line.talk("hello")
+    line.leave(leave)
     assert line.said == ["hello", "You said: hello"]
-    assert line.echoes()
 
 
 def test_a_dumb_terminal_gets_no_escapes_and_no_tricks(line: Line) -> None:
-    line.shell.script(load={"seconds": 0.5})
-    terminal = line.start(TERM="dumb")
-    line.asks()
+    terminal = line.ready("dumb")
     line.ask("hostile")
     terminal.wait_for("\nc\n")
     line.asks()
     line.ask("pondered")
     terminal.wait_for("The answer.")
     line.asks()
-    terminal.type("\x04")
-    assert terminal.wait_exit() == 0
+    line.leave()
     # The terminal's own echo of Ctrl+D rubs itself out again.
     shown = bytes(terminal.raw).replace(b"^D\b\b", b"")
     assert not set(shown) & (set(range(32)) - {10, 13})
@@ -116,56 +133,31 @@ def test_a_dumb_terminal_gets_no_escapes_and_no_tricks(line: Line) -> None:
 
 
 def test_a_terminal_shows_how_far_the_load_is_in_one_line(line: Line) -> None:
-    line.shell.script(load={"seconds": 1.0})
-    terminal = line.start()
-    terminal.wait_for("Loading alpha-GPTQ: reading weights")
-    line.asks()
+    terminal = line.ready()
+    assert b"\rLoading alpha-GPTQ: reading weights" in terminal.raw
     assert "Loading" not in terminal.screen_text
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_ctrl_c_stops_the_answer_and_keeps_it(line: Line, term: str) -> None:
+def test_ctrl_c_stops_the_answer_and_keeps_it_and_a_second_one_leaves(line: Line, term: str) -> None:
     terminal = line.ready(term)
-    line.ask("slow")
     line.streams()
-    terminal.press("ctrl+c")
-    terminal.wait_for("Stopped.")
-    line.asks()
-    words = line.said[-1].split()
-    assert 2 < len(words) < 1000
-    line.ask("then")
-    terminal.wait_for("You said: then")
-    line.asks()
+    line.stop()
+    line.assert_cut()
+    line.talk("then")
     # A question came between: this one stops again, and does not leave.
     line.ask("slow")
     terminal.wait_for(lambda text: "word word" in text.rpartition("You said: then")[2])
-    terminal.press("ctrl+c")
-    terminal.wait_for(lambda text: text.count("Stopped.") == 2)
-    line.asks()
-    terminal.type("\x04")
-    assert terminal.wait_exit() == 0
-    assert line.said[:4] == ["slow", line.said[1], "then", "You said: then"]
-    assert len(line.said) == 6
-
-
-@pytest.mark.parametrize("term", TERMS)
-def test_a_second_ctrl_c_leaves_and_still_saves(line: Line, term: str) -> None:
-    terminal = line.ready(term)
-    line.ask("slow")
-    line.streams()
-    terminal.press("ctrl+c")
-    terminal.wait_for("Stopped.")
-    line.asks()
+    line.stop()
     terminal.press("ctrl+c")
     assert terminal.wait_exit() == 130
-    assert line.said[0] == "slow"
-    assert len(line.said[1].split()) > 2
+    assert line.said[2:5] == ["then", "You said: then", "slow"]
+    assert 1 < len(line.said[5].split()) < 1000
     assert line.echoes()
 
 
 def test_a_second_ctrl_c_waits_for_no_engine(line: Line) -> None:
     terminal = line.ready()
-    line.ask("slow")
     line.streams()
     engine = line.engine
     engine.suspend()
@@ -176,7 +168,7 @@ def test_a_second_ctrl_c_waits_for_no_engine(line: Line) -> None:
     terminal.press("ctrl+c")
     terminal.wait_until(lambda: terminal.poll() is not None or terminal.press("ctrl+c"))
     assert terminal.wait_exit() == 130
-    assert len(line.said[1].split()) > 2
+    line.assert_cut()
     assert not engine.is_running()
 
 
@@ -190,9 +182,7 @@ def test_ctrl_c_clears_what_is_typed_and_twice_on_an_empty_line_leaves(line: Lin
     terminal.press("ctrl+c")
     line.asks()
     assert terminal.screen_text.count("Ctrl+C again") == 1
-    line.ask("asked")
-    terminal.wait_for("You said: asked")
-    line.asks()
+    line.talk("asked")
     terminal.press("ctrl+c")
     terminal.wait_for(lambda text: text.count("Ctrl+C again, or Ctrl+D, leaves.") == 2)
     line.asks()
@@ -213,15 +203,13 @@ def test_lines_can_be_edited_and_recalled_also_the_next_time(line: Line) -> None
     terminal.type(" again\r")
     terminal.wait_for("You said: hello again")
     line.asks()
-    terminal.type("\x04")
-    assert terminal.wait_exit() == 0
+    line.leave()
     line.ready()
     line.terminal.press("up", "up")
     line.ask("!")
     line.terminal.wait_for("You said: hello!")
     line.asks()
-    line.terminal.type("exit\r")
-    assert line.terminal.wait_exit() == 0
+    line.leave()
     assert line.said[::2] == ["hello", "hello again", "hello!"]
 
 
@@ -242,8 +230,7 @@ def test_questions_of_several_lines(line: Line, term: str) -> None:
     terminal.type("\x04")
     terminal.wait_for("You said: four\n")
     line.asks()
-    terminal.type("\x04")
-    assert terminal.wait_exit() == 0
+    line.leave()
     assert line.said[::2] == ["one\nexit", "two\nthree", "four"]
 
 
@@ -254,17 +241,14 @@ def test_a_paste_of_several_lines_is_one_question(line: Line) -> None:
     terminal.press("enter")
     terminal.wait_for("You said: one\ntwo\n")
     line.asks()
-    terminal.type("\x04")
-    assert terminal.wait_exit() == 0
+    line.leave()
     assert line.said[0] == "one\ntwo"
 
 
 @pytest.mark.parametrize(("term", "number"), [("xterm-256color", signal.SIGTERM), ("dumb", signal.SIGHUP)])
 def test_a_signal_at_the_prompt_leaves_the_terminal_as_it_was(line: Line, term: str, number: signal.Signals) -> None:
     terminal = line.ready(term)
-    line.ask("one")
-    terminal.wait_for("You said: one")
-    line.asks()
+    line.talk("one")
     terminal.kill(number)
     assert terminal.wait_exit() == 128 + number
     assert line.said == ["one", "You said: one"]
@@ -273,14 +257,12 @@ def test_a_signal_at_the_prompt_leaves_the_terminal_as_it_was(line: Line, term: 
 
 def test_a_terminal_that_is_gone_costs_no_word(line: Line) -> None:
     terminal = line.ready()
-    line.ask("slow")
     line.streams()
     engine = line.engine
     terminal.hang_up()
     wait_gone(terminal)
     assert terminal.status == 129
-    assert line.said[0] == "slow"
-    assert len(line.said[1].split()) > 2
+    line.assert_cut()
     assert not engine.is_running()
 
 
@@ -308,10 +290,10 @@ def test_questions_of_a_pipe_are_answered_on_the_terminal(line: Line) -> None:
 
 def test_ctrl_c_ends_a_question_of_the_command_line(line: Line) -> None:
     terminal = line.start("-p", "slow")
-    line.streams()
+    terminal.wait_for("word word word")
     terminal.press("ctrl+c")
     assert terminal.wait_exit() == 130
-    assert 2 < len(line.said[1].split()) < 1000
+    line.assert_cut()
 
 
 def test_bytes_that_are_no_text_cost_one_character(line: Line) -> None:
@@ -329,11 +311,8 @@ def test_what_fails_ends_no_talk(line: Line) -> None:
     line.ask("crash")
     terminal.wait_for("The engine stopped (exit code 70)")
     line.asks()
-    line.ask("still there?")
-    terminal.wait_for("You said: still there?")
-    line.asks()
-    terminal.type("\x04")
-    assert terminal.wait_exit() == 0
+    line.talk("still there?")
+    line.leave()
     assert line.said == ["crash", "one two", "still there?", "You said: still there?"]
 
 
@@ -347,9 +326,6 @@ def test_a_full_disk_is_told_of_and_tried_again(line: Line, fill_disk: Callable[
         terminal.wait_for("The disk is full")
         line.asks()
         ballast.unlink()
-        line.ask("two")
-        terminal.wait_for("You said: two")
-        line.asks()
-        terminal.type("\x04")
-        assert terminal.wait_exit() == 0
+        line.talk("two")
+        line.leave()
         assert line.said == ["one", "You said: one", "two", "You said: two"]

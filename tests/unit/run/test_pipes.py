@@ -13,7 +13,6 @@ from click.testing import CliRunner
 
 from disks import mounted
 from quantchat.cli import main
-from terminal import quantchat_command
 from unit.run.conftest import RunShell
 
 USER, ASSISTANT, SYSTEM = "user", "assistant", "system"
@@ -214,12 +213,9 @@ def test_what_is_wrong_is_said_before_anything_is_loaded(
 
 @pytest.mark.parametrize(("model", "status"), [("nobody", 4), ("server:box/x", 2)])
 def test_a_model_that_is_not_there(shell: RunShell, model: str, status: int) -> None:
-    done = subprocess.run(
-        [sys.executable, *quantchat_command("--models-dir", str(shell.models), "run", model, "-p", "one")],
-        env=shell.environment, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (status, "")
-    assert done.stderr.startswith("quantchat: ")
+    ended, out, err = shell.run_with(model, "-p", "one")
+    assert (ended, out) == (status, "")
+    assert err.startswith("quantchat: ")
 
 
 def test_a_model_that_does_not_load(shell: RunShell) -> None:

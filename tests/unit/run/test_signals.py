@@ -126,12 +126,13 @@ def test_a_second_ctrl_c_leaves_and_still_saves(shell: RunShell) -> None:
     assert not engine.is_running()
 
 
-def test_ctrl_c_between_two_questions_leaves(shell: RunShell) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_between_two_questions_leaves(shell: RunShell, number: signal.Signals) -> None:
     with running(shell) as run:
         run.ask("one")
         run.reads(len("You said: one\n"))
-        run.signal(signal.SIGINT)
-        assert run.ends() == (130, "")
+        run.signal(number)
+        assert run.ends() == (128 + number, "")
     assert shell.said() == [("user", "one"), ("assistant", "You said: one")]
 
 
@@ -154,14 +155,6 @@ def test_other_signals_save_what_there_is_at_once(shell: RunShell, number: signa
         assert run.ends() == (128 + number, "")
     kept(shell)
     assert not engine.is_running()
-
-
-def test_a_signal_while_it_waits_for_a_line(shell: RunShell) -> None:
-    with running(shell) as run:
-        run.ask("one")
-        run.reads(len("You said: one\n"))
-        run.signal(signal.SIGTERM)
-        assert run.ends() == (143, "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
