@@ -52,7 +52,7 @@ async def run_job(job: Job, engine_factory: EngineFactory = default_engine) -> A
         QuantchatError: what the job failed with.
     """
     events: _Arrivals = asyncio.Queue()
-    engine = yielding(engine_factory)(events.put_nowait)
+    engine = engine_factory(events.put_nowait)
     await engine.start()
     try:
         engine.send(job)

@@ -133,7 +133,7 @@ class QuantizeJob:
                 adapter=plan.adapter,
             )
             try:
-                async with aclosing(run_job(job, self._engine_factory)) as events:
+                async with aclosing(run_job(job, yielding(self._engine_factory))) as events:
                     async for event in events:
                         self._tracker.take(event)
             finally:
