@@ -44,10 +44,8 @@ def texts_below(folder: Path) -> str:
     return "\n".join(file.read_text(errors="replace") for file in folder.rglob("*") if file.is_file())
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_the_screen_opens_on_the_server(served: Served, size: tuple[int, int]) -> None:
-    # A worker that does not listen takes seconds of patience: once is enough.
-    served.script(worker="session" if size == SIZES[0] else None, hold="50% Completed")
+def opened(served: Served, size: tuple[int, int]) -> Terminal:
+    """A screen on a server that was watched while it started, and has answered."""
     terminal = served.on_terminal(columns=size[0], lines=size[1])
     terminal.wait_for("vllm serve ")
     terminal.wait_for("loading weights")
@@ -55,6 +53,12 @@ def test_the_screen_opens_on_the_server(served: Served, size: tuple[int, int]) -
     terminal.wait_for(is_loaded)
     terminal.type("hello\r")
     terminal.wait_for("The stub says: hello")
+    return terminal
+
+
+def test_the_screen_opens_on_the_server(served: Served) -> None:
+    served.script(worker="session", hold="50% Completed")
+    terminal = opened(served, SIZES[0])
     terminal.press("ctrl+q")
     assert terminal.wait_exit(25.0) == 0
     assert served.nothing_runs()
@@ -83,8 +87,8 @@ def test_ctrl_c_while_it_starts_leaves_nothing(served: Served) -> None:
 
 def test_a_server_that_dies_under_the_screen_is_explained_there_and_after_it(served: Served) -> None:
     """The screen said only that nothing listens, and to look at the settings."""
-    terminal = served.on_terminal()
-    terminal.wait_for(is_loaded)
+    served.script(hold="50% Completed")
+    terminal = opened(served, SIZES[1])
     os.kill(served.pids()[0], signal.SIGKILL)
     terminal.wait_for("The server ended by itself")
     terminal.wait_for("SIGKILL")
