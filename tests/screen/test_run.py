@@ -133,6 +133,7 @@ def test_a_dumb_terminal_gets_no_escapes_and_no_tricks(line: Line) -> None:
 
 
 def test_a_terminal_shows_how_far_the_load_is_in_one_line(line: Line) -> None:
+    line.shell.script(load={"seconds": 0.2})
     terminal = line.ready()
     assert b"\rLoading alpha-GPTQ: reading weights" in terminal.raw
     assert "Loading" not in terminal.screen_text

@@ -85,7 +85,7 @@ class RunShell(Shell):
     """Runs `quantchat run alpha` with histories in `folder`; `start` as a process, `run` in this one."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "run", "alpha", answers=ANSWERS)
+        super().__init__(folder, "run", "alpha", answers=ANSWERS, load={"seconds": 0})
         make_gptq(self.models / "alpha-GPTQ")
 
     def run(self, *arguments: str, stdin: str = "", **env: str) -> tuple[int, str, str]:

@@ -53,7 +53,7 @@ def test_the_end_of_input_leaves_and_saves(shell: RunShell) -> None:
 
 
 def test_a_pipe_gets_no_control_codes_and_no_progress(shell: RunShell) -> None:
-    shell.script(load={"seconds": 0.3})
+    shell.script(load={"seconds": 0.1})
     status, out, err = shell.run("-p", "hostile", "-o", shell.file(), TERM="xterm-256color")
     assert (status, out, err) == (0, "a[31mred]0;title\tb\nc\n", "")
     assert shell.said()[1] == (ASSISTANT, "a\x1b[31mred\x1b]0;title\x07\tb\r\nc")
