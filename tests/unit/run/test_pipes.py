@@ -7,12 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
 
 from disks import mounted
-from quantchat.cli import main
+from quantchat.cli import linerun, main
 from unit.run.conftest import RunShell
 
 USER, ASSISTANT, SYSTEM = "user", "assistant", "system"
@@ -218,6 +219,11 @@ def test_a_model_that_is_not_there(shell: RunShell, model: str, status: int) -> 
     assert err.startswith("quantchat: ")
 
 
+def test_ctrl_c_before_anything_was_begun_says_nothing(shell: RunShell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linerun, "load_settings", Mock(side_effect=KeyboardInterrupt))
+    assert shell.run("-p", "one") == (130, "", "")
+
+
 def test_a_model_that_does_not_load(shell: RunShell) -> None:
     shell.script(load={"fail": {"code": "oom", "title": "Too big\x1b[2J", "detail": "", "remedy": "Buy more"}})
     status, out, err = shell.run("-p", "one", "-io", shell.file())
@@ -304,7 +310,7 @@ def test_neither_textual_nor_torch_is_imported(shell: RunShell) -> None:
     code = f"""
 import sys
 sys.argv = {["quantchat", "--models-dir", str(shell.models), "run", "alpha", "-p", "one"]!r}
-from quantchat.cli import main
+from quantchat.cli import linerun, main
 try:
     main()
 except SystemExit as end:

@@ -13,6 +13,7 @@ from quantchat.cli.common import FOLDER, explained, models_named
 from quantchat.cli.kernels import known_kernel
 from quantchat.domain.sampling import MEANINGS, read_value
 from quantchat.domain.text import plain
+from quantchat.errors import Cancelled
 
 if TYPE_CHECKING:
     from quantchat.cli.linerun import Wish
@@ -62,10 +63,14 @@ def run(context: click.Context, /, model: str, models_dirs: tuple[Path, ...], **
     answer; 128 and its number for a signal, such as 130 for Ctrl+C.
     """
     with explained():
-        wish = _wish(**options)
-        from quantchat.cli.linerun import execute
+        try:
+            wish = _wish(**options)
+            from quantchat.cli.linerun import execute
 
-        sys.exit(execute(wish, lambda settings: meant_model(context, model, models_dirs, settings)))
+            sys.exit(execute(wish, lambda settings: meant_model(context, model, models_dirs, settings)))
+        except KeyboardInterrupt:
+            # Nothing was begun yet; later ones, which end answers, say nothing either.
+            sys.exit(Cancelled.exit_code)
 
 
 def _wish(
