@@ -13,6 +13,14 @@ def command_line(process: psutil.Process) -> list[str]:
         return []
 
 
+def is_running(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not reaped does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def children(word: str, parent: int | None = None) -> list[psutil.Process]:
     """Living descendants of a process, this one if none is named, with the word in their command lines."""
     family = psutil.Process(parent).children(recursive=True)

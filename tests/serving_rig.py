@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 from click.testing import CliRunner, Result
 
+from processes import is_running
 from quantchat.cli import main
 from terminal import program_env, quantchat_command
 from unit.catalog.model_folders import make_gptq
@@ -89,7 +89,7 @@ class Stub:
         """End what a test that failed has left."""
         for serving in self._servings:
             serving.close()
-        for pid in filter(running, self.pids()):
+        for pid in filter(is_running, self.pids()):
             os.kill(pid, signal.SIGKILL)
 
     def option(self, name: str) -> str | None:
@@ -110,7 +110,7 @@ class Stub:
 
     def nothing_runs(self) -> bool:
         """Whether nothing is left of the last server."""
-        return self.pids() != [] and not any(map(running, self.pids()))
+        return self.pids() != [] and not any(map(is_running, self.pids()))
 
 
 class Serving:
@@ -140,14 +140,6 @@ class Serving:
         out, err = self.process.communicate(timeout=PATIENCE)
         self.events += [json.loads(line) for line in out.splitlines()]
         return self.process.returncode, err
-
-
-def running(pid: int) -> bool:
-    """Whether a process runs; one that has ended and was not reaped does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def until(test: Callable[[], object], seconds: float = PATIENCE) -> None:

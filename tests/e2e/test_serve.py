@@ -8,8 +8,7 @@ import pytest
 
 from e2e.chat import HANG_SECONDS, LOAD_SECONDS
 from e2e.conftest import answers_of, stored_sessions
-from processes import children
-from serving_rig import running
+from processes import children, is_running
 from terminal import Terminal, program_env, quantchat_command
 
 pytestmark = pytest.mark.e2e
@@ -30,7 +29,7 @@ def test_a_quantized_model_answers_through_transformers_serve(home: Path, model:
         assert terminal.wait_exit(25.0) == 0
     finally:
         terminal.close()
-    assert not any(map(running, pids))
+    assert not any(map(is_running, pids))
     (session,) = stored_sessions(home)
     (answer,) = answers_of(session)
     assert "Paris" in str(answer)

@@ -53,6 +53,10 @@ def edit_weights(path, change) -> None:
     save_file(change(tensors), file, metadata={"format": "pt"})
 
 
+WITHOUT_STEPS = "awq_torch_aten"
+"""On CPUs without AVX-512: GPTQModel reads its weights, and does not tell how far it is."""
+
+
 def code(event: p.Loaded | p.LoadFailed) -> str:
     assert isinstance(event, p.LoadFailed), event
     assert event.error.title
@@ -84,7 +88,9 @@ def test_loads_and_reports(rig: Rig, models, kind: str, packed: int) -> None:
         "reading weights",
         "warming up",
     ]
-    assert any(event.total and event.done == event.total for event in rig.events if isinstance(event, p.LoadProgress))
+    if report.kernel != WITHOUT_STEPS:
+        steps = [event for event in rig.events if isinstance(event, p.LoadProgress) and event.total]
+        assert any(event.done == event.total for event in steps)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from client_rig import SCRIPTED_ENGINE, ClientRig
-from processes import command_line
+from processes import command_line, is_running
 from quantchat.engine import client as client_module
 from quantchat.engine.client import EngineClient, EngineExited
 from quantchat.engine.protocol import (
@@ -271,7 +271,7 @@ class TestEnds:
             await done.wait()
         assert [event.code for event in reported if isinstance(event, EngineExited)] == [5]
         helper = int(pid_file.read_text())
-        await until(lambda: not psutil.pid_exists(helper) or psutil.Process(helper).status() == psutil.STATUS_ZOMBIE)
+        await until(lambda: not is_running(helper))
 
     async def test_an_engine_that_closes_its_pipes_and_lives_on_is_killed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

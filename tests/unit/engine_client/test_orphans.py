@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from client_rig import SCRIPTED_ENGINE
+from processes import is_running
 from quantchat.engine.client import EngineClient, EngineExited
 from quantchat.engine.protocol import Event, Log, Ping, Pong, Ready
 
@@ -64,7 +65,7 @@ def seconds_to_live(process: psutil.Process, patience: float = 30.0) -> float:
     """Wait for the end of a process that is not our child; a zombie of an idle init counts as ended."""
     start = time.monotonic()
     while time.monotonic() - start < patience:
-        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+        if not is_running(process.pid):
             return time.monotonic() - start
         time.sleep(0.02)
     process.kill()

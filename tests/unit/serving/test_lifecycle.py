@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from serving_rig import KILLED_FIRST, MODEL, PATIENCE, Stub, running, until
+from processes import is_running
+from serving_rig import KILLED_FIRST, MODEL, PATIENCE, Stub, until
 
 ENDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -86,7 +87,7 @@ def test_it_can_be_stopped_while_it_starts(stub: Stub, number: signal.Signals) -
 def test_nothing_is_left_when_the_program_is_killed(stub: Stub) -> None:
     serving = stub.start()
     serving.event("ready")
-    assert all(map(running, stub.pids()))
+    assert all(map(is_running, stub.pids()))
     serving.process.kill()
     serving.end()
     until(stub.nothing_runs)
@@ -99,7 +100,7 @@ def test_a_second_ctrl_c_ends_what_does_not_listen(stub: Stub) -> None:
     serving.process.send_signal(signal.SIGINT)
     assert serving.process.stderr is not None
     assert "Ending" in serving.process.stderr.readline()
-    assert all(map(running, stub.pids()))
+    assert all(map(is_running, stub.pids()))
     serving.process.send_signal(signal.SIGINT)
     until(stub.nothing_runs, KILLED_FIRST)
     serving.end()
@@ -237,10 +238,10 @@ def guarded(*how: str) -> tuple[subprocess.Popen[str], list[int]]:
 def test_all_that_a_server_started_ends_with_it(how: tuple[str, ...]) -> None:
     guard, pids = guarded(*how)
     with guard:
-        assert all(map(running, pids))
+        assert all(map(is_running, pids))
         guard.communicate(timeout=PATIENCE)
     assert guard.returncode == (128 + signal.SIGKILL if "deaf" in how else 128 + signal.SIGTERM)
-    assert not any(map(running, pids))
+    assert not any(map(is_running, pids))
 
 
 @pytest.mark.parametrize("how", [("die",), ("die", "session")])
@@ -248,7 +249,7 @@ def test_what_a_dying_server_leaves_behind_ends_too(how: tuple[str, ...]) -> Non
     guard, pids = guarded(*how)
     with guard:
         assert guard.wait(PATIENCE) == 7
-    assert not any(map(running, pids))
+    assert not any(map(is_running, pids))
 
 
 def test_a_signal_to_the_guard_ends_the_server() -> None:
@@ -256,7 +257,7 @@ def test_a_signal_to_the_guard_ends_the_server() -> None:
     with guard:
         guard.terminate()
         assert guard.wait(PATIENCE) == 128 + signal.SIGTERM
-    assert not any(map(running, pids))
+    assert not any(map(is_running, pids))
 
 
 def test_a_program_that_cannot_be_run() -> None:
