@@ -54,6 +54,23 @@ def test_prompts_take_all_cores_until_those_are_fought_over(monkeypatch: pytest.
     assert counts == [4, 4, 4, 1]
     used.took(LONG, LONG * 0.02)
     used.use(LONG)
+    used.took(LONG, LONG * 0.01)
+    used.use(LONG)
+    used.took(LONG, LONG * 0.03)
+    used.use(LONG)
     used.refresh()
     used.use(LONG)
-    assert counts[4:] == [1, 4]
+    assert counts[4:] == [1, 1, 1, 4]
+
+
+def test_a_processor_that_is_slow_with_prompts_is_not_taken_for_a_crowded_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "cores", lambda: 4)
+    used = pace.ThreadChoice(DecodeThreads(1, 0.01))
+    counts: list[int] = []
+    for seconds in (0.006, 0.009, 0.006, 0.007, 0.015, 0.009):
+        counts.append(used.count(LONG))
+        used.took(LONG, LONG * seconds)
+    assert counts == [4, 1, 4, 4, 4, 1], "one pass with one thread tells, until all cores take far longer than then"
+    assert used.count(LONG) == 1
+    used.refresh()
+    assert used.count(LONG) == 4

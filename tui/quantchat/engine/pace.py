@@ -19,7 +19,10 @@ SEVERAL = 8
 LONG = 64
 """Tokens from which a pass tells whether the cores are free: the weights are then a small part of its cost."""
 CROWDED = 0.35
-"""A prompt token that takes this share of a decode step: on free cores it is a tenth, on crowded ones all of it."""
+"""A prompt token that takes this share of a decode step may do so on crowded cores: on free ones it is a tenth where
+the kernels multiply matrices well, half where they do not, and on crowded ones all of it."""
+GROWN = 2.0
+"""So much more than on free cores is crowded too; longer contexts alone take less."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,15 @@ class ThreadChoice:
     """CPU threads of the next pass: all cores for long ones, what was calibrated for decoding.
 
     When other processes want the cores too, one thread is many times faster than two, which then spin and wait for
-    each other. So both counts fall to one when passes take too long.
+    each other. So both counts fall to one when passes take too long; that of long passes comes back, and what they
+    took is known to be right for this processor, if one thread is slower.
     """
 
     def __init__(self, calibrated: DecodeThreads) -> None:
         self._calibrated = calibrated
+        # Seconds of a long pass's token with all cores: at most, and of the last one where it was more.
+        self._most = CROWDED * calibrated.single_seconds
+        self._doubted = 0.0
         self.refresh()
 
     def refresh(self) -> None:
@@ -73,12 +80,19 @@ class ThreadChoice:
 
     def took(self, tokens: int, seconds: float) -> None:
         """Note what a pass over so many tokens took."""
-        single = self._calibrated.single_seconds
         if tokens >= LONG:
-            if single and seconds > CROWDED * single * tokens:
-                self._long = 1
+            self._judge(seconds / tokens)
         elif tokens == 1 and self._pace.step(seconds):
             self._decode = 1
+
+    def _judge(self, each: float) -> None:
+        """Compare what a token of a long pass took: with all cores to what it may, then with one to that."""
+        if self._long == 1:
+            if each > self._doubted > 0:
+                self._most, self._long = GROWN * self._doubted, cores()
+            self._doubted = 0.0
+        elif each > self._most > 0:
+            self._doubted, self._long = each, 1
 
 
 def cores() -> int:
