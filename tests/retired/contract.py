@@ -138,7 +138,8 @@ def test_a_real_model_answers_and_reuses_its_history(rig: Rig, real, method: str
     loaded = rig.load(real)
     assert isinstance(loaded, p.Loaded), loaded
     text, end = rig.answer(CAPITAL, msgspec.structs.replace(GREEDY, max_new_tokens=16), session="real")
-    assert text == "The capital of France is Paris."
+    # How it goes on differs with the CPU that quantized it.
+    assert text.startswith("The capital of France is Paris")
     assert end.reason == "stop"
     following = [*CAPITAL, ChatMessage("assistant", text), ChatMessage("user", "And of Italy?")]
     more, second = rig.answer(following, msgspec.structs.replace(GREEDY, max_new_tokens=12), session="real")
