@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from demo_model import demo_model
 from engine import tiny
+from engine.repacked import as_awq
 from retired.remote import RemoteRig
 
-PYTHON, METHOD, REAL = "QUANTCHAT_RETIRED_PYTHON", "QUANTCHAT_RETIRED_METHOD", "QUANTCHAT_RETIRED_MODEL"
+PYTHON, METHOD = "QUANTCHAT_RETIRED_PYTHON", "QUANTCHAT_RETIRED_METHOD"
 
 
 @pytest.fixture(scope="session")
@@ -27,11 +29,10 @@ def models(tmp_path_factory, method) -> Path:
 
 
 @pytest.fixture(scope="session")
-def real() -> Path:
-    """A quantized SmolLM2, which answers sensibly."""
-    if not os.environ.get(REAL):
-        pytest.skip("no such model is on this machine")
-    return Path(os.environ[REAL])
+def real(tmp_path_factory, method) -> Path:
+    """A quantized SmolLM2, which answers sensibly: the demo's, as AWQ with the same integers."""
+    gptq = demo_model()
+    return gptq if method == "gptq" else as_awq(gptq, tmp_path_factory.mktemp("real") / "awq")
 
 
 @pytest.fixture(scope="session")

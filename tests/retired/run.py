@@ -24,8 +24,6 @@ TESTS = Path(__file__).resolve().parents[1]
 GROUPS = {"gptq": "auto-gptq", "awq": "autoawq"}
 """The dependency group of `pyproject.toml` that says what ran together; auto-gptq has wheels up to Python 3.11."""
 SAID = ("torch", "transformers", "accelerate", "peft", "optimum", "auto-gptq", "autoawq", "intel-extension-for-pytorch")
-REAL_AWQ = CACHE / "quantized" / "SmolLM2-135M-Instruct-awq-4"
-"""Twenty minutes to make; the opt-in tests of quantizing leave it there."""
 
 
 class Transcript:
@@ -93,7 +91,6 @@ def examine(stack: str, say: Transcript, *, keep: bool) -> bool:
     environment = {
         "QUANTCHAT_RETIRED_PYTHON": str(python),
         "QUANTCHAT_RETIRED_METHOD": stack,
-        "QUANTCHAT_RETIRED_MODEL": real_model(stack),
     }
     contract = str(Path(__file__).with_name("contract.py"))
     status = say.run(sys.executable, "-m", "pytest", "-n", "0", "-v", "-rA", "--no-header", contract, **environment)
@@ -130,15 +127,6 @@ def build(folder: Path, packages: list[str], say: Transcript) -> bool:
         return True
     shutil.rmtree(folder, ignore_errors=True)
     return False
-
-
-def real_model(stack: str) -> str:
-    if stack == "awq":
-        return str(REAL_AWQ) if REAL_AWQ.is_dir() else ""
-    sys.path.insert(0, str(TESTS))
-    from demo_model import demo_model
-
-    return str(demo_model())
 
 
 if __name__ == "__main__":
