@@ -86,7 +86,8 @@ async def test_switching_away_leaves_an_answer_streaming(tmp_path: Path, monkeyp
 
 
 async def test_an_answer_that_ends_unseen_is_marked(tmp_path: Path, monkeypatch: Patch) -> None:
-    script = {"answers": [{"text": "a b c d e f g h i j k l", "tokens_per_second": 20}]}
+    # Long enough to be left before it ends, on a crowded machine too.
+    script = {"answers": [{"text": "word " * 80, "tokens_per_second": 20}]}
     async with running(tmp_path, monkeypatch, script) as rig:
         await rig.load()
         await rig.ask("one")
