@@ -16,11 +16,10 @@ from quantchat.domain.generation import SamplingSettings, TurnStatistics
 from quantchat.domain.models import ModelInfo
 from quantchat.domain.servers import PREFIX
 from quantchat.engine.protocol import Decoding, LoadReport
-from quantchat.errors import ModelError
 from quantchat.hardware.gpu import GpuMonitor, GpuSnapshot
 from quantchat.hardware.host import peak_process_bytes
 from quantchat.services.background import in_background
-from quantchat.services.headless import Answer, Headless
+from quantchat.services.headless import Answer, Headless, require_loadable
 from quantchat.services.library import EngineFactory, LoadStatus
 from quantchat.services.loads import LoadOptions
 from quantchat.services.prompts import Prompts, ask
@@ -93,9 +92,7 @@ async def run_bench(
         EngineError: if it does not load, or an answer failed.
     """
     model = target.model
-    if not model.loadable:
-        problem = model.errors[0]
-        raise ModelError(f"{model.name} cannot be loaded", problem.cause, problem.remedy, code=problem.code)
+    require_loadable(model)
     options = LoadOptions(
         device=target.device,
         kernel=target.kernel,

@@ -16,9 +16,9 @@ from quantchat.domain.generation import SamplingSettings
 from quantchat.domain.models import ModelInfo
 from quantchat.domain.quality import Quality, bits_per_weight
 from quantchat.engine.protocol import Evaluate, JobProgress, LoadReport
-from quantchat.errors import GenerationError, JobError, ModelError, QuantchatError, StorageError
+from quantchat.errors import GenerationError, JobError, QuantchatError, StorageError
 from quantchat.services.background import in_background
-from quantchat.services.headless import Headless
+from quantchat.services.headless import Headless, require_loadable
 from quantchat.services.library import EngineFactory, LoadStatus
 from quantchat.services.servers import require_here
 from quantchat.staging import remove_stale, scratch
@@ -96,14 +96,10 @@ async def evaluate(
     return await _Evaluation(models, reference, wish, on_progress, engine_factory).run()
 
 
-def require_loadable(model: ModelInfo) -> None:
+def require_measurable(model: ModelInfo) -> None:
     """Raise `ModelError` for a model that is known not to load, or is a server's."""
     require_here(model, "be measured", "Measure the folder that it was made from, on the machine that has it")
-    if not model.loadable:
-        cause, remedy = model.verdict.reason, model.verdict.install
-        if model.errors:
-            cause, remedy = model.errors[0].cause, model.errors[0].remedy
-        raise ModelError(f"{model.name} cannot be loaded", cause, remedy)
+    require_loadable(model)
 
 
 class _Evaluation:
@@ -153,7 +149,7 @@ class _Evaluation:
     async def _measure(
         self, number: int, model: ModelInfo, *, keep: str = "", against: str = "", beside: Quality | None = None
     ) -> Result:
-        require_loadable(model)
+        require_measurable(model)
         wish = self._wish
         kernel = wish.kernel if model.quant.method != "none" else None
         engine = Headless(device=wish.device, kernel=kernel, engine_factory=self._engine_factory)

@@ -9,9 +9,9 @@ from typing import Protocol
 from quantchat.domain.kernels import short_name
 from quantchat.domain.models import ModelInfo
 from quantchat.engine import protocol as p
-from quantchat.errors import EngineGone, ModelError
+from quantchat.errors import EngineGone
 from quantchat.services.engine import EngineFactory, EventHandler
-from quantchat.services.headless import Headless
+from quantchat.services.headless import Headless, require_loadable
 from quantchat.services.library import Library, LoadStatus
 from quantchat.services.loads import KernelTrials, LoadOptions
 
@@ -88,9 +88,7 @@ class OwnVoice:
             ModelError: if it is known not to load.
             EngineError: if it does not load.
         """
-        if not self.model.loadable:
-            problem = self.model.errors[0]
-            raise ModelError(f"{self.model.name} cannot be loaded", problem.cause, problem.remedy, code=problem.code)
+        require_loadable(self.model)
         await self._engine.load(self.model, on_load)
 
     async def generate(self, command: p.Generate, on_event: EventHandler) -> p.Finished | p.Failed:

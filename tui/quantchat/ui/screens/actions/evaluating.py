@@ -45,14 +45,14 @@ class EvaluateActions(ScreenPart):
 
     def _to_evaluate(self, name: str) -> ModelInfo | None:
         from quantchat.catalog.scan import find_model
-        from quantchat.services.evaluating import require_loadable
+        from quantchat.services.evaluating import require_measurable
 
         library, rows = self.desk.library, self._screen.query_one(ModelList)
         highlighted = self.desk.find(rows.highlighted_id)
         looked_at = highlighted if rows.has_focus or library.model is None else library.model
         try:
             model = looked_at if looked_at is not None and not name else find_model(name, library.models)
-            require_loadable(model)
+            require_measurable(model)
         except QuantchatError as error:
             self._app.notify(str(error) if name or looked_at else "No models were found yet", severity="warning")
             return None
@@ -74,14 +74,14 @@ class EvaluateActions(ScreenPart):
 
     def _on_reference(self, model: ModelInfo, typed: str | None) -> None:
         from quantchat.catalog.scan import find_model
-        from quantchat.services.evaluating import require_loadable
+        from quantchat.services.evaluating import require_measurable
 
         if typed is None:
             return
         try:
             reference = None if typed == ALONE else find_model(typed, self.desk.library.models)
             if reference is not None:
-                require_loadable(reference)
+                require_measurable(reference)
         except QuantchatError as error:
             self._app.notify(str(error), severity="warning")
             return
