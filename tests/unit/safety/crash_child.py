@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -21,6 +22,7 @@ os.environ["QUANTCHAT_HOME"] = str(HOME)
 
 from quantchat.domain.chat import Session  # noqa: E402 - the home comes first
 from quantchat.engine import protocol as p  # noqa: E402
+from quantchat.errors import StorageError  # noqa: E402
 from quantchat.store.exchange.importing import Import  # noqa: E402
 from quantchat.store.state import UiState, save_state  # noqa: E402
 from unit.services.turn_bench import Bench  # noqa: E402
@@ -45,7 +47,9 @@ class Child:
         """Open one of the sessions that are there, or begin one."""
         rows = await self.archive.summaries()
         if rows and self.random.random() < 0.7:
-            return self.archive.open(self.random.choice(rows).id)
+            # One of them may have been deleted since they were read.
+            with suppress(StorageError):
+                return self.archive.open(self.random.choice(rows).id)
         return self.archive.new()
 
     async def stream(self) -> None:

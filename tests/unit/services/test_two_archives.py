@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -43,6 +47,76 @@ async def test_what_is_saved_after_a_session_was_deleted_does_not_bring_it_back(
     with pytest.raises(StorageError):
         bench.archive.open(session.id)
     assert await bench.archive.close() == []
+
+
+@contextmanager
+def slow_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Move no file of a deleted session before the block has ended."""
+    delete, goes_on = bench.archive.store.delete, Event()
+
+    def wait(session_id: str) -> None:
+        assert goes_on.wait(30)
+        delete(session_id)
+
+    monkeypatch.setattr(bench.archive.store, "delete", wait)
+    try:
+        yield
+    finally:
+        goes_on.set()
+
+
+async def test_a_session_that_is_being_deleted_cannot_be_opened_and_brought_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await answered(bench)
+    await bench.archive.close()
+    other = Bench()
+    with slow_disk(other, monkeypatch):
+        deleting = asyncio.create_task(other.archive.delete(session.id))
+        await asyncio.sleep(0)
+        assert await other.archive.summaries() == []
+        with pytest.raises(StorageError) as refused:
+            other.archive.rename(session.id, "Never mind")
+    await deleting
+    assert refused.value.report.code == "session-missing"
+    await other.archive.close()
+    assert names(other) == set()
+
+
+async def test_an_answer_that_begins_while_its_session_is_being_deleted_leaves_no_journal(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await answered(bench)
+    with slow_disk(bench, monkeypatch):
+        deleting = asyncio.create_task(bench.archive.delete(session.id))
+        await asyncio.sleep(0)
+        _, turn = bench.ask("and then", session)
+        bench.speak(turn, "this")
+    await deleting
+    await bench.archive.flush()
+    # As a kill would find it now.
+    assert names(bench) == set()
+    bench.finish(turn.turn)
+    assert await bench.archive.close() == []
+
+
+async def test_what_was_written_while_the_disk_refused_a_deletion_is_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await answered(bench)
+
+    def refuse(session_id: str) -> None:
+        raise StorageError("The disk is read-only", code="disk")
+
+    monkeypatch.setattr(bench.archive.store, "delete", refuse)
+    deleting = asyncio.create_task(bench.archive.delete(session.id))
+    await asyncio.sleep(0)
+    session.draft = "half a question"
+    bench.archive.save(session)
+    with pytest.raises(StorageError):
+        await deleting
+    await bench.archive.close()
+    assert SessionStore().load(session.id).draft == "half a question"
 
 
 async def test_a_session_that_came_back_from_the_trash_is_written_again(bench: Bench) -> None:

@@ -45,10 +45,10 @@ class Archive(OpenSessions):
 
     async def summaries(self) -> list[SessionSummary]:
         """Return the sessions on disk and the unsaved ones, newest first; see `Listing.rows`."""
-        stored = {summary.id: summary for summary in await self.listing.rows()}
+        stored = {summary.id: summary for summary in await self.listing.rows() if summary.id not in self._going}
         self._tell_problems()
         for session in self._open.values():
-            if self._is_foreign(session.id):
+            if self._is_foreign(session.id) or session.id in self._going:
                 continue
             temporary = self.is_temporary(session.id)
             only_here = temporary and not self.is_bare(session)
@@ -92,14 +92,14 @@ class Archive(OpenSessions):
         return not self._store.has_content(session)
 
     def journal(self, session: Session, message: Message) -> Journal | None:
-        """Start the journal of a streaming answer, to be ended by `finish`; None for a temporary session.
+        """Start the journal of a streaming answer, to be ended by `finish`; None if nothing of its session is written.
 
         Raises:
             SessionLocked: if another process writes the session.
         """
         from quantchat.store.journal import Journal
 
-        if self.is_temporary(session.id):
+        if self._is_unwritten(session.id):
             return None
         self.require_writable(session.id)
         question = session.messages.get(message.parent or "")
@@ -211,6 +211,7 @@ class Archive(OpenSessions):
         self.require_writable(session_id)
         self._saver.forgive(session_id)
         self._gone.add(session_id)
+        self._going.add(session_id)
         try:
             # On the writer's thread: a write that waits there would bring the file back.
             if not self.is_temporary(session_id):
@@ -218,16 +219,25 @@ class Archive(OpenSessions):
         except StorageError as error:
             # A session that was never written has no file to move.
             if error.report.code != "session-missing":
-                self._gone.discard(session_id)
-                if session_id not in self._open:
-                    self._owned.release(session_id)
+                self._stay(session_id)
                 raise
+        finally:
+            self._going.discard(session_id)
         self._open.pop(session_id, None)
         self._saver.forget(session_id)
         self._stale.discard(session_id)
         self._temporary.discard(session_id)
         self._owned.release(session_id)
         self._tell(SessionsChanged())
+
+    def _stay(self, session_id: str) -> None:
+        """Go on with a session that could not be deleted, and write what came meanwhile."""
+        self._gone.discard(session_id)
+        session = self._open.get(session_id)
+        if session is None:
+            self._owned.release(session_id)
+        elif session_id not in self._stale:
+            self._write(session)
 
     async def flush(self) -> None:
         """Wait until everything handed to the background thread is on disk, or has failed."""

@@ -13,7 +13,7 @@ from quantchat.services.opening import Opener
 from quantchat.services.ownership import Ownership
 from quantchat.services.saving import Saver
 from quantchat.store.locks import SessionLocks
-from quantchat.store.sessions import SessionStore
+from quantchat.store.sessions import SessionStore, missing
 
 
 class OpenSessions:
@@ -31,6 +31,7 @@ class OpenSessions:
         self._shown: str | None = None
         self._stale: set[str] = set()
         self._gone: set[str] = set()
+        self._going: set[str] = set()
         self._turned: set[str] = set()
         self._opener = Opener(self._store, self._owned)
         self._saver = Saver(self._store, listener, self)
@@ -64,6 +65,9 @@ class OpenSessions:
 
     def _read(self, session_id: str) -> Session:
         """Read a session; what was changed here and not saved stays in it."""
+        if session_id in self._going:
+            # Its file may still be there: who opens it now would write it anew behind the deletion.
+            raise missing(session_id)
         try:
             session, stamp = self._opener.read(session_id)
         except StorageError as error:

@@ -41,7 +41,7 @@ def check_id(session_id: str) -> str:
         StorageError: `session-missing`, as no session can be called so.
     """
     if not _ID.fullmatch(session_id):
-        raise _missing(session_id)
+        raise missing(session_id)
     return session_id
 
 
@@ -248,7 +248,7 @@ class SessionStore:
         except OSError as error:
             raise translate_os_error(error, path) from error
         if not moved:
-            raise _missing(session_id)
+            raise missing(session_id)
 
     def rename(self, session_id: str, title: str) -> None:
         """Give a session that is not open another title; its place in the list stays.
@@ -343,7 +343,7 @@ def _read(path: Path) -> tuple[bytes, Stamp]:
         with open(path, "rb", buffering=0) as file:
             return file.read(), _stamp(os.fstat(file.fileno()))
     except FileNotFoundError as error:
-        raise _missing(path.stem) from error
+        raise missing(path.stem) from error
     except OSError as error:
         raise translate_os_error(error, path, reading=True) from error
 
@@ -358,7 +358,8 @@ def _newest_first(rows: Rows) -> Rows:
     return sorted(rows, key=lambda row: (row.updated, row.id), reverse=True)
 
 
-def _missing(session_id: str) -> StorageError:
+def missing(session_id: str) -> StorageError:
+    """Say that a session is not there."""
     return StorageError(
         "There is no such session",
         f"nothing is stored under the id {session_id[:80]!r}",
