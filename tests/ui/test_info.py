@@ -70,6 +70,14 @@ async def test_the_panel_shows_a_model_and_scrolls(tmp_path: Path, monkeypatch: 
         await rig.until(lambda: rig.app.screen is rig.chat)
 
 
+async def test_a_name_is_no_markup(tmp_path: Path, monkeypatch: Patch) -> None:
+    make_gptq(tmp_path / "models" / "model[red]-GPTQ")
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.ask("/info model")
+        screen = await opened(rig)
+        assert "[red]" in screen.query_one(".dialog")._border_title.plain
+
+
 async def test_a_broken_model_is_explained_and_its_load_too(tmp_path: Path, monkeypatch: Patch) -> None:
     make_models(tmp_path)
     async with running(tmp_path, monkeypatch) as rig:

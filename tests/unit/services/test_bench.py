@@ -8,12 +8,14 @@ import shlex
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from client_rig import SCRIPTED_ENGINE
 from processes import children
 from quantchat.catalog.reader import read_model
 from quantchat.domain.bench import BenchRun, Figure, compare
+from quantchat.domain.models import Verdict
 from quantchat.errors import EngineGone, GenerationError, LoadError, ModelError, QuantchatError
 from quantchat.services.bench import Plan, Progress, Target, run_bench
 from unit.catalog.model_folders import make_gptq
@@ -130,6 +132,16 @@ async def test_a_broken_model_starts_no_engine(lab: Lab, tmp_path: Path) -> None
     lab.model = read_model(tmp_path / "alpha")
     with pytest.raises(ModelError):
         await lab.run()
+    assert lab.steps == []
+
+
+async def test_a_model_that_only_lacks_a_package_is_refused_with_the_command_that_installs_it(lab: Lab) -> None:
+    lacking = Verdict(state="with", reason="It needs the package x.", install="pip install x")
+    lab.model = msgspec.structs.replace(lab.model, verdict=lacking, problems=())
+    with pytest.raises(ModelError) as refused:
+        await lab.run()
+    assert refused.value.report.title == "alpha cannot be loaded"
+    assert (refused.value.report.detail, refused.value.report.remedy) == (lacking.reason, lacking.install)
     assert lab.steps == []
 
 

@@ -44,7 +44,7 @@ class FieldsScreen(ModalScreen[Draft | None]):
 
     def compose(self) -> ComposeResult:
         with Frame("Enter goes on  Shift+Tab back  Ctrl+J new line  Esc cancels", classes="-words") as frame:
-            frame.border_title = clean(self._template.name, newlines=False)
+            frame.border_title = Content(clean(self._template.name, newlines=False))
             yield Static(id="written", markup=False)
             yield Static(classes="title", id="field", markup=False)
             yield Words(self._drafts[0], self._go_on)

@@ -80,7 +80,7 @@ class InfoScreen(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -info") as frame:
-            frame.border_title = clean(self.model.name, newlines=False)
+            frame.border_title = Content(clean(self.model.name, newlines=False))
             frame.border_subtitle = HINT.format("Enter loads  " if self.model.loadable else "")
             with Panel():
                 yield Static(id="info")

@@ -76,7 +76,7 @@ class ServerForm(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         old = self._old
         with Frame(TEST, classes="-server") as frame:
-            frame.border_title = f"Server {clean(self._server, newlines=False)}" if old else "Add a server"
+            frame.border_title = Content(f"Server {clean(self._server, newlines=False)}" if old else "Add a server")
             yield from _labelled(
                 "URL", Field(self._given_url or (old.url if old else ""), id="url"), "http://box:8000/v1"
             )
