@@ -119,14 +119,18 @@ def test_only_quantize_config_json_gives_the_same_logits(load, models, copy_of) 
     assert (logits(load(models / "gptq")) == logits(load(old))).all()
 
 
-def test_old_weight_file_name(load, models, copy_of) -> None:
-    import torch
-
-    old = copy_of("gptq")
-    edit_config(old, quantization_config=None)
-    (old / "model.safetensors").rename(old / OLD_WEIGHTS)
-    # GPTQModel casts the scales to bf16, transformers keeps them.
-    assert torch.cosine_similarity(logits(load(models / "gptq")), logits(load(old))).min() > 0.99
+@pytest.mark.parametrize(
+    ("kind", "name"), [("gptq", OLD_WEIGHTS), ("awq", "awq_model.safetensors"), ("dense", "weights.safetensors")]
+)
+def test_old_weight_file_name(load, models, copy_of, kind: str, name: str) -> None:
+    old = copy_of(kind)
+    if kind == "gptq":
+        edit_config(old, quantization_config=None)
+    (old / "model.safetensors").rename(old / name)
+    before = sorted(file.name for file in old.iterdir())
+    assert read_model(old).loadable
+    assert (logits(load(models / kind)) == logits(load(old))).all()
+    assert sorted(file.name for file in old.iterdir()) == before
 
 
 def test_old_autoawq_config(load, models, copy_of) -> None:

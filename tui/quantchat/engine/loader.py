@@ -48,7 +48,6 @@ class _Case:
 
 # Without these, transformers leaves random weights in place or refuses (seen with transformers 5.23).
 GPTQMODEL_CASES = (
-    _Case("old weight file names", lambda info, _: not tensors.has_standard_names(Path(info.path))),
     _Case("mixture of experts", lambda _, config: any(getattr(config, key, 0) for key in MIXTURE_KEYS)),
     _Case("quantized output head", lambda info, _: info.quant.lm_head),
     _Case("bits per module", lambda info, _: info.quant.dynamic),
@@ -183,25 +182,26 @@ def _decoding(job: _Job, proof: checks.Proof) -> tuple[Literal["eager", "generat
 
 
 def _read_weights(job: _Job) -> tuple[Any, dict[str, Any] | None]:
-    with transformers_bars(lambda done, total: job.stages.step(done, total, "tensors")):
+    bars = transformers_bars(lambda done, total: job.stages.step(done, total, "tensors"))
+    with bars, tensors.standard_names(Path(job.info.path)) as folder:
         if job.kernel is not None and _needs_gptqmodel(job, job.kernel):
-            return _through_gptqmodel(job, job.kernel), None
-        return _through_transformers(job)
+            return _through_gptqmodel(job, job.kernel, folder), None
+        return _through_transformers(job, folder)
 
 
 def _needs_gptqmodel(job: _Job, kernel: Kernel) -> bool:
     return kernel.transformers_name is None or any(case.applies(job.info, job.config) for case in GPTQMODEL_CASES)
 
 
-def _through_gptqmodel(job: _Job, kernel: Kernel) -> Any:
+def _through_gptqmodel(job: _Job, kernel: Kernel, folder: Path) -> Any:
     where = {"device": job.device} if len(job.devices) == 1 else {"device_map": _device_map(job)}
-    wrapped = GPTQModel.load(job.info.path, backend=kernel.name, dtype=job.dtype, trust_remote_code=False, **where)
+    wrapped = GPTQModel.load(str(folder), backend=kernel.name, dtype=job.dtype, trust_remote_code=False, **where)
     return wrapped.model
 
 
-def _through_transformers(job: _Job) -> tuple[Any, dict[str, Any]]:
+def _through_transformers(job: _Job, folder: Path) -> tuple[Any, dict[str, Any]]:
     model, loading = AutoModelForCausalLM.from_pretrained(
-        job.info.path,
+        folder,
         config=job.config,
         device_map=_device_map(job),
         dtype=job.dtype,

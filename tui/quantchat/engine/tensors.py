@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 from safetensors import SafetensorError, safe_open
@@ -31,6 +33,28 @@ class Tensor(msgspec.Struct, frozen=True):
 def has_standard_names(folder: Path) -> bool:
     """Whether transformers finds the weight files."""
     return (folder / STANDARD_FILE).is_file() or (folder / STANDARD_INDEX).is_file()
+
+
+@contextmanager
+def standard_names(folder: Path) -> Iterator[Path]:
+    """Give a folder in which transformers and GPTQModel find the weights; it goes with the block if it is another one.
+
+    Old programs named the only file as they liked (`gptq_model-4bit-128g.safetensors`, `awq_model.safetensors`). Such a
+    folder is given as one of links, in which that file has the standard name.
+
+    Raises:
+        OSError: if the links cannot be made.
+    """
+    weights = [] if has_standard_names(folder) else weight_files(folder)
+    if len(weights) != 1:
+        yield folder
+        return
+    with TemporaryDirectory(prefix="quantchat-names-") as scratch:
+        linked = Path(scratch)
+        for file in folder.iterdir():
+            name = STANDARD_FILE if file.name == weights[0].name else file.name
+            (linked / name).symlink_to(file.resolve())
+        yield linked
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -274,7 +274,7 @@ def wrong_untold(model: ModelInfo, device: Device) -> str:
 
 
 def _needs_gptqmodel(model: ModelInfo) -> bool:
-    """Whether transformers loads it wrongly, by what can be seen from outside (`engine.loader.GPTQMODEL_CASES`)."""
+    """Whether transformers loads it wrongly, by its names or what else is seen (`engine.loader.GPTQMODEL_CASES`)."""
     quant = model.quant
     return quant.method in ("gptq", "awq") and (quant.lm_head or quant.dynamic or not _is_there(model, "model"))
 
