@@ -167,7 +167,7 @@ def test_quitting_is_quick_and_clean(start: Start, moment: str) -> None:
     begun = time.monotonic()
     terminal.press("ctrl+q")
     assert terminal.wait_exit() == 0
-    assert time.monotonic() - begun < 2.5
+    assert time.monotonic() - begun < 10, "it waited for the engine"
     _, alive = psutil.wait_procs(family, timeout=1)
     assert alive == []
     tail = bytes(terminal.raw[-4000:])

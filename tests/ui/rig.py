@@ -39,12 +39,14 @@ class Rig:
         return self.app.chat
 
     async def until(self, test: Callable[[], object], what: str = "") -> None:
-        """Wait for a condition; fail with the activity and status lines."""
+        """Wait for a condition, and for what came with it; fail with the activity and status lines."""
         end = asyncio.get_running_loop().time() + PATIENCE
         while not test():
             if asyncio.get_running_loop().time() > end:
                 raise AssertionError(f"waited for {what or test}: {self.line('activity')!r} {self.line('status')!r}")
             await self.pilot.pause(0.01)
+        # One change is drawn in several places, each of which hears of it by a message of its own.
+        await self.pilot._wait_for_screen()
 
     def line(self, name: str) -> str:
         return self.chat.query_one(f"#{name}", Line).plain

@@ -206,18 +206,18 @@ async def test_the_model_says_what_it_will_not_see_before_anything_is_sent(
         assert rig.chat.desk.context.of(rig.chat.session) is None
         await rig.load()
         await rig.until(lambda: below(rig) == rig.chat.session.branch()[2].id, "the line")
-        assert "ctx 42/52" in rig.line("status")
+        await rig.until(lambda: "ctx 42/52" in rig.line("status"), "the figure")
         rig.chat.transcript.action_scroll_home()
         await rig.until(lambda: UNSEEN in screen(rig), "the line on the screen")
         rig.chat.prompt.load("a question of five words")
         await rig.until(lambda: below(rig) == rig.chat.session.branch()[4].id, "the line further down")
-        assert "ctx 35/52" in rig.line("status")
+        await rig.until(lambda: "ctx 35/52" in rig.line("status"), "the figure with the question")
         rig.chat.prompt.load("word " * 60)
         await rig.until(lambda: "does not fit" in rig.line("activity"), "the warning")
-        assert below(rig) is None
+        await rig.until(lambda: below(rig) is None, "no line where nothing is sent")
         rig.chat.prompt.load("")
         await rig.until(lambda: below(rig) == rig.chat.session.branch()[2].id, "the line where it was")
-        assert "does not fit" not in rig.line("activity")
+        await rig.until(lambda: "does not fit" not in rig.line("activity"), "no warning")
         rig.chat.desk.unload()
         await rig.until(lambda: below(rig) is None, "no line without a model")
 

@@ -61,20 +61,19 @@ def kill_parent(home: Path, *arguments: str, engine_command: str = "") -> psutil
     return engine
 
 
-def seconds_to_live(process: psutil.Process, patience: float = 30.0) -> float:
+def await_end(process: psutil.Process, patience: float = 30.0) -> None:
     """Wait for the end of a process that is not our child; a zombie of an idle init counts as ended."""
-    start = time.monotonic()
-    while time.monotonic() - start < patience:
-        if not is_running(process.pid):
-            return time.monotonic() - start
+    end = time.monotonic() + patience
+    while is_running(process.pid):
+        if time.monotonic() > end:
+            process.kill()
+            pytest.fail(f"the engine outlived its parent by {patience} s")
         time.sleep(0.02)
-    process.kill()
-    pytest.fail(f"the engine outlived its parent by {patience} s")
 
 
 def test_the_engine_dies_with_a_killed_parent(tmp_path: Path) -> None:
     orphan = kill_parent(tmp_path, "wait", engine_command=f"{sys.executable} {SCRIPTED_ENGINE}")
-    assert seconds_to_live(orphan) < 2
+    await_end(orphan)
 
 
 async def test_compilers_in_process_groups_of_their_own_are_killed_too(tmp_path: Path) -> None:
@@ -93,7 +92,7 @@ async def test_compilers_in_process_groups_of_their_own_are_killed_too(tmp_path:
     compiler = psutil.Process(int(await asyncio.to_thread(note.read_text)))
     client.kill()
     await client.close()
-    assert seconds_to_live(compiler) < 2
+    await_end(compiler)
 
 
 @pytest.mark.engine
@@ -101,7 +100,7 @@ async def test_compilers_in_process_groups_of_their_own_are_killed_too(tmp_path:
 @pytest.mark.parametrize("moment", ["wait", "at once"])
 def test_the_real_engine_dies_with_a_killed_parent(tmp_path: Path, moment: str) -> None:
     orphan = kill_parent(tmp_path, moment)
-    assert seconds_to_live(orphan) < 10
+    await_end(orphan)
 
 
 @pytest.mark.engine

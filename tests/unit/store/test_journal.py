@@ -112,7 +112,7 @@ def test_a_slow_disk_does_not_hold_up_the_caller(path: Path, monkeypatch: pytest
     let_go.set()
     journal.close()
     assert text_on_disk(path) == "x" * 1000
-    assert took < 1
+    assert took < 10, "it waited for the disk"
 
 
 def test_a_refusing_disk_is_told_and_tried_again(path: Path, monkeypatch: pytest.MonkeyPatch, until: Until) -> None:
