@@ -200,7 +200,7 @@ def test_right_after_tmux_was_left_and_entered_again(scripted: ScriptedHome) -> 
     shown = still(terminal)
     terminal.detach()
     terminal.attach(120, 40)
-    assert still(terminal) == shown
+    terminal.wait_until(lambda: cells(terminal) == shown, 20)
     terminal.detach()
     terminal.attach(100, 30)
     check_redraw(terminal)
