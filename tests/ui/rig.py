@@ -39,14 +39,12 @@ class Rig:
         return self.app.chat
 
     async def until(self, test: Callable[[], object], what: str = "") -> None:
-        """Wait for a condition, and for what came with it; fail with the activity and status lines."""
+        """Wait for a condition; fail with the activity and status lines."""
         end = asyncio.get_running_loop().time() + PATIENCE
         while not test():
             if asyncio.get_running_loop().time() > end:
                 raise AssertionError(f"waited for {what or test}: {self.line('activity')!r} {self.line('status')!r}")
             await self.pilot.pause(0.01)
-        # One change is drawn in several places, each of which hears of it by a message of its own.
-        await self.pilot._wait_for_screen()
 
     def line(self, name: str) -> str:
         return self.chat.query_one(f"#{name}", Line).plain
@@ -55,6 +53,10 @@ class Rig:
         """Wait for a dialog and return its words."""
         await self.until(lambda: isinstance(self.app.screen, ErrorScreen) and self.app.screen.query(Static), "a dialog")
         return "\n".join(str(words.content) for words in self.app.screen.query(Static))
+
+    async def scanned(self) -> None:
+        """Wait until all models are known; some are before the end of a scan."""
+        await self.until(lambda: not self.chat.desk.library.scanner.scanning, "the end of the scan")
 
     async def load(self, name: str = "alpha") -> None:
         """Load a model by its row."""

@@ -24,7 +24,7 @@ from ui.rig import Rig, running
 from unit.catalog.model_folders import make_dense, make_gptq
 
 FAST: dict[str, object] = {"answers": [{"text": "word " * 100, "tokens_per_second": 2000}]}
-HELD: dict[str, object] = {"load": {"seconds": 0.5}, "answers": [{"text": "word " * 100, "tokens_per_second": 2000}]}
+HELD: dict[str, object] = {"load": {"seconds": 60}, "answers": [{"text": "word " * 100, "tokens_per_second": 2000}]}
 
 
 @pytest.fixture
@@ -41,6 +41,7 @@ def words(rig: Rig) -> str:
 
 
 async def ask_for(rig: Rig, name: str) -> ChooseScreen:
+    await rig.scanned()
     await rig.ask(f"/evaluate {name}")
     await rig.until(lambda: isinstance(rig.app.screen, ChooseScreen) and rig.app.screen.query(RowList), "the question")
     assert isinstance(rig.app.screen, ChooseScreen)
