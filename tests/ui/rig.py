@@ -54,10 +54,6 @@ class Rig:
         await self.until(lambda: isinstance(self.app.screen, ErrorScreen) and self.app.screen.query(Static), "a dialog")
         return "\n".join(str(words.content) for words in self.app.screen.query(Static))
 
-    async def scanned(self) -> None:
-        """Wait until all models are known; some are before the end of a scan."""
-        await self.until(lambda: not self.chat.desk.library.scanner.scanning, "the end of the scan")
-
     async def load(self, name: str = "alpha") -> None:
         """Load a model by its row."""
         await self.until(lambda: any(name in m.name for m in self.chat.desk.library.models), "the model")
@@ -66,6 +62,9 @@ class Rig:
         await self.until(lambda: self.chat.desk.library.loaded, "a loaded model")
 
     async def ask(self, text: str) -> None:
+        if text.startswith("/"):
+            # What a command names may be found last.
+            await self.until(lambda: not self.chat.desk.library.scanner.scanning, "the end of the scan")
         self.chat.prompt.load(text)
         self.chat.prompt.focus()
         await self.pilot.press("enter")

@@ -41,7 +41,6 @@ def words(rig: Rig) -> str:
 
 
 async def ask_for(rig: Rig, name: str) -> ChooseScreen:
-    await rig.scanned()
     await rig.ask(f"/evaluate {name}")
     await rig.until(lambda: isinstance(rig.app.screen, ChooseScreen) and rig.app.screen.query(RowList), "the question")
     assert isinstance(rig.app.screen, ChooseScreen)

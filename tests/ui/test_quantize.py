@@ -97,7 +97,6 @@ async def with_form(folder: Path, patch: Patch, *, name: str = BASE, **how: obje
     make_gptq(folder / "models" / "alpha-GPTQ")
     make_dense(folder / "models" / BASE)
     async with running(folder, patch, **how) as rig:  # type: ignore[arg-type]
-        await rig.scanned()
         yield await opened(rig, name)
 
 
