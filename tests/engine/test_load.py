@@ -133,6 +133,21 @@ def test_old_weight_file_name(load, models, copy_of, kind: str, name: str) -> No
     assert sorted(file.name for file in old.iterdir()) == before
 
 
+def test_old_names_of_shards(load, models, copy_of) -> None:
+    from safetensors.torch import load_file, save_file
+
+    old, stem = copy_of("gptq"), OLD_WEIGHTS.removesuffix(".safetensors")
+    tensors, placed = load_file(old / "model.safetensors"), {}
+    for number, names in enumerate([sorted(tensors)[::2], sorted(tensors)[1::2]], 1):
+        shard = f"{stem}-{number:05d}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in names}, old / shard, metadata={"format": "pt"})
+        placed |= dict.fromkeys(names, shard)
+    (old / f"{OLD_WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": placed}))
+    (old / "model.safetensors").unlink()
+    assert read_model(old).loadable
+    assert (logits(load(models / "gptq")) == logits(load(old))).all()
+
+
 def test_old_autoawq_config(load, models, copy_of) -> None:
     old = copy_of("awq")
     (old / "quantize_config.json").unlink()

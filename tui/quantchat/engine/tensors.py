@@ -39,21 +39,21 @@ def has_standard_names(folder: Path) -> bool:
 def standard_names(folder: Path) -> Iterator[Path]:
     """Give a folder in which transformers and GPTQModel find the weights; it goes with the block if it is another one.
 
-    Old programs named the only file as they liked (`gptq_model-4bit-128g.safetensors`, `awq_model.safetensors`). Such a
-    folder is given as one of links, in which that file has the standard name.
+    Old programs named the only file, or the index of several, as they liked (`gptq_model-4bit-128g.safetensors`,
+    `awq_model.safetensors`). Such a folder is given as one of links, in which that one has the standard name.
 
     Raises:
         OSError: if the links cannot be made.
     """
-    weights = [] if has_standard_names(folder) else weight_files(folder)
-    if len(weights) != 1:
+    indices, weights = sorted(folder.glob("*.safetensors.index.json")), weight_files(folder)
+    if has_standard_names(folder) or not (indices or len(weights) == 1):
         yield folder
         return
+    named = {indices[0].name: STANDARD_INDEX} if indices else {weights[0].name: STANDARD_FILE}
     with TemporaryDirectory(prefix="quantchat-names-") as scratch:
         linked = Path(scratch)
         for file in folder.iterdir():
-            name = STANDARD_FILE if file.name == weights[0].name else file.name
-            (linked / name).symlink_to(file.resolve())
+            (linked / named.get(file.name, file.name)).symlink_to(file.resolve())
         yield linked
 
 
